@@ -1,0 +1,22 @@
+"""MRDiff on a folder of scans in BIDS layout whose contrasts share a grid, sized for a small data set on a CPU or one GPU.
+
+    python -m mrdiff_jax.main --config=configs/bids.py --workdir=runs/mine --config.data.root=SCANS \
+        --config.data.sources=T1w,T2w --config.data.target=FLAIR --config.train.max_minutes=60
+
+Scans without a JSON sidecar take their times from --config.data.tr, te and ti ('T1w=500,T2w=4000', milliseconds). For the
+paper's network raise --config.model.base_channels to 192, with --config.model.channel_mult='(1,1,2,3,4)',
+--config.model.attention_levels='(2,3,4)' and --config.data.image_size=256; that needs a large GPU and days.
+"""
+
+from mrdiff_jax import config as defaults
+
+
+def get_config(preset: str | None = None):
+    """A small network at 128 x 128, with the ':paper' (default) or the ':authors' preset."""
+    config = defaults.default(preset)
+    config.data.update(name="bids", image_size=128, batch_size=8)
+    config.model.update(base_channels=32, channel_mult=(1, 2, 3, 4), attention_levels=(3,), map_channels=32)
+    config.optimizer.update(learning_rate=5e-4, ema_decay=0.998, clip_norm=1.0)
+    config.train.update(steps=100_000, log_every=20, evaluate_every=5_000, checkpoint_every=500)
+    config.evaluate.update(slices=64)
+    return config.lock()

@@ -1,0 +1,44 @@
+"""What the commands share: flags read, mistakes told in one line, exit status 0, 1 or 2."""
+
+import sys
+from collections.abc import Callable
+
+import jax
+from absl import flags, logging
+
+from mrdiff_jax import parallel
+from mrdiff_jax.data.pipeline import cache_folder
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.writer import log_to_console
+
+
+def run(command: Callable[[], None], description: str) -> None:
+    """Parses the flags and runs a command; exits with 0 on success, 2 on a user's mistake, told in one line on stderr."""
+    flags.FLAGS.set_default("logtostderr", True)
+    logging.set_verbosity(logging.ERROR)
+    try:
+        _parse(description)
+        log_to_console()
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        parallel.initialize()
+        command()
+    except UserError as error:
+        sys.exit(_tell(error))
+
+
+def _parse(description: str) -> None:
+    if {"--help", "-h", "--helpfull"} & set(sys.argv[1:]):
+        print(f"{description}\n{flags.FLAGS.main_module_help()}")
+        sys.exit(0)
+    try:
+        rest = flags.FLAGS(sys.argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        raise UserError(" ".join(str(error).split())) from error
+    if len(rest) > 1:
+        raise UserError(f"{rest[1]}: not a flag; flags start with --")
+
+
+def _tell(error: Exception) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2

@@ -1,0 +1,162 @@
+"""The configuration: every field with its default, the two presets, and the checks.
+
+Files in `configs/` start from `default(preset)`, set what their data needs and lock the result.
+"""
+
+from ml_collections import ConfigDict
+
+from mrdiff_jax.errors import UserError
+
+PRESETS = ("paper", "authors")
+
+
+def default(preset: str | None) -> ConfigDict:
+    """MRDiff at 256 x 256 as the paper has it, or, for 'authors', as the authors' published code has it.
+
+    Raises:
+      UserError: an unknown preset.
+    """
+    if preset not in (None, "", *PRESETS):
+        raise UserError(f"unknown preset ':{preset}'; choose one of {', '.join(':' + name for name in PRESETS)}")
+    config = _paper()
+    if preset == "authors":
+        config.optimizer.update(name="adamw", learning_rate=1e-4, weight_decay=0.05)
+        config.model.update(wavelet_of="features", spectral_norm=True)
+        config.loss.update(joint_mean=True, draw_reduction="sum", cct_normalize=True, cct_stop_gradient=True)
+    return config
+
+
+def _paper() -> ConfigDict:
+    return ConfigDict(
+        dict(
+            method=dict(name="mrdiff"),
+            data=dict(
+                name="bids",
+                root="",  # folder of scans
+                cache="",  # where prepared data sets are kept; '' is $MRDIFF_CACHE or ~/.cache/mrdiff_jax
+                sources="T1w,T2w",
+                target="FLAIR",
+                contrasts="",  # contrasts to prepare; '' is all of the phantom's, or sources and target
+                image_size=256,
+                batch_size=8,  # over all devices
+                percentiles=(0.5, 99.5),  # of each volume, mapped to 0 and 1
+                tr="",  # milliseconds, as 'T1w=500,T2w=4000', for scans without a sidecar
+                te="",
+                ti="",
+                slices="",  # axial slices to take, as 'first:last'; '' is all that show enough of the body
+                test_subjects="",  # held-out subjects, as 'sub-A*,sub-B01'; '' draws test_fraction of them
+                test_fraction=0.2,
+                validation_fraction=0.1,
+                split_seed=0,
+                splits_file="",  # CSV 'subject,split' that decides all splits
+                subjects=32,  # of the phantom, as are the next two
+                subject_slices=24,
+                seed=0,
+            ),
+            model=dict(
+                base_channels=192,
+                channel_mult=(1, 1, 2, 3, 4),
+                blocks_per_level=1,
+                attention_levels=(2, 3, 4),
+                head_channels=64,
+                map_channels=128,  # of each of the feature maps T1, T2, S0
+                wavelet_domain=True,
+                wavelet_of="images",  # or 'features': of convolutional stems at full resolution
+                decoder_skips=True,
+                signals="spin_echo",  # or 'inversion_recovery'; once for all sources, or one each, comma-separated
+                positivity="relu",  # or 'softplus'
+                spectral_norm=False,
+                dtype="float32",
+            ),
+            diffusion=dict(schedule="cosine", steps=1000),
+            loss=dict(
+                draws=3,  # N
+                loss_draws="all",  # or 'first': L_G and L_D on the first draw alone
+                lambda_g=1.0,
+                lambda_d=1.0,
+                lambda_cct=0.01,
+                joint_mean=False,  # L_G and L_D weighted as one mean over the channels of [x_0, y]
+                draw_reduction="mean",
+                cct_normalize=False,
+                cct_stop_gradient=False,
+            ),
+            optimizer=dict(
+                name="adam",
+                learning_rate=2e-4,
+                weight_decay=0.0,
+                clip_norm=0.0,  # largest gradient norm; 0 does not clip
+                ema_decay=0.9999,
+            ),
+            train=dict(
+                steps=350_000,
+                max_minutes=0.0,  # limit on the whole run, its final evaluation included; 0 is none
+                seed=0,
+                log_every=100,
+                evaluate_every=10_000,
+                checkpoint_every=10_000,
+                keep_checkpoints=3,
+            ),
+            sample=dict(sampler="ddim", steps=50, eta=1.0, spacing="fractional"),
+            evaluate=dict(batch_size=16, slices=0, seed=0, panels=6),  # slices: of each evaluation in training; 0 is all
+        )
+    )
+
+
+_CHOICES = {
+    "data.name": ("phantom", "bids"),
+    "model.wavelet_of": ("images", "features"),
+    "model.positivity": ("relu", "softplus"),
+    "model.dtype": ("float32", "bfloat16"),
+    "diffusion.schedule": ("cosine", "linear"),
+    "loss.loss_draws": ("all", "first"),
+    "loss.draw_reduction": ("mean", "sum"),
+    "optimizer.name": ("adam", "adamw"),
+    "sample.sampler": ("ddim", "ddpm"),
+    "sample.spacing": ("fractional", "stride"),
+}
+
+_AT_LEAST = {
+    "data.image_size": 16,
+    "data.batch_size": 1,
+    "data.subjects": 3,
+    "data.subject_slices": 1,
+    "model.base_channels": 8,
+    "diffusion.steps": 2,
+    "loss.draws": 1,
+    "optimizer.learning_rate": 0,
+    "train.steps": 1,
+    "train.max_minutes": 0,
+    "train.log_every": 1,
+    "train.evaluate_every": 1,
+    "train.checkpoint_every": 1,
+    "train.keep_checkpoints": 1,
+    "sample.steps": 1,
+    "sample.eta": 0,
+    "evaluate.batch_size": 1,
+}
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks single fields; what depends on the data or the method is checked there.
+
+    Raises:
+      UserError: the first field that is wrong, with what it may be.
+    """
+    for field, choices in _CHOICES.items():
+        value = _get(config, field)
+        if value not in choices:
+            raise UserError(f"--config.{field}={value}: choose one of {', '.join(choices)}")
+    for field, least in _AT_LEAST.items():
+        value = _get(config, field)
+        if value < least:
+            raise UserError(f"--config.{field}={value}: must be at least {least}")
+    if config.sample.steps > config.diffusion.steps:
+        raise UserError(f"--config.sample.steps={config.sample.steps}: the chain has {config.diffusion.steps} steps")
+    if config.sample.eta > 1:
+        raise UserError(f"--config.sample.eta={config.sample.eta}: must be at most 1")
+
+
+def _get(config: ConfigDict, field: str):
+    for name in field.split("."):
+        config = config[name]
+    return config

@@ -1,0 +1,1 @@
+"""Multi-contrast MR slices: preparation as a TFDS data set, and reading with grain."""

@@ -1,0 +1,292 @@
+"""Preparation at first use, and reading: from `config.data` to batches."""
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from mrdiff_jax.data import phantom, preprocessing, volumes
+from mrdiff_jax.data.builder import MRSlices
+from mrdiff_jax.errors import UserError
+
+TRAINING_KEYS = ("sources", "target", "tr", "te", "ti")
+READ_OPTIONS = grain.ReadOptions(num_threads=4, prefetch_buffer_size=64)
+_EXAMPLES_FOLDER = Path("mr_slices", str(MRSlices.VERSION))  # where TFDS puts them
+
+
+class ExamRef(NamedTuple):
+    """An exam not yet read."""
+
+    subject: str
+    load: Callable[[], volumes.Exam]
+
+
+class Study(NamedTuple):
+    """What there is to prepare; `identity` is JSON that changes whenever the exams do."""
+
+    contrasts: tuple[str, ...]
+    exams: list[ExamRef]
+    identity: Any
+    has_maps: bool
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared set of slices, seen as source contrasts and a target."""
+
+    contrasts: tuple[str, ...]
+    sources: tuple[str, ...]
+    target: str
+    folder: Path
+    fingerprint: str
+
+    def split(self, name: str) -> "Examples":
+        """The examples of 'train', 'validation' or 'test', in a fixed order; validation may be empty."""
+        builder = tfds.builder_from_directory(self.folder / _EXAMPLES_FOLDER)
+        records = builder.as_data_source(name) if name in builder.info.splits else ()
+        return Examples(
+            records, [self.contrasts.index(name) for name in self.sources], self.contrasts.index(self.target)
+        )
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Random access to the examples of a split.
+
+    An example: sources (H, W, K) and target (H, W), float32 in [0, 1]; tr, te, ti (K,) of the sources, ms; subject;
+    slice; scale (2,): offset and factor from target values to scanner units; and for the phantom maps (H, W, 3): true
+    T1 (ms), T2 (ms) and S0.
+    """
+
+    records: Any
+    source_channels: list[int]
+    target_channel: int
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = self.records[index]
+        image = preprocessing.dequantise(record["image"])
+        example = {
+            "sources": image[..., self.source_channels],
+            "target": image[..., self.target_channel],
+            **{time: record[time][self.source_channels] for time in ("tr", "te", "ti")},
+            "subject": record["subject"].decode(),
+            "slice": record["slice"],
+            "scale": record["scale"][self.target_channel],
+        }
+        return example | ({"maps": record["maps"]} if "maps" in record else {})
+
+
+def open_dataset(data_config: Any) -> Dataset:
+    """The data set of `config.data`, prepared at its first use and read from the cache after that.
+
+    The cache folder is named by a fingerprint of all that determines its content; it holds the slices and `splits.csv`.
+    Raises UserError for a mistake in the config or in the scans.
+    """
+    sources, target = split_names(data_config.sources), data_config.target.strip()
+    study = _study(data_config, sources, target)
+    for field, names in (("sources", sources), ("target", (target,))):
+        for name in names:
+            if name not in study.contrasts:
+                choices = ", ".join(study.contrasts)
+                raise UserError(f"config.data.{field}: no contrast {name!r} in this data set; choose from {choices}")
+    if not sources or len({*sources, target}) <= len(sources):
+        raise UserError(f"config.data.sources: give one contrast or more, each once, and not the target {target!r}")
+    low, high = data_config.percentiles
+    if not 0 <= low < high <= 100:
+        raise UserError(f"config.data.percentiles: {low:g}, {high:g} do not rise from 0 to 100")
+
+    splits = _splits(data_config, sorted({exam.subject for exam in study.exams}))
+    options = {
+        "image_size": data_config.image_size,
+        "percentiles": tuple(data_config.percentiles),
+        "slices": data_config.slices,
+    }
+    identity = [str(MRSlices.VERSION), data_config.name, study.contrasts, study.identity, splits, options]
+    fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    folder = cache_folder(data_config.cache) / f"{data_config.name}-{fingerprint}"
+    if not folder.is_dir():
+        _prepare(study, splits, folder, **options)
+    return Dataset(study.contrasts, sources, target, folder, fingerprint)
+
+
+def cache_folder(stated: str = "") -> Path:
+    """Where prepared data and compiled programs are kept: as stated, else $MRDIFF_CACHE or ~/.cache/mrdiff_jax."""
+    return Path(stated or os.environ.get("MRDIFF_CACHE") or "~/.cache/mrdiff_jax").expanduser().resolve()
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """The names in a comma-separated string."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _study(config: Any, sources: tuple[str, ...], target: str) -> Study:
+    if config.name == "phantom":
+        return _phantom_study(config)
+    if config.name == "bids":
+        return _bids_study(config, split_names(config.contrasts) or tuple(dict.fromkeys((*sources, target))))
+    raise UserError(f"config.data.name: {config.name!r} is not one of phantom, bids")
+
+
+def _phantom_study(config: Any) -> Study:
+    contrasts = split_names(config.contrasts) or phantom.CONTRASTS
+    for contrast in contrasts:
+        if contrast not in phantom.CONTRASTS:
+            raise UserError(f"config.data.contrasts: the phantom has {', '.join(phantom.CONTRASTS)}, not {contrast!r}")
+    size = {"image_size": config.image_size, "slice_count": config.subject_slices}
+    exams = [
+        ExamRef(
+            phantom.subject_name(index),
+            partial(phantom.simulate_exam, config.seed, index, contrasts=contrasts, **size),
+        )
+        for index in range(config.subjects)
+    ]
+    return Study(contrasts, exams, [config.subjects, config.subject_slices, config.seed], has_maps=True)
+
+
+def _bids_study(config: Any, contrasts: tuple[str, ...]) -> Study:
+    if not config.root:
+        raise UserError("config.data.root is empty; set it to the folder of your scans")
+    root = Path(config.root).expanduser()
+    stated = {field: _stated_times(field, getattr(config, field)) for field in ("tr", "te", "ti")}
+    exams, identity = [], []
+    for files in volumes.find_exams(root, contrasts):
+        times = {name: volumes.scan_times(path, name, stated) for name, path in files.scans.items()}
+        exams.append(ExamRef(files.subject, partial(volumes.read_exam, files, times)))
+        for name, path in files.scans.items():
+            status = path.stat()
+            identity.append([str(path.relative_to(root)), status.st_size, status.st_mtime_ns, times[name]])
+    return Study(contrasts, exams, identity, has_maps=False)
+
+
+def _stated_times(field: str, text: str) -> dict[str, float]:
+    """Milliseconds by contrast from 'T1w=500,FLAIR=9000'."""
+    try:
+        pairs = (part.split("=") for part in split_names(text))
+        return {name.strip(): float(milliseconds) for name, milliseconds in pairs}
+    except ValueError:
+        raise UserError(f"config.data.{field}: cannot read {text!r}; write it as T1w=500,FLAIR=9000 (ms)") from None
+
+
+def _splits(config: Any, subjects: list[str]) -> dict[str, str]:
+    if config.splits_file:
+        return preprocessing.read_splits(Path(config.splits_file).expanduser(), subjects)
+    return preprocessing.assign_splits(
+        subjects,
+        test_subjects=config.test_subjects,
+        test_fraction=config.test_fraction,
+        validation_fraction=config.validation_fraction,
+        seed=config.split_seed,
+    )
+
+
+def _prepare(study: Study, splits: Mapping[str, str], folder: Path, *, image_size: int, **options: Any) -> None:
+    """Write the study's examples and `splits.csv` into `folder`, which appears complete or not at all."""
+    exams = {
+        split: [exam for exam in study.exams if splits[exam.subject] == split]
+        for split in preprocessing.SPLITS
+        if split in splits.values()
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=".preparing-", dir=folder.parent, ignore_cleanup_errors=True) as temporary,
+        tqdm(total=len(study.exams), desc="Preparing slices", unit="exam", delay=1) as progress,
+    ):
+
+        def examples(split: str) -> Iterator[dict]:
+            for exam in _loaded(exams[split]):
+                yield from preprocessing.exam_examples(exam, image_size, **options)
+                progress.update()
+
+        whole = Path(temporary) / folder.name
+        builder = MRSlices(
+            examples={split: partial(examples, split) for split in exams},
+            contrasts=study.contrasts,
+            image_size=image_size,
+            has_maps=study.has_maps,
+            data_dir=whole,
+        )
+        with _quiet_tfds():
+            builder.download_and_prepare(download_dir=temporary, file_format="array_record")
+        preprocessing.write_splits(whole / "splits.csv", splits)
+        try:
+            whole.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster, with the same content
+                raise
+
+
+@contextmanager
+def _quiet_tfds() -> Iterator[None]:
+    """Silence TFDS, which would speak of downloads and draw bars of its own over ours."""
+    tfds.display_progress_bar(False)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.display_progress_bar(True)
+
+
+def _loaded(exams: list[ExamRef], workers: int = 2) -> Iterator[volumes.Exam]:
+    """The exams in order, read or simulated a few ahead by threads."""
+    with ThreadPoolExecutor(workers) as pool:
+        pending = deque()
+        for exam in exams:
+            pending.append(pool.submit(exam.load))
+            if len(pending) > workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def train_iterator(
+    dataset: Dataset, batch_size: int, seed: int, *, process_index: int = 0, process_count: int = 1
+) -> grain.DatasetIterator:
+    """Endless shuffled batches of this process's share of the training slices; its state can be saved and restored.
+
+    A batch: sources (B, H, W, K) and target (B, H, W), float32 in [0, 1]; tr, te, ti (B, K), ms. Processes see disjoint
+    slices in each pass over the data.
+    """
+    slices = grain.MapDataset.source(dataset.split("train")).seed(seed).shuffle()
+    share = len(slices) // process_count * process_count
+    slices = slices[process_index:share:process_count].repeat().map(_training_part)
+    return iter(slices.batch(batch_size, drop_remainder=True).to_iter_dataset(READ_OPTIONS))
+
+
+def _training_part(example: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {key: example[key] for key in TRAINING_KEYS}
+
+
+def evaluation_batches(
+    dataset: Dataset, split: str, batch_size: int, indices: np.ndarray | None = None
+) -> Iterator[dict[str, Any]]:
+    """Slices of a split once each, in a fixed order, as batches with all that an example has; `indices` default to all.
+
+    The last batch is filled by repeating its last example; `valid` (B,) tells the slices from the filling. `index` (B,)
+    is a slice's place in the split, `subject` a list of B names, all else arrays with a leading B.
+    """
+    examples = dataset.split(split)
+    indices = np.arange(len(examples)) if indices is None else indices
+    for start in range(0, len(indices), batch_size):
+        rows = np.arange(start, start + batch_size)
+        index = indices[np.minimum(rows, len(indices) - 1)]
+        chosen = [examples[int(i)] for i in index]
+        batch = {key: np.stack([example[key] for example in chosen]) for key in chosen[0] if key != "subject"}
+        batch["subject"] = [example["subject"] for example in chosen]
+        yield batch | {"index": index, "valid": rows < len(indices)}

@@ -1,0 +1,190 @@
+"""From exams to examples: intensity scaling, slices, in-plane resampling, and splits by subject."""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+from mrdiff_jax.data.volumes import Exam
+from mrdiff_jax.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+FOREGROUND_LEVEL = 0.1  # of the scaled range; what is closer to the level of the corners counts as air
+FOREGROUND_SHARE = 0.1  # a slice with less foreground than this is left out
+_UINT16_MAX = 65535
+
+
+def percentile_scale(volume: np.ndarray, percentiles: Sequence[float]) -> tuple[float, float]:
+    """(offset, factor) of the affine map that takes the two percentiles of a volume to 0 and 1.
+
+    Scanner value = offset + factor * scaled value. A factor of 0 tells that the percentiles coincide.
+    """
+    low, high = np.percentile(volume, percentiles)
+    return float(low), float(high - low)
+
+
+def quantise(values: np.ndarray) -> np.ndarray:
+    """Values in [0, 1] as uint16; the rounding error is at most 7.7e-6."""
+    return np.round(values * _UINT16_MAX).astype(np.uint16)
+
+
+def dequantise(values: np.ndarray) -> np.ndarray:
+    """The float32 values in [0, 1] behind `quantise`."""
+    return values.astype(np.float32) / np.float32(_UINT16_MAX)
+
+
+def axial_image(slice_xy: np.ndarray) -> np.ndarray:
+    """(..., X, Y) on canonical axes -> (..., rows, columns) as radiologists look at it.
+
+    The front of the head is the top row; the patient's right is on the left side of the image.
+    """
+    return np.flip(np.swapaxes(slice_xy, -1, -2), (-2, -1))
+
+
+def choose_slices(scaled: np.ndarray, slices: str = "") -> np.ndarray:
+    """Indices of the axial slices of scaled volumes (C, X, Y, Z) to keep.
+
+    `slices` is a range 'a:b', or '' for every slice of which at least FOREGROUND_SHARE is foreground in some contrast.
+    Raises UserError where it is neither.
+    """
+    if not slices:
+        width, height = (max(side - 1, 1) for side in scaled.shape[1:3])
+        air = np.median(scaled[:, ::width, ::height], axis=(1, 2, 3), keepdims=True)
+        share = (np.abs(scaled - air) > FOREGROUND_LEVEL).mean(axis=(1, 2)).max(axis=0)
+        return np.flatnonzero(share >= FOREGROUND_SHARE)
+    try:
+        first, last = map(int, slices.split(":"))
+    except ValueError:
+        raise UserError(f"config.data.slices is {slices!r}; give a range such as 40:120, or nothing") from None
+    return np.arange(scaled.shape[-1])[max(first, 0) : max(last, 0)]
+
+
+def resize_in_plane(images: np.ndarray, spacing: tuple[float, float], size: int) -> np.ndarray:
+    """(..., H, W) with pixels of `spacing` mm, padded with zeros to a centred square, resampled to (..., size, size).
+
+    Pixels that grow are averages over their area, pixels that shrink are interpolated linearly.
+    """
+    *_, h, w = images.shape
+    field = max(h * spacing[0], w * spacing[1])
+    rows, columns = (_resampling(n, mm, field, size) for n, mm in zip((h, w), spacing, strict=True))
+    return rows @ np.ascontiguousarray(images, np.float32) @ columns.T
+
+
+def _resampling(n: int, spacing: float, field: float, size: int) -> np.ndarray:
+    """(size, n): the weight of each of n pixels, `spacing` mm wide, in each of `size` pixels that share the field."""
+    pixel = field / size
+    position = (np.arange(n) - (n - 1) / 2) * spacing
+    distance = np.abs((np.arange(size)[:, None] - (size - 1) / 2) * pixel - position)
+    if pixel < spacing:
+        weights = np.clip(1 - distance / spacing, 0, 1)
+    else:
+        weights = np.clip((pixel + spacing) / 2 - distance, 0, spacing) / pixel
+    return weights.astype(np.float32)
+
+
+def exam_examples(exam: Exam, image_size: int, percentiles: Sequence[float], slices: str = "") -> Iterator[dict]:
+    """The examples of an exam, one a slice: the features of `builder.MRSlices`.
+
+    Raises UserError where a volume has no range between the percentiles or the exam has no slice to keep.
+    """
+    scale = np.array([percentile_scale(volume, percentiles) for volume in exam.volumes], np.float32)
+    for contrast, (_, factor) in zip(exam.contrasts, scale, strict=True):
+        if factor <= 0:
+            raise UserError(f"{exam.name} {contrast}: no range between its percentiles; widen config.data.percentiles")
+    offset, factor = scale.T[..., None, None, None]
+    scaled = np.clip((exam.volumes - offset) / factor, 0, 1)
+    chosen = choose_slices(scaled, slices)
+    if not chosen.size:
+        raise UserError(f"{exam.name}: no slice to keep; set config.data.slices to a range such as 40:120")
+
+    def resized(slice_cxy: np.ndarray) -> np.ndarray:
+        images = resize_in_plane(axial_image(slice_cxy), exam.spacing[::-1], image_size)
+        return np.ascontiguousarray(np.moveaxis(images, 0, -1))
+
+    tr, te, ti = exam.times.T
+    for z in chosen:
+        example = {
+            "image": quantise(np.clip(resized(scaled[..., z]), 0, 1)),
+            "scale": scale,
+            "tr": tr,
+            "te": te,
+            "ti": ti,
+            "subject": exam.name,
+            "slice": int(z),
+        }
+        if exam.maps is not None:
+            example["maps"] = resized(np.moveaxis(exam.maps[:, :, z], -1, 0))
+        yield example
+
+
+def assign_splits(
+    subjects: Sequence[str],
+    *,
+    test_subjects: str = "",
+    test_fraction: float = 0.2,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+) -> dict[str, str]:
+    """Subject -> split. Test subjects are those that match a glob pattern of `test_subjects`, else a seeded fraction.
+
+    A fraction above 0 means at least one subject, as long as one is left to train. Raises UserError where a pattern
+    matches nobody, or train or test would be empty.
+    """
+    subjects = sorted(subjects)
+    shuffled = [subjects[i] for i in np.random.default_rng(seed).permutation(len(subjects))]
+    patterns = [pattern.strip() for pattern in test_subjects.split(",") if pattern.strip()]
+    for pattern in patterns:
+        if not any(fnmatchcase(subject, pattern) for subject in subjects):
+            raise UserError(f"config.data.test_subjects: {pattern!r} matches none of the {len(subjects)} subjects")
+    if patterns:
+        test = [subject for subject in shuffled if any(fnmatchcase(subject, pattern) for pattern in patterns)]
+    else:
+        test = shuffled[: _share(test_fraction, len(subjects))]
+    rest = [subject for subject in shuffled if subject not in test]
+    validation = rest[: min(_share(validation_fraction, len(subjects)), max(len(rest) - 1, 0))]
+    splits = dict.fromkeys(subjects, "train") | dict.fromkeys(validation, "validation") | dict.fromkeys(test, "test")
+    return require_train_and_test(splits, "config.data.test_subjects, test_fraction")
+
+
+def _share(fraction: float, count: int) -> int:
+    return max(round(fraction * count), 1) if fraction > 0 else 0
+
+
+def require_train_and_test(splits: Mapping[str, str], field: str) -> dict[str, str]:
+    """The same splits. Raises UserError, naming the field that decides them, where nobody is in train or in test."""
+    for split in ("train", "test"):
+        if split not in splits.values():
+            raise UserError(f"{field}: leaves no subject for {split}, of {len(splits)}; train and test need one each")
+    return dict(splits)
+
+
+def read_splits(path: Path, subjects: Sequence[str]) -> dict[str, str]:
+    """Subject -> split from a CSV file with the columns subject, split.
+
+    Raises UserError, naming the file and the row, for an unknown split or a subject given twice or not at all.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"config.data.splits_file: cannot read {path} ({error})") from None
+    splits: dict[str, str] = {}
+    for line, row in enumerate(rows, start=2):
+        subject, split = ((row.get(key) or "").strip() for key in ("subject", "split"))
+        if split not in SPLITS:
+            raise UserError(f"{path}, row {line}: split {split!r} of {subject!r} is not one of {', '.join(SPLITS)}")
+        if subject in splits:
+            raise UserError(f"{path}, row {line}: {subject!r} stands there a second time; keep one row")
+        splits[subject] = split
+    for subject in sorted(subjects):
+        if subject not in splits:
+            raise UserError(f"{path}: no row for {subject}; add '{subject},train' (or {', '.join(SPLITS[1:])})")
+    return require_train_and_test({subject: splits[subject] for subject in sorted(subjects)}, str(path))
+
+
+def write_splits(path: Path, splits: Mapping[str, str]) -> None:
+    """Write subject -> split as the CSV file that `read_splits` reads."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("subject", "split"), *sorted(splits.items())])

@@ -1,0 +1,228 @@
+"""Scans on disk: NIfTI volumes, their sequence times, and the BIDS folders that hold them."""
+
+import json
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+
+from mrdiff_jax.errors import UserError
+
+MAX_VOXELS = 2**28  # a gigabyte of float32; a header that declares more is taken for damaged
+MAX_TR_MS = 60_000.0  # no pulse sequence repeats more slowly: such a TR is in the wrong unit
+GRID_TOLERANCE_MM = 1e-2
+_UNREADABLE = (  # what a damaged file makes nibabel raise
+    nib.filebasedimages.ImageFileError,
+    nib.spatialimages.HeaderDataError,
+    OSError,
+    EOFError,
+    OverflowError,
+    ValueError,
+    zlib.error,
+)
+
+
+class SequenceTimes(NamedTuple):
+    """Sequence times in milliseconds; None where unknown."""
+
+    tr: float | None
+    te: float | None
+    ti: float | None
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A scan: data (X, Y, Z) float32 on axes that run to the patient's right, front and top; affine (4, 4) to mm."""
+
+    data: np.ndarray
+    affine: np.ndarray
+    path: Path
+
+
+@dataclass(frozen=True)
+class Exam:
+    """One subject's aligned scans of one session.
+
+    volumes (C, X, Y, Z) in scanner units, in the order of `contrasts`; spacing: the voxel size along X and Y in mm;
+    times (C, 3): TR, TE, TI in ms; maps (X, Y, Z, 3): true T1 (ms), T2 (ms) and S0, where known.
+    """
+
+    name: str
+    contrasts: tuple[str, ...]
+    volumes: np.ndarray
+    spacing: tuple[float, float]
+    times: np.ndarray
+    maps: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class ExamFiles:
+    """Where the scans of one exam lie: a path for each contrast."""
+
+    name: str
+    subject: str
+    scans: Mapping[str, Path]
+
+
+def read_nifti(path: Path) -> Volume:
+    """The volume in a NIfTI file, turned to the closest canonical (RAS+) axes.
+
+    Raises UserError for a missing, foreign or truncated file, more than one volume, an affine that cannot be inverted,
+    and voxels that are not finite or all equal.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        image = nib.load(path)
+        _check_header(image, path)
+        with np.errstate(over="ignore", invalid="ignore"):
+            data = image.get_fdata(dtype=np.float32, caching="unchanged")
+    except _UNREADABLE as error:
+        raise UserError(f"{path}: not a readable NIfTI file ({_one_line(error)}); convert or copy it again") from None
+    if not np.isfinite(data).all():
+        raise UserError(f"{path}: has voxels that are not finite; convert it again from the scanner's files")
+    if data.min() == data.max():
+        raise UserError(f"{path}: all voxels are {data.flat[0]:g}; remove the scan or convert it again")
+    canonical = nib.as_closest_canonical(nib.Nifti1Image(data.reshape(data.shape[:3]), image.affine))
+    return Volume(np.asarray(canonical.dataobj), canonical.affine, path)
+
+
+def _check_header(image: nib.spatialimages.SpatialImage, path: Path) -> None:
+    if not isinstance(image, nib.Nifti1Image):  # NIfTI-2 is one as well
+        raise UserError(f"{path}: holds {type(image).__name__}, not NIfTI; convert it")
+    shape, affine = image.shape, image.affine
+    if len(shape) < 3 or math.prod(shape[3:]) != 1:
+        raise UserError(f"{path}: holds an array of shape {shape}, not one volume; split it into single volumes")
+    if min(shape) < 1 or math.prod(shape) > MAX_VOXELS:
+        raise UserError(f"{path}: its header declares {shape} voxels; it is damaged, or crop it below {MAX_VOXELS}")
+    if image.get_data_dtype().kind not in "iuf":
+        raise UserError(f"{path}: holds {image.get_data_dtype()} values; convert it to single real numbers")
+    if not np.isfinite(affine).all() or np.linalg.cond(affine[:3, :3]) > 1e6:
+        raise UserError(f"{path}: its affine cannot be inverted; set the orientation (sform or qform) right")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def sidecar_path(path: Path) -> Path:
+    """The JSON file that BIDS puts beside a scan."""
+    return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+
+
+def read_scan_parameters(path: Path) -> SequenceTimes:
+    """TR, TE and TI in milliseconds from the JSON sidecar (seconds) of the scan at `path`; None where it has none.
+
+    Raises UserError where the sidecar is not JSON or a time in it is not a number.
+    """
+    sidecar = sidecar_path(Path(path))
+    if not sidecar.is_file():
+        return SequenceTimes(None, None, None)
+    try:
+        fields = json.loads(sidecar.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{sidecar}: not valid JSON ({_one_line(error)}); mend or remove it") from None
+    if not isinstance(fields, dict):
+        raise UserError(f"{sidecar}: not a JSON object; mend or remove it")
+
+    def milliseconds(field: str) -> float | None:
+        seconds = fields.get(field)
+        if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float)):
+            raise UserError(f"{sidecar}: {field} is {seconds!r}, not a number of seconds; mend it")
+        return None if seconds is None else 1000.0 * seconds
+
+    return SequenceTimes(*map(milliseconds, ("RepetitionTime", "EchoTime", "InversionTime")))
+
+
+def scan_times(path: Path, contrast: str, stated: Mapping[str, Mapping[str, float]]) -> SequenceTimes:
+    """TR, TE and TI in ms of a scan: its sidecar's, else those stated for the contrast; an unknown TI is 0.
+
+    `stated` maps 'tr', 'te' and 'ti' to milliseconds by contrast. Raises UserError, naming the file, where TR or TE is
+    in neither or the times are implausible.
+    """
+    times = {
+        field: stated[field].get(contrast) if value is None else value
+        for field, value in read_scan_parameters(path)._asdict().items()
+    }
+    for field, key in (("tr", "RepetitionTime"), ("te", "EchoTime")):
+        if times[field] is None:
+            raise UserError(f"{path}: no {key} in a sidecar; give --config.data.{field}={contrast}=MILLISECONDS")
+    tr, te, ti = times["tr"], times["te"], times["ti"] or 0.0
+    if not (0 < te < tr <= MAX_TR_MS and 0 <= ti < math.inf):
+        raise UserError(
+            f"{path}: TR {tr:g}, TE {te:g}, TI {ti:g} ms are implausible; mend its sidecar (seconds) "
+            f"or --config.data.tr, te, ti (milliseconds)"
+        )
+    return SequenceTimes(tr, te, ti)
+
+
+def find_exams(root: Path, contrasts: Sequence[str]) -> list[ExamFiles]:
+    """The exams under a BIDS-like folder, root/sub-*/[ses-*/]anat/sub-*_[ses-*_]CONTRAST.nii[.gz], sorted by name.
+
+    Raises UserError where there are none, or an exam lacks a contrast or has it twice.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; set --config.data.root to the folder of your scans")
+    exams = []
+    for folder in sorted(path for path in root.glob("sub-*") if path.is_dir()):
+        sessions = [path for path in [folder, *sorted(folder.glob("ses-*"))] if (path / "anat").is_dir()]
+        if not sessions:
+            raise UserError(f"{folder}: has no anat folder; remove the subject")
+        exams += [_exam_files(folder.name, session, contrasts) for session in sessions]
+    if not exams:
+        raise UserError(f"{root}: has no sub-*/anat folders; arrange the scans as BIDS asks")
+    return exams
+
+
+def _exam_files(subject: str, session: Path, contrasts: Sequence[str]) -> ExamFiles:
+    name = subject if session.name == subject else f"{subject}_{session.name}"
+    found: dict[str, Path] = {}
+    for path in sorted((session / "anat").iterdir()):
+        stem = path.name.removesuffix(".gz").removesuffix(".nii")
+        if stem == path.name or not stem.startswith(f"{subject}_"):
+            continue
+        contrast = stem.removeprefix(f"{subject}_").removeprefix(f"{session.name}_")
+        if contrast in found:
+            raise UserError(f"{path}: a second {contrast} beside {found[contrast].name}; keep one of them")
+        found[contrast] = path
+    for contrast in contrasts:
+        if contrast not in found:
+            raise UserError(
+                f"{session / 'anat'}: {name} has no {contrast} (it has {', '.join(sorted(found)) or 'no scans'}); "
+                "choose other contrasts or remove the subject"
+            )
+    return ExamFiles(name, subject, {contrast: found[contrast] for contrast in contrasts})
+
+
+def read_exam(files: ExamFiles, times: Mapping[str, SequenceTimes]) -> Exam:
+    """The scans of an exam with the given sequence times. Raises UserError where they lie on different grids."""
+    volumes = [read_nifti(path) for path in files.scans.values()]
+    for volume in volumes[1:]:
+        if not same_grid(volumes[0], volume):
+            raise UserError(
+                f"{volume.path}: its grid differs from that of {volumes[0].path}; "
+                "the scans of a subject must be registered to one grid first"
+            )
+    x, y, _ = nib.affines.voxel_sizes(volumes[0].affine)
+    return Exam(
+        name=files.name,
+        contrasts=tuple(files.scans),
+        volumes=np.stack([volume.data for volume in volumes]),
+        spacing=(float(x), float(y)),
+        times=np.array([times[contrast] for contrast in files.scans], np.float32),
+    )
+
+
+def same_grid(a: Volume, b: Volume) -> bool:
+    """Whether two volumes have one shape and all corners within GRID_TOLERANCE_MM of each other."""
+    if a.data.shape != b.data.shape:
+        return False
+    corners = np.indices((2, 2, 2)).reshape(3, -1).T * (np.array(a.data.shape) - 1)
+    apart = nib.affines.apply_affine(a.affine, corners) - nib.affines.apply_affine(b.affine, corners)
+    return bool(np.linalg.norm(apart, axis=-1).max() <= GRID_TOLERANCE_MM)

@@ -1,0 +1,28 @@
+"""Trains and evaluates: python -m mrdiff_jax.main --config=configs/demo.py --workdir=runs/demo."""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from mrdiff_jax import cli
+from mrdiff_jax.train import Diverged, evaluate_only, train_and_evaluate
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Settings, as configs/demo.py or configs/demo.py:authors.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run that is there already goes on.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "'train' ends with the evaluation; 'eval' does only that.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main() -> None:
+    """Runs what the flags ask for."""
+    run = {"train": train_and_evaluate, "eval": evaluate_only}[_MODE.value]
+    try:
+        run(_CONFIG.value, Path(_WORKDIR.value))
+    except Diverged as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)

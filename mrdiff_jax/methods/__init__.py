@@ -1,0 +1,59 @@
+"""The contract of a synthesis method, and its registry.
+
+A method is a file of this package with a function `create(config) -> Method`. Everything around it, the training step, the
+checkpoints, the evaluation and the commands, knows the contract alone.
+
+Batches are dictionaries of arrays: 'sources' (B, H, W, K) and 'target' (B, H, W) in [0, 1], 'tr', 'te', 'ti' (B, K)
+milliseconds of the sources. `rng` is one key an example, (B,), so that a result does not depend on how examples are spread
+over batches and devices. Parameters are a dictionary keyed by player ('generator', 'discriminator', ...); the extra entry
+'stats' holds what a network keeps beside its parameters (running statistics, singular vectors).
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jax import Array
+
+from mrdiff_jax.errors import UserError
+
+Batch = Mapping[str, Array]
+Params = dict[str, Any]
+Aux = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One synthesis method.
+
+    Attributes:
+      init: (key, batch) -> params.
+      losses: for each player, in the order of their updates, (params, batch, rng) -> (scalar, aux). aux has 'metrics', scalars
+        to log, and may have 'stats', the new value of params['stats'].
+      synthesize: (params, batch, rng) -> images (B, H, W) in [0, 1]; needs no 'target' in the batch.
+      describe: (params, batch, rng) -> named images (B, H, W) that show what the method sees; may be empty.
+    """
+
+    init: Callable[[Array, Batch], Params]
+    losses: Mapping[str, Callable[[Params, Batch, Array], tuple[Array, Aux]]]
+    synthesize: Callable[[Params, Batch, Array], Array]
+    describe: Callable[[Params, Batch, Array], dict[str, Array]]
+
+
+def names() -> list[str]:
+    """Names of all methods."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def create(config: Any) -> Method:
+    """Builds the method that `config.method.name` names.
+
+    Raises:
+      UserError: there is no such method; the message lists them.
+    """
+    name = config.method.name
+    if name not in names():
+        raise UserError(f"--config.method.name={name}: no such method; choose one of {', '.join(names())}")
+    return importlib.import_module(f"{__name__}.{name}").create(config)

@@ -1,0 +1,76 @@
+"""Data parallelism: one replica a device (pmap), the batch split over axis 'data', gradients averaged.
+
+The only file that knows of devices. With several hosts every process runs the same program on its share of the data
+(`jax.distributed`), and the axis spans all of them.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from flax import jax_utils
+from jax import Array
+
+AXIS = "data"
+Tree = TypeVar("Tree")
+
+
+def initialize() -> None:
+    """Joins the other hosts, where the environment names a coordinator; otherwise does nothing."""
+    if "JAX_COORDINATOR_ADDRESS" in os.environ:
+        jax.distributed.initialize()
+
+
+def pmap(fn: Callable[..., Any], devices: Sequence[jax.Device] | None = None, donate: tuple[int, ...] = ()) -> Any:
+    """Compiles fn once for all devices; every argument carries a leading axis of devices."""
+    return jax.pmap(fn, axis_name=AXIS, devices=devices, donate_argnums=donate)
+
+
+def replicate(tree: Tree, devices: Sequence[jax.Device] | None = None) -> Tree:
+    """Copies a tree to every local device."""
+    return jax_utils.replicate(tree, devices)
+
+
+def unreplicate(tree: Tree) -> Tree:
+    """Fetches the first device's copy of a replicated tree, as numpy arrays."""
+    return jax.device_get(jax_utils.unreplicate(tree))
+
+
+def shard(batch: Tree, devices: int | None = None) -> Tree:
+    """Splits the leading axis of every array: (B, ...) -> (devices, B / devices, ...)."""
+    count = devices or jax.local_device_count()
+    return jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+
+
+def gather(tree: Tree) -> Tree:
+    """Undoes `shard`, on the host."""
+    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), tree)
+
+
+def mean(tree: Tree) -> Tree:
+    """Averages over all devices; inside `pmap`."""
+    return jax.lax.pmean(tree, AXIS)
+
+
+def example_keys(key: Array, examples: int) -> Array:
+    """Keys of this device's examples: (examples,), key i of the whole batch whatever the number of devices; inside `pmap`."""
+    first = jax.lax.axis_index(AXIS) * examples
+    return keys_at(key, first + jax.numpy.arange(examples))
+
+
+def keys_at(key: Array, index: Array) -> Array:
+    """One key for each index, (B,) -> (B,)."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+
+
+def local_batch_size(batch_size: int) -> int:
+    """This process's share of a batch.
+
+    Raises:
+      ValueError: the batch does not divide over all devices; the message names both numbers.
+    """
+    if batch_size % jax.device_count():
+        raise ValueError(f"a batch of {batch_size} does not divide over {jax.device_count()} devices")
+    return batch_size // jax.process_count()

@@ -1,0 +1,126 @@
+"""From scores per slice to what a table reports: subject means, paired tests, effect sizes, stars."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+Scores = Mapping[str, float]  # by subject
+
+CONFIDENCE = 0.95
+RESAMPLES = 9999
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """Two methods on the same subjects; differences first minus second, tests two-sided, intervals 95 %.
+
+    Attributes:
+      subjects: how many.
+      difference, interval: mean difference, and its interval from the t distribution.
+      t, p_t: paired t-test.
+      p_wilcoxon: Wilcoxon signed-rank test.
+      effect_size, effect_size_interval: Cohen's d_z (mean / standard deviation of the differences), and its
+        interval from the percentile bootstrap.
+    """
+
+    subjects: int
+    difference: float = np.nan
+    interval: tuple[float, float] = (np.nan, np.nan)
+    t: float = np.nan
+    p_t: float = np.nan
+    p_wilcoxon: float = np.nan
+    effect_size: float = np.nan
+    effect_size_interval: tuple[float, float] = (np.nan, np.nan)
+
+
+def subject_means(rows: Iterable[Mapping[str, Any]], metric: str) -> Scores:
+    """The metric averaged over each subject's slices, by subject.
+
+    Infinite values (the PSNR of equal images) are left out, unless the subject has no others. NaN stays NaN.
+    """
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        values.setdefault(row["subject"], []).append(float(row[metric]))
+    return {subject: float(np.mean(_without_infinite(values[subject]))) for subject in sorted(values)}
+
+
+def mean_std(values: Iterable[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (n - 1; NaN for a single value), infinite values left out."""
+    kept = _without_infinite(values)
+    return float(np.mean(kept)), float(np.std(kept, ddof=1)) if len(kept) > 1 else np.nan
+
+
+def _without_infinite(values: Iterable[float]) -> np.ndarray:
+    values = np.asarray(list(values), float)
+    return values[~np.isinf(values)] if not np.isinf(values).all() else values[:1]
+
+
+def paired_comparison(first: Scores, second: Scores, *, seed: int) -> PairedComparison:
+    """Compares two methods by their subject means; `seed` is that of the bootstrap.
+
+    Differences that are all equal give t = d_z = +-inf and p_t = 0, or, if they are 0, t = 0 and p = 1.
+    With fewer than two subjects or a difference that is not finite there is no test: all numbers are NaN.
+    Raises ValueError naming the subjects that only one of the two methods has.
+    """
+    if unpaired := sorted(first.keys() ^ second.keys()):
+        raise ValueError(f"subjects scored by only one of the two methods: {', '.join(map(str, unpaired))}")
+    differences = np.array([first[subject] - second[subject] for subject in sorted(first)])
+    if len(differences) < 2 or not np.isfinite(differences).all():
+        return PairedComparison(len(differences))
+    mean, effect_size = float(differences.mean()), float(_effect_size(differences))
+    if differences.any() and np.isfinite(effect_size):
+        test = stats.ttest_1samp(differences, 0)
+        t, p_t, interval = float(test.statistic), float(test.pvalue), test.confidence_interval(CONFIDENCE)
+    else:
+        t, p_t, interval = effect_size, float(mean == 0), (mean, mean)
+    return PairedComparison(
+        subjects=len(differences),
+        difference=mean,
+        interval=(float(interval[0]), float(interval[1])),
+        t=t,
+        p_t=p_t,
+        p_wilcoxon=float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0,
+        effect_size=effect_size,
+        effect_size_interval=_effect_size_interval(differences, seed),
+    )
+
+
+def _effect_size(differences: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Cohen's d_z; +-inf for differences that are equal up to rounding, 0 if they are 0."""
+    mean, spread = differences.mean(axis), differences.std(axis, ddof=1)
+    equal = spread <= 1e-12 * np.abs(mean)
+    infinite = np.where(mean == 0, 0, np.copysign(np.inf, mean))
+    return np.where(equal, infinite, mean / np.where(equal, 1, spread))
+
+
+def _effect_size_interval(differences: np.ndarray, seed: int) -> tuple[float, float]:
+    # A resample may hold one subject alone: an infinite effect, fit for quantiles without interpolation.
+    with np.errstate(invalid="ignore"):
+        resampled = stats.bootstrap(
+            (differences,),
+            _effect_size,
+            n_resamples=RESAMPLES,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).bootstrap_distribution
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail], method="inverted_cdf")
+    return float(low), float(high)
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """P-values of one family, in the order given, by Holm's step-down correction; NaN stays, uncounted."""
+    p = np.asarray(p_values, float)
+    corrected = np.full_like(p, np.nan)
+    order = np.argsort(p)[: np.isfinite(p).sum()]
+    factors = np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1)
+    return corrected
+
+
+def stars(p: float) -> str:
+    """The stars of the paper's Table 1: '***' for p < 0.001, '**' for p < 0.01, '*' for p < 0.05, else ''."""
+    return "*" * sum(p < level for level in (0.05, 0.01, 0.001))

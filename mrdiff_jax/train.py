@@ -1,0 +1,226 @@
+"""The training loop: any method, any data set; stopped and started again, it goes on where it was."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from mrdiff_jax import evaluate, figures, methods, parallel, references
+from mrdiff_jax.checkpoints import Checkpoints
+from mrdiff_jax.config import validate
+from mrdiff_jax.data.pipeline import Dataset, open_dataset, train_iterator
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.model import count_parameters
+from mrdiff_jax.train_state import TrainState, create_train_state, make_optimizer, make_train_step
+from mrdiff_jax.writer import Writer, duration, logger
+
+_IN_FLIGHT = 2  # steps handed to the devices ahead of the one that is awaited
+_FIXED = ("method", "data", "model", "diffusion", "loss", "optimizer")  # what must not change within a run
+
+
+class Diverged(RuntimeError):
+    """The loss or its gradient is no longer finite."""
+
+
+def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Trains to `config.train.steps`, from the newest checkpoint if there is one, then evaluates on the test subjects.
+
+    Leaves in the workdir: config.json, checkpoints/, log.jsonl and TensorBoard events, panels/ of the evaluations in training,
+    and what `evaluate.write` writes.
+
+    Returns:
+      The content of metrics.json.
+
+    Raises:
+      UserError: a field, the data or the workdir does not fit.
+      Diverged: a loss became infinite or NaN; the newest checkpoint is from before.
+    """
+    return Run(config, workdir).train()
+
+
+def evaluate_only(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Evaluates the newest checkpoint on the test subjects; result and errors as for training."""
+    if not workdir.is_dir():
+        raise UserError(f"{workdir}: no such folder; train first, with --mode=train")
+    run = Run(config, workdir)
+    state = run.checkpoints.restore_state(run.initial)
+    return run.finish(parallel.replicate(state.ema_params), int(state.step))
+
+
+class Run:
+    """One run: its data, its method and its folder."""
+
+    def __init__(self, config: ConfigDict, workdir: Path):
+        validate(config)
+        self.started = time.monotonic()
+        self.config, self.workdir = config, workdir
+        workdir.mkdir(parents=True, exist_ok=True)
+        _claim(workdir, config)
+        method = methods.create(config)
+        self.dataset = open_dataset(config.data)
+        self.references = references.fit(self.dataset)
+        self.evaluator = evaluate.Evaluator(method, self.dataset, self.references, config.evaluate)
+        self.checkpoints = Checkpoints(workdir, config.train.keep_checkpoints)
+        try:
+            self.batch_size = parallel.local_batch_size(config.data.batch_size)
+        except ValueError as error:
+            raise UserError(f"--config.data.batch_size={config.data.batch_size}: {error}") from error
+
+        self.iterator = train_iterator(
+            self.dataset,
+            self.batch_size,
+            config.train.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        init_key, step_key = jax.random.split(jax.random.key(config.train.seed))
+        optimizer = make_optimizer(config.optimizer)
+        self.initial = create_train_state(method, optimizer, init_key, _example(self.dataset))
+        step = make_train_step(method, optimizer, config.optimizer.ema_decay, step_key)
+        self.train_step = parallel.pmap(step, donate=(0,))
+
+    def train(self) -> dict[str, Any]:
+        """The loop, then the evaluation."""
+        every, steps = self.config.train, self.config.train.steps
+        state, first = self._start()
+        deadline = self._deadline(state)
+        writer = Writer(self.workdir, active=jax.process_index() == 0)
+        pending: list[dict[str, jax.Array]] = []
+        logged_at = time.monotonic()
+
+        step = first
+        while step < steps and time.monotonic() < deadline:
+            state, metrics = self.train_step(state, parallel.shard(next(self.iterator)))
+            pending.append(metrics)
+            step += 1
+            if step == first + 1:
+                jax.block_until_ready(metrics)
+                logger.info("first step after %s", duration(time.monotonic() - self.started))
+            if len(pending) > _IN_FLIGHT:
+                jax.block_until_ready(pending[-1 - _IN_FLIGHT])
+            if step % every.log_every == 0 or step == steps:
+                means = self._means(pending, step)
+                speed = len(pending) / (time.monotonic() - logged_at)
+                left = min((steps - step) / speed, deadline - time.monotonic())
+                self._report(writer, step, means | {"steps_per_second": speed}, left)
+                pending, logged_at = [], time.monotonic()
+            if step % every.evaluate_every == 0 and step < steps and len(self.dataset.split("validation")):
+                self._means(pending, step)
+                self._validate(writer, state, step)
+                logged_at = time.monotonic()
+            if step % every.checkpoint_every == 0:
+                self._means(pending, step)
+                self.checkpoints.save(step, parallel.unreplicate(state), self.iterator)
+
+        self._means(pending, step)
+        self.checkpoints.save(step, parallel.unreplicate(state), self.iterator)
+        self.checkpoints.close()
+        writer.close()
+        return self.finish(state.ema_params, step)
+
+    def finish(self, params: Any, step: int) -> dict[str, Any]:
+        """Evaluates on the test subjects, writes the results and prints them."""
+        evaluation = self.evaluator(params, "test")
+        config = self.config
+        about = {
+            "step": step,
+            "method": config.method.name,
+            "sources": list(self.dataset.sources),
+            "target": self.dataset.target,
+            "copied": self.dataset.sources[self.references.better_source],
+            "sample": config.sample.to_dict(),
+            "seed": config.evaluate.seed,
+            "dataset": self.dataset.fingerprint,
+        }
+        summary = evaluate.write(evaluation, self.workdir, about)
+        print(evaluate.table(summary, self.dataset.sources))
+        print(f"metrics.json, metrics.csv, samples.png, checkpoints and event files are in {self.workdir}")
+        return summary
+
+    def _start(self) -> tuple[TrainState, int]:
+        """The replicated state to go on from, and its step."""
+        state = jax.device_get(self.initial)
+        logger.info(
+            "%s: %s subjects' slices to train on, %.1f M parameters, %d device(s)",
+            self.config.method.name,
+            len(self.dataset.split("train")),
+            count_parameters(state.params) / 1e6,
+            jax.device_count(),
+        )
+        if self.checkpoints.latest() is not None:
+            state = self.checkpoints.restore(state, self.iterator)
+            logger.info("going on from step %d", state.step)
+        return parallel.replicate(state), int(state.step)
+
+    def _deadline(self, state: TrainState) -> float:
+        """When training must stop for the whole run to end in `max_minutes`."""
+        minutes = self.config.train.max_minutes
+        if not minutes:
+            return float("inf")
+        evaluation = self.evaluator.seconds(state.ema_params, "test")
+        logger.info("time limit %s, of which the evaluation needs %s", duration(60 * minutes), duration(evaluation))
+        return self.started + 60 * minutes - 1.1 * evaluation - 15
+
+    def _means(self, pending: list[dict[str, jax.Array]], step: int) -> dict[str, float]:
+        """Averages what was logged since the last time, and stops the run if any of it is not finite."""
+        values = [{name: float(v[0]) for name, v in metrics.items()} for metrics in jax.device_get(pending)]
+        for i, metrics in enumerate(values):
+            wrong = [name for name, value in metrics.items() if not np.isfinite(value)]
+            if wrong:
+                raise Diverged(
+                    f"step {step - len(values) + i + 1}: {', '.join(wrong)} not finite; the newest checkpoint is of step"
+                    f" {self.checkpoints.latest()}; try a lower --config.optimizer.learning_rate or"
+                    " --config.optimizer.clip_norm=1"
+                )
+        return {name: float(np.mean([metrics[name] for metrics in values])) for name in values[0]} if values else {}
+
+    def _report(self, writer: Writer, step: int, values: dict[str, float], left: float) -> None:
+        writer.scalars(step, {f"train/{name}": value for name, value in values.items()})
+        losses = "  ".join(f"{name} {value:.3g}" for name, value in values.items() if name.startswith("L_"))
+        logger.info(
+            "step %d/%d  %s  %.2f steps/s  %s left",
+            step,
+            self.config.train.steps,
+            losses,
+            values["steps_per_second"],
+            duration(max(left, 0)),
+        )
+
+    def _validate(self, writer: Writer, state: TrainState, step: int) -> None:
+        evaluation = self.evaluator(state.ema_params, "validation", self.config.evaluate.slices)
+        scores = evaluation.subject_means("synthesis")
+        writer.scalars(step, {f"validation/{name}": value for name, value in scores.items()})
+        logger.info("step %d  validation  %s", step, "  ".join(f"{n} {v:.4g}" for n, v in scores.items()))
+        (self.workdir / "panels").mkdir(exist_ok=True)
+        path = self.workdir / "panels" / f"step_{step:07d}.png"
+        writer.image(step, "validation", figures.sample_panel(evaluation.panels, evaluation.titles, path))
+
+
+def _example(dataset: Dataset) -> dict[str, np.ndarray]:
+    """A batch of one, for its shapes."""
+    return next(train_iterator(dataset, 1, 0))
+
+
+def _claim(workdir: Path, config: ConfigDict) -> None:
+    """Writes config.json, or checks that the run in the workdir is this one.
+
+    Raises:
+      UserError: the workdir holds a run with other settings; the message names the first that differs.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        old = json.loads(path.read_text())
+        new = json.loads(config.to_json())
+        for section in _FIXED:
+            for field in sorted(old[section].keys() | new[section].keys()):
+                before, now = old[section].get(field), new[section].get(field)
+                if before != now:
+                    raise UserError(
+                        f"{workdir}: holds a run with --config.{section}.{field}={before}, now {now};"
+                        " choose another --workdir or the same setting"
+                    )
+    path.write_text(json.dumps(json.loads(config.to_json()), indent=2) + "\n")

@@ -1,0 +1,71 @@
+"""What training carries from step to step, and the step itself: the same for every method."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import Array
+
+from mrdiff_jax import parallel
+from mrdiff_jax.methods import Batch, Method, Params
+
+StepFn = Callable[["TrainState", Batch], tuple["TrainState", dict[str, Array]]]
+
+
+@struct.dataclass
+class TrainState:
+    """The state of a run: steps taken, parameters, their moving average and the optimisers' states by player."""
+
+    step: Array
+    params: Params
+    ema_params: Params
+    opt_state: dict[str, Any]
+
+
+def make_optimizer(config: Any) -> optax.GradientTransformation:
+    """Adam or AdamW from `config.optimizer`, behind gradient-norm clipping where that is set."""
+    adam = (
+        optax.adam(config.learning_rate)
+        if config.name == "adam"
+        else optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
+    )
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adam) if config.clip_norm else adam
+
+
+def create_train_state(method: Method, optimizer: optax.GradientTransformation, key: Array, batch: Batch) -> TrainState:
+    """A fresh state."""
+    params = method.init(key, batch)
+    opt_state = {player: optimizer.init(params[player]) for player in method.losses}
+    return TrainState(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), opt_state)
+
+
+def make_train_step(method: Method, optimizer: optax.GradientTransformation, ema_decay: float, key: Array) -> StepFn:
+    """Builds the step: for each player in turn, differentiate its loss by its own parameters and update them.
+
+    The step runs under `parallel.pmap`; randomness is a function of the key, the step and the example's place in the batch.
+    It returns the new state and scalars to log.
+    """
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        rng = parallel.example_keys(jax.random.fold_in(key, state.step), len(batch["target"]))
+        params, opt_state, metrics = dict(state.params), dict(state.opt_state), {}
+        for player, loss in method.losses.items():
+
+            def own_loss(own: Any, player: str = player, loss: Callable = loss) -> tuple[Array, dict]:
+                return loss(params | {player: own}, batch, rng)
+
+            (value, aux), gradient = parallel.mean(jax.value_and_grad(own_loss, has_aux=True)(params[player]))
+            updates, opt_state[player] = optimizer.update(gradient, opt_state[player], params[player])
+            params[player] = optax.apply_updates(params[player], updates)
+            params["stats"] = aux.get("stats", params["stats"])
+            metrics |= {f"{player}/loss": value, f"{player}/gradient_norm": optax.global_norm(gradient)} | aux["metrics"]
+
+        # a warm-up lets the average forget the random start even in a run of a few hundred steps
+        decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+        ema_params = jax.tree.map(lambda average, new: new + decay * (average - new), state.ema_params, params)
+        return TrainState(state.step + 1, params, ema_params, opt_state), metrics
+
+    return train_step

@@ -1,0 +1,114 @@
+"""The ADM UNet (Dhariwal and Nichol 2021) in parts: encoder, decoder and head, for networks that share or double them."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from mrdiff_jax.layers import Attention, Conv, GroupNorm, Linear, ResBlock, timestep_embedding
+
+
+class Backbone(NamedTuple):
+    """Size of an ADM UNet.
+
+    Attributes:
+      base_channels: channels at the first level; the step's embedding has four times as many.
+      channel_mult: channels of each level, in base channels; each level halves the resolution of the one before.
+      blocks_per_level: residual blocks a level in the encoder (the decoder has one more).
+      attention_levels: levels with self-attention, counted from 0.
+      head_channels: channels of an attention head.
+      spectral_norm: normalises the layers that read the step's embedding.
+      dtype: compute type; parameters and normalisation stay float32.
+    """
+
+    base_channels: int = 192
+    channel_mult: tuple[int, ...] = (1, 1, 2, 3, 4)
+    blocks_per_level: int = 1
+    attention_levels: tuple[int, ...] = (2, 3, 4)
+    head_channels: int = 64
+    spectral_norm: bool = False
+    dtype: Any = jnp.float32
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of every level."""
+        return tuple(self.base_channels * m for m in self.channel_mult)
+
+    @property
+    def stride(self) -> int:
+        """What the sides of an input must divide by."""
+        return 2 ** (len(self.channel_mult) - 1)
+
+    def block(self, features: int, **kwargs: Any) -> ResBlock:
+        """A residual block of this backbone."""
+        return ResBlock(features, spectral_norm=self.spectral_norm, dtype=self.dtype, **kwargs)
+
+    def attention(self, **kwargs: Any) -> Attention:
+        """An attention block of this backbone."""
+        return Attention(self.head_channels, dtype=self.dtype, **kwargs)
+
+
+class StepEmbedding(nn.Module):
+    """Embeds the diffusion step t (B,) as (B, 4 base_channels)."""
+
+    backbone: Backbone
+
+    @nn.compact
+    def __call__(self, t: Array) -> Array:
+        channels, norm = self.backbone.base_channels, self.backbone.spectral_norm
+        h = nn.silu(Linear(4 * channels, norm, name="in")(timestep_embedding(t, channels)))
+        return Linear(4 * channels, norm, name="out")(h)
+
+
+class Encoder(nn.Module):
+    """The contracting half: (B, h, w, C) -> features after every block, shallow to deep."""
+
+    backbone: Backbone
+
+    @nn.compact
+    def __call__(self, x: Array, embedding: Array) -> tuple[Array, ...]:
+        size = self.backbone
+        h = Conv(size.base_channels, dtype=size.dtype, name="conv_in")(x)
+        features = [h]
+        for level, channels in enumerate(size.channels):
+            if level:
+                h = size.block(h.shape[-1], resample="down", name=f"down_{level}")(h, embedding)
+                features.append(h)
+            for i in range(size.blocks_per_level):
+                h = size.block(channels, name=f"block_{level}_{i}")(h, embedding)
+                if level in size.attention_levels:
+                    h = size.attention(name=f"attention_{level}_{i}")(h)
+                features.append(h)
+        return tuple(features)
+
+
+class Decoder(nn.Module):
+    """Middle block, expanding half and head: (B, h / stride, w / stride, C) -> (B, h, w, out_channels).
+
+    With `skips`, the encoder's features, each block also sees the feature of its level, deepest first.
+    """
+
+    backbone: Backbone
+    out_channels: int
+
+    @nn.compact
+    def __call__(self, h: Array, embedding: Array, skips: tuple[Array, ...] | None) -> Array:
+        size = self.backbone
+        h = size.block(h.shape[-1], name="middle_in")(h, embedding)
+        h = size.attention(name="middle_attention")(h)
+        h = size.block(h.shape[-1], name="middle_out")(h, embedding)
+
+        remaining = list(skips) if skips is not None else None
+        for level, channels in reversed(list(enumerate(size.channels))):
+            for i in range(size.blocks_per_level + 1):
+                if remaining is not None:
+                    h = jnp.concatenate([h, remaining.pop()], axis=-1)
+                h = size.block(channels, name=f"block_{level}_{i}")(h, embedding)
+                if level in size.attention_levels:
+                    h = size.attention(name=f"attention_{level}_{i}")(h)
+            if level:
+                h = size.block(channels, resample="up", name=f"up_{level}")(h, embedding)
+
+        h = nn.silu(GroupNorm(name="norm_out")(h))
+        return Conv(self.out_channels, zero=True, dtype=size.dtype, name="conv_out")(h)

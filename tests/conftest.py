@@ -1,0 +1,72 @@
+"""Two faked devices, one compilation cache for the session, and a network small enough to compile in seconds."""
+
+import os
+import tempfile
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2".strip()
+os.environ.setdefault("MRDIFF_CACHE", tempfile.mkdtemp(prefix="mrdiff-tests-"))
+
+import jax
+import numpy as np
+import pytest
+
+from mrdiff_jax.config import default
+
+jax.config.update("jax_compilation_cache_dir", os.path.join(os.environ["MRDIFF_CACHE"], "xla"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+TINY = {
+    "data.name": "phantom",
+    "data.sources": "T2w,PDw",
+    "data.target": "T1w",
+    "data.image_size": 16,
+    "data.batch_size": 2,
+    "data.subjects": 5,
+    "data.subject_slices": 3,
+    "model.base_channels": 8,
+    "model.channel_mult": (1,),
+    "model.attention_levels": (),
+    "model.head_channels": 8,
+    "model.map_channels": 4,
+    "optimizer.learning_rate": 1e-3,
+    "train.steps": 4,
+    "train.log_every": 2,
+    "train.evaluate_every": 2,
+    "train.checkpoint_every": 2,
+    "sample.steps": 2,
+    "evaluate.batch_size": 4,
+    "evaluate.panels": 2,
+}
+
+
+@pytest.fixture
+def tiny_config():
+    """Training of a tiny network on a tiny phantom."""
+    config = default("paper")
+    config.update_from_flattened_dict(TINY)
+    return config
+
+
+@pytest.fixture
+def tiny_flags():
+    """The same, as flags."""
+    return [f"--config.{field}={value}" for field, value in TINY.items()]
+
+
+@pytest.fixture
+def batch():
+    """A batch of two random examples for the tiny network."""
+    return make_batch(2)
+
+
+def make_batch(examples: int, size: int = 16, sources: int = 2, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random images and plausible scan parameters."""
+    rng = np.random.default_rng(seed)
+    return {
+        "sources": rng.random((examples, size, size, sources), np.float32),
+        "target": rng.random((examples, size, size), np.float32),
+        "tr": rng.uniform(400, 5000, (examples, sources)).astype(np.float32),
+        "te": rng.uniform(9, 110, (examples, sources)).astype(np.float32),
+        "ti": np.full((examples, sources), 1000, np.float32),
+    }

@@ -1,0 +1,376 @@
+"""Scans on disk: what is read from a BIDS folder, and what is refused, in words that help."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from mrdiff_jax import config as configuration
+from mrdiff_jax.data import pipeline, preprocessing, volumes
+from mrdiff_jax.errors import UserError
+
+SHAPE = (20, 24, 6)
+TIMES = {"T1w": (0.5, 0.01, None), "T2w": (4.0, 0.1, None), "FLAIR": (9.0, 0.12, 2.5)}  # TR, TE, TI in seconds
+
+
+def head(seed=0, shape=SHAPE):
+    """A bright ellipsoid in faint noise."""
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    inside = (x / 0.8) ** 2 + (y / 0.9) ** 2 + (z / 1.5) ** 2 < 1
+    rng = np.random.default_rng(seed)
+    return (inside * (600 + 200 * x + 100 * y) + rng.uniform(0, 20, shape)).astype(np.float32)
+
+
+def write_scan(root, subject, contrast, data=None, affine=None, session=None, sidecar="default", suffix=".nii.gz"):
+    folder = root / subject / (session or "") / "anat"
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = "_".join(filter(None, (subject, session, contrast)))
+    path = folder / f"{stem}{suffix}"
+    nib.save(nib.Nifti1Image(head() if data is None else data, np.eye(4) if affine is None else affine), path)
+    if sidecar == "default":
+        names = ("RepetitionTime", "EchoTime", "InversionTime")
+        values = TIMES.get(contrast, TIMES["T1w"])
+        sidecar = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+    if sidecar is not None:
+        (folder / f"{stem}.json").write_text(json.dumps(sidecar))
+    return path
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Three subjects with T1w, T2w and FLAIR."""
+    for index in range(3):
+        for contrast in TIMES:
+            write_scan(tmp_path / "scans", f"sub-{index + 1:02d}", contrast, head(index))
+    return tmp_path / "scans"
+
+
+def data_config(root, /, **changes):
+    config = configuration.default(None).data
+    defaults = {"sources": "T1w,T2w", "target": "FLAIR", "image_size": 16}
+    config.update({"name": "bids", "root": str(root), "cache": str(Path(root).parent / "cache")} | defaults | changes)
+    return config
+
+
+def refused(config, *words):
+    """The text of the UserError: one line that contains all the words."""
+    with pytest.raises(UserError) as caught:
+        pipeline.open_dataset(config)
+    text = str(caught.value)
+    assert "\n" not in text
+    for word in words:
+        assert str(word) in text
+    return text
+
+
+# Volumes
+
+
+def test_a_volume_is_turned_to_canonical_axes(tmp_path):
+    data = head()
+    affine = np.diag([2.0, 3.0, 4.0, 1.0])
+    turned = nib.Nifti1Image(data, affine).as_reoriented(np.array([[1, -1], [2, 1], [0, -1]]))
+    nib.save(turned, tmp_path / "turned.nii.gz")
+    volume = volumes.read_nifti(tmp_path / "turned.nii.gz")
+    np.testing.assert_array_equal(volume.data, data)
+    np.testing.assert_allclose(volume.affine, affine, atol=1e-4)
+    assert volume.data.dtype == np.float32
+
+
+def test_a_series_of_one_volume_is_a_volume(tmp_path):
+    nib.save(nib.Nifti1Image(head()[..., None], np.eye(4)), tmp_path / "one.nii")
+    assert volumes.read_nifti(tmp_path / "one.nii").data.shape == SHAPE
+
+
+def test_the_stored_slope_is_applied(tmp_path):
+    image = nib.Nifti1Image(np.arange(8, dtype=np.int16).reshape(2, 2, 2), np.eye(4))
+    image.header.set_slope_inter(2.5, -3)
+    nib.save(image, tmp_path / "scaled.nii.gz")
+    np.testing.assert_allclose(volumes.read_nifti(tmp_path / "scaled.nii.gz").data.ravel(), 2.5 * np.arange(8) - 3)
+
+
+def truncated(path):
+    nib.save(nib.Nifti1Image(head(), np.eye(4)), path)
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+def oversized(path):
+    image = nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.eye(4))
+    header = image.header.copy()
+    header["dim"][1:4] = 30000
+    path.write_bytes(gzip.compress(header.binaryblock + bytes(4) + bytes(32)))
+
+
+def with_data(data, affine=None):
+    return lambda path: nib.save(nib.Nifti1Image(data, np.eye(4) if affine is None else affine), path)
+
+
+def singular(path):
+    image = nib.Nifti1Image(head(), None)
+    image.header.set_sform(np.diag([1.0, 0.0, 1.0, 1.0]), code=1)
+    nib.save(image, path)
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda path: None, "no such file"),
+        (lambda path: path.write_text("not a scan"), "not a readable NIfTI"),
+        (lambda path: path.write_bytes(gzip.compress(b"neither " * 100)), "not a readable NIfTI"),
+        (lambda path: path.write_bytes(b""), "not a readable NIfTI"),
+        (truncated, "not a readable NIfTI"),
+        (oversized, "header declares"),
+        (with_data(np.ones((*SHAPE, 2), np.float32)), "not one volume"),
+        (with_data(np.ones(SHAPE[:2], np.float32)), "not one volume"),
+        (with_data(np.where(head() > 500, np.nan, head())), "not finite"),
+        (with_data(np.where(head() > 500, np.inf, head())), "not finite"),
+        (with_data(np.full(SHAPE, 7, np.float32)), "all voxels are 7"),
+        (with_data(head().astype(np.complex64)), "real numbers"),
+        (singular, "affine cannot be inverted"),
+    ],
+)
+def test_a_bad_file_is_refused_by_name(tmp_path, write, words):
+    path = tmp_path / "scan.nii.gz"
+    write(path)
+    with pytest.raises(UserError, match=words) as caught:
+        volumes.read_nifti(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# Sequence times
+
+
+def test_sidecar_seconds_become_milliseconds(root):
+    path = root / "sub-01/anat/sub-01_FLAIR.nii.gz"
+    np.testing.assert_allclose(volumes.read_scan_parameters(path), (9000, 120, 2500))
+    assert volumes.read_scan_parameters(path.with_name("sub-01_other.nii.gz")) == (None, None, None)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"EchoTime": "10"}', '{"EchoTime": true}', '{"EchoTime": [0.01, 0.02]}'])
+def test_a_corrupt_sidecar_is_refused_by_name(root, text):
+    sidecar = root / "sub-01/anat/sub-01_T1w.json"
+    sidecar.write_text(text)
+    refused(data_config(root), sidecar)
+
+
+def test_sidecars_win_over_the_config_which_fills_the_gaps(root):
+    path = root / "sub-01/anat/sub-01_T1w.nii.gz"
+    stated = {"tr": {"T1w": 700.0}, "te": {"T1w": 20.0}, "ti": {}}
+    assert volumes.scan_times(path, "T1w", stated) == (500, 10, 0)
+    volumes.sidecar_path(path).write_text('{"EchoTime": 0.015}')
+    assert volumes.scan_times(path, "T1w", stated) == (700, 15, 0)
+    volumes.sidecar_path(path).unlink()
+    assert volumes.scan_times(path, "T1w", stated) == (700, 20, 0)
+
+
+@pytest.mark.parametrize(("changes", "field"), [({}, "tr"), ({"tr": "T1w=500"}, "te"), ({"te": "T1w=10"}, "tr")])
+def test_missing_times_name_the_file_and_the_field(root, changes, field):
+    (root / "sub-02/anat/sub-02_T1w.json").unlink()
+    refused(data_config(root, **changes), root / "sub-02/anat/sub-02_T1w.nii.gz", f"--config.data.{field}=T1w=")
+
+
+def test_stated_times_stand_in_for_sidecars(root):
+    for sidecar in root.rglob("*_T1w.json"):
+        sidecar.unlink()
+    dataset = pipeline.open_dataset(data_config(root, tr="T1w=510, T2w=1", te="T1w=11", ti="T1w=0"))
+    example = dataset.split("train")[0]
+    np.testing.assert_allclose([example["tr"], example["te"], example["ti"]], [[510, 4000], [11, 100], [0, 0]])
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"RepetitionTime": 0.01, "EchoTime": 0.01},
+        {"RepetitionTime": 0.5, "EchoTime": 0},
+        {"RepetitionTime": -0.5, "EchoTime": -1},
+        {"RepetitionTime": 0.5, "EchoTime": float("nan")},
+        {"RepetitionTime": float("inf"), "EchoTime": 0.01},
+        {"RepetitionTime": 500, "EchoTime": 10},
+        {"RepetitionTime": 0.5, "EchoTime": 0.01, "InversionTime": -1},
+    ],
+)
+def test_implausible_times_are_refused_by_name(root, times):
+    path = write_scan(root, "sub-01", "T1w", sidecar=times)
+    refused(data_config(root), path, "implausible")
+
+
+@pytest.mark.parametrize("text", ["500", "T1w", "T1w=fast"])
+def test_unreadable_stated_times_name_the_field(root, text):
+    refused(data_config(root, tr=text), "config.data.tr", text)
+
+
+# Folders
+
+
+def test_contrast_names_are_exact(root):
+    for subject in ("sub-01", "sub-02", "sub-03"):
+        write_scan(root, subject, "ce-gad_T1w", head(9))
+    exams = volumes.find_exams(root, ("T1w", "ce-gad_T1w"))
+    assert [path.name for path in exams[0].scans.values()] == ["sub-01_T1w.nii.gz", "sub-01_ce-gad_T1w.nii.gz"]
+    (root / "sub-02/anat/sub-02_T1w.nii.gz").unlink()
+    with pytest.raises(UserError, match=r"sub-02 has no T1w .*ce-gad_T1w"):
+        volumes.find_exams(root, ("T1w", "ce-gad_T1w"))
+
+
+def test_sessions_are_exams_of_one_subject(root):
+    for session in ("ses-1", "ses-2"):
+        for contrast in TIMES:
+            write_scan(root, "sub-04", contrast, session=session)
+    exams = volumes.find_exams(root, tuple(TIMES))
+    assert [exam.name for exam in exams[3:]] == ["sub-04_ses-1", "sub-04_ses-2"]
+    assert [exam.subject for exam in exams[3:]] == ["sub-04", "sub-04"]
+    dataset = pipeline.open_dataset(data_config(root, test_subjects="sub-04"))
+    test = dataset.split("test")
+    assert {test[i]["subject"] for i in range(len(test))} == {"sub-04_ses-1", "sub-04_ses-2"}
+
+
+def test_plain_nifti_is_read_and_a_second_file_for_a_contrast_is_refused(root):
+    path = root / "sub-01/anat/sub-01_T1w.nii.gz"
+    plain = write_scan(root, "sub-01", "T1w", suffix=".nii")
+    refused(data_config(root), path, "a second T1w", plain.name)
+    path.unlink()
+    assert volumes.find_exams(root, ("T1w",))[0].scans["T1w"] == plain
+
+
+def test_a_missing_contrast_names_subject_contrast_and_what_there_is(root):
+    (root / "sub-03/anat/sub-03_FLAIR.nii.gz").unlink()
+    refused(data_config(root), "sub-03 has no FLAIR", "T1w, T2w", "remove the subject")
+
+
+@pytest.mark.parametrize("grid", [{"data": head(shape=(20, 24, 5))}, {"affine": np.diag([1, 1, 1.01, 1])}])
+def test_different_grids_ask_for_registration_and_name_both_files(root, grid):
+    path = write_scan(root, "sub-01", "T2w", **grid)
+    refused(data_config(root), path, path.with_name("sub-01_T1w.nii.gz"), "registered")
+
+
+def test_rounding_of_the_affine_is_no_different_grid(root):
+    affine = np.eye(4)
+    affine[:3, 3] = 1e-4
+    write_scan(root, "sub-01", "T2w", affine=affine)
+    pipeline.open_dataset(data_config(root))
+
+
+def test_wrong_roots_are_refused(tmp_path, root):
+    refused(data_config(root, root=""), "config.data.root")
+    refused(data_config(root, root=str(tmp_path / "nowhere")), tmp_path / "nowhere", "no such folder")
+    refused(data_config(root, root=str(tmp_path)), "no sub-*/anat")
+    (root / "sub-05").mkdir()
+    refused(data_config(root), root / "sub-05", "no anat folder")
+
+
+# Slices
+
+
+def test_a_slice_stands_upright_with_the_right_side_on_the_left():
+    volume = np.zeros((4, 5), np.float32)  # X to the patient's right, Y to the front
+    volume[3, 4] = 1
+    volume[0, 4] = 2
+    image = preprocessing.axial_image(volume)
+    assert image.shape == (5, 4)
+    assert image[0, 0] == 1  # right, front
+    assert image[0, 3] == 2  # left, front
+
+
+def test_resizing_pads_to_a_square_in_millimetres_and_keeps_the_mean():
+    image = np.ones((10, 10), np.float32)
+    resized = preprocessing.resize_in_plane(image, (1.0, 2.0), 10)  # 10 mm high, 20 mm wide
+    np.testing.assert_allclose(resized.mean(axis=1), [0, 0, 0.5, 1, 1, 1, 1, 0.5, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(preprocessing.resize_in_plane(image, (1.0, 1.0), 4), 1, atol=1e-6)
+    np.testing.assert_allclose(preprocessing.resize_in_plane(image, (1.0, 1.0), 25)[3:-3, 3:-3], 1, atol=1e-6)
+
+
+def test_resizing_to_the_same_grid_changes_nothing_and_to_half_averages():
+    image = np.random.default_rng(0).random((3, 8, 8), np.float32)
+    np.testing.assert_allclose(preprocessing.resize_in_plane(image, (1.5, 1.5), 8), image, atol=1e-6)
+    half = image.reshape(3, 4, 2, 4, 2).mean((2, 4))
+    np.testing.assert_allclose(preprocessing.resize_in_plane(image, (1.5, 1.5), 4), half, atol=1e-6)
+
+
+def test_enlarging_interpolates_linearly():
+    ramp = np.tile(np.arange(8, dtype=np.float32), (8, 1))
+    enlarged = preprocessing.resize_in_plane(ramp, (1.0, 1.0), 16)
+    np.testing.assert_allclose(np.diff(enlarged[8, 2:-2]), 0.5, atol=1e-5)
+
+
+def test_slices_without_a_body_are_left_out(root):
+    empty_top = head()
+    empty_top[..., 4:] = 5
+    for contrast in TIMES:
+        write_scan(root, "sub-01", contrast, empty_top)
+    dataset = pipeline.open_dataset(data_config(root, test_subjects="sub-01"))
+    test = dataset.split("test")
+    assert [test[i]["slice"] for i in range(len(test))] == [0, 1, 2, 3]
+
+
+def test_foreground_is_told_from_a_grey_background():
+    scaled = np.full((1, 20, 20, 3), 0.4, np.float32)
+    scaled[:, 5:15, 5:15, 1] = 0.9
+    assert preprocessing.choose_slices(scaled).tolist() == [1]
+
+
+def test_a_range_of_slices_is_taken_as_stated(root):
+    dataset = pipeline.open_dataset(data_config(root, slices="2:5"))
+    test = dataset.split("test")
+    assert [test[i]["slice"] for i in range(len(test))] == [2, 3, 4]
+    refused(data_config(root, slices="9:12"), "config.data.slices")
+    refused(data_config(root, slices="some"), "config.data.slices")
+
+
+def test_values_return_to_scanner_units(root):
+    dataset = pipeline.open_dataset(data_config(root, image_size=24, percentiles=(0.0, 100.0), test_subjects="sub-02"))
+    example = dataset.split("test")[3]
+    offset, factor = example["scale"]
+    scan = preprocessing.axial_image(head(1)[..., example["slice"]])
+    np.testing.assert_allclose((offset + factor * example["target"])[:, 2:22], scan, atol=factor * 1e-5)
+    assert example["target"][:, :2].max() == 0
+
+
+def test_a_volume_without_a_range_is_refused(root):
+    speck = np.zeros(SHAPE, np.float32)
+    speck[10, 12, 3] = 1
+    write_scan(root, "sub-01", "T1w", speck)
+    refused(data_config(root), "sub-01 T1w", "config.data.percentiles")
+
+
+def test_quantisation_loses_no_more_than_half_a_step():
+    values = np.random.default_rng(0).random(1000, np.float32)
+    restored = preprocessing.dequantise(preprocessing.quantise(values))
+    assert np.abs(restored - values).max() < 7.7e-6
+    assert preprocessing.dequantise(preprocessing.quantise(np.array([0.0, 1.0]))).tolist() == [0, 1]
+
+
+# Real scans
+
+
+def real_scans(name):
+    default = Path(__file__).parents[1] / ".." / "shared" / "data"
+    folder = Path(os.environ.get("MRDIFF_TEST_DATA", default)) / name
+    if not folder.is_dir():
+        pytest.skip(f"no real scans at {folder}; set MRDIFF_TEST_DATA to their folder")
+    return folder
+
+
+def test_real_scans_without_sidecars(tmp_path):
+    root = tmp_path / "scans"
+    root.mkdir()
+    for subject in sorted(real_scans("lgg").resolve().glob("sub-*"))[::20]:
+        (root / subject.name).symlink_to(subject)
+    changes = {"sources": "T1w,FLAIR", "target": "ce-gad_T1w", "image_size": 64}
+    refused(data_config(root, **changes), "--config.data.tr=T1w=")
+    times = {"tr": "T1w=500,FLAIR=9000,ce-gad_T1w=500", "te": "T1w=10,FLAIR=120,ce-gad_T1w=10", "ti": "FLAIR=2500"}
+    dataset = pipeline.open_dataset(data_config(root, **changes, **times))
+    example = dataset.split("train")[0]
+    assert 30 <= sum(len(dataset.split(split)) for split in preprocessing.SPLITS) <= 40
+    np.testing.assert_allclose(example["ti"], [0, 2500])
+    assert np.corrcoef(example["sources"][..., 0].ravel(), example["target"].ravel())[0, 1] > 0.5
+
+
+def test_real_scans_on_their_own_grids_ask_for_registration(tmp_path):
+    root = real_scans("open_ms/unregistered")
+    config = data_config(root, sources="T1w,T2w", target="FLAIR", cache=str(tmp_path))
+    refused(config, "registered to one grid")

@@ -1,0 +1,129 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mrdiff_jax import diffusion
+
+
+@pytest.fixture
+def schedule():
+    return diffusion.cosine_schedule(1000)
+
+
+def test_cosine_schedule_follows_its_formula(schedule):
+    t = np.arange(1, 1001) / 1000
+    expected = np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2 / np.cos(0.008 / 1.008 * np.pi / 2) ** 2
+    np.testing.assert_allclose(schedule.alpha_bar[:900], expected[:900], rtol=1e-10)
+    assert schedule.alpha_bar[-1] == pytest.approx(schedule.alpha_bar[-2] * 0.001)  # the clipped beta
+
+
+def test_linear_schedule_follows_its_formula():
+    linear = diffusion.linear_schedule(1000)
+    assert linear.alpha_bar[0] == pytest.approx(1 - 1e-4)
+    assert linear.alpha_bar[-1] / linear.alpha_bar[-2] == pytest.approx(1 - 0.02)
+
+
+def test_respacing_keeps_the_named_steps(schedule):
+    fractional = diffusion.respace(schedule, 50)
+    assert fractional.timesteps[[0, 1, -1]].tolist() == [0, 20, 999]
+    assert len(set(fractional.timesteps)) == 50
+    stride = diffusion.respace(schedule, 50, "stride")
+    assert stride.timesteps.tolist() == list(range(0, 1000, 20))
+    np.testing.assert_array_equal(stride.alpha_bar, schedule.alpha_bar[::20])
+    assert diffusion.respace(schedule, 1).timesteps.tolist() == [999]
+    np.testing.assert_array_equal(diffusion.respace(schedule, 1000).timesteps, schedule.timesteps)
+
+
+@pytest.mark.parametrize("steps", [0, 1001])
+def test_impossible_respacing_is_refused(schedule, steps):
+    with pytest.raises(ValueError, match=str(steps)):
+        diffusion.respace(schedule, steps)
+
+
+def test_q_sample_has_the_mean_and_variance_of_eq_2(schedule):
+    x_0 = jnp.full((3, 200, 200, 1), 0.7)
+    t = jnp.array([10, 400, 900])
+    x_t = diffusion.q_sample(schedule, x_0, t, jax.random.normal(jax.random.key(0), x_0.shape))
+    alpha_bar = schedule.alpha_bar[np.asarray(t)]
+    np.testing.assert_allclose(x_t.mean((1, 2, 3)), 0.7 * np.sqrt(alpha_bar), atol=0.02)
+    np.testing.assert_allclose(x_t.var((1, 2, 3)), 1 - alpha_bar, rtol=0.03)
+
+
+def test_posterior_is_bayes_rule(schedule):
+    """q(x_{t-1} | x_t, x_0) of Gaussians: precisions add."""
+    i = 300
+    alpha_bar, previous = schedule.alpha_bar[i], schedule.alpha_bar[i - 1]
+    alpha = alpha_bar / previous
+    precision = alpha / (1 - alpha) + 1 / (1 - previous)
+    step = diffusion.posterior(schedule)
+    assert step.variance[i] == pytest.approx(1 / precision)
+    assert step.x_t_weight[i] == pytest.approx(np.sqrt(alpha) / (1 - alpha) / precision)
+    assert step.x_0_weight[i] == pytest.approx(np.sqrt(previous) / (1 - previous) / precision)
+
+
+def test_ddim_with_eta_one_draws_from_the_posterior_of_the_respaced_chain(schedule):
+    chain = diffusion.respace(schedule, 2)
+    x0_hat, keys = 0.3, jax.random.split(jax.random.key(1), 1)
+    x_T = jax.random.normal(jax.random.key(0), (1, 64, 64, 1))
+    seen = []
+
+    def denoise(x_t, t):
+        jax.debug.callback(lambda x, at: seen.append((int(at[0]), np.asarray(x))), x_t, t, ordered=True)
+        return jnp.full_like(x_t, x0_hat)
+
+    jax.block_until_ready(diffusion.ddim(denoise, chain, x_T, keys, eta=1.0))
+    jax.effects_barrier()
+    assert [t for t, _ in seen] == [999, 0]
+    step = diffusion.posterior(chain)
+    mean = step.x_0_weight[1] * x0_hat + step.x_t_weight[1] * np.asarray(x_T)
+    drawn = (seen[1][1] - mean) / np.sqrt(step.variance[1])
+    assert drawn.mean() == pytest.approx(0, abs=0.05)
+    assert drawn.std() == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 50])
+@pytest.mark.parametrize("spacing", ["fractional", "stride"])
+@pytest.mark.parametrize("sampler", [diffusion.ddim, lambda *a: diffusion.ddim(*a, eta=0.0), diffusion.ddpm])
+def test_a_perfect_denoiser_recovers_x_0(schedule, sampler, spacing, steps):
+    x_0 = jnp.linspace(-1, 1, 2 * 8 * 8).reshape(2, 8, 8, 1)
+    chain = diffusion.respace(schedule, steps, spacing)
+    x_T = jax.random.normal(jax.random.key(0), x_0.shape)
+    sample = sampler(lambda x_t, t: x_0, chain, x_T, jax.random.split(jax.random.key(1), 2))
+    np.testing.assert_allclose(sample, x_0, atol=1e-5)
+
+
+def test_ddim_inverts_the_forward_path_when_deterministic(schedule):
+    """With the true noise known at every step, eta = 0 keeps x_t on the line between x_0 and the noise."""
+    x_0, noise = jnp.full((1, 4, 4, 1), 0.5), jax.random.normal(jax.random.key(0), (1, 4, 4, 1))
+    chain = diffusion.respace(schedule, 10, "stride")
+    x_T = diffusion.q_sample(schedule, x_0, jnp.array([900]), noise)
+    errors = []
+
+    def denoise(x_t, t):
+        expected = diffusion.q_sample(schedule, x_0, t, noise)
+        jax.debug.callback(lambda e: errors.append(float(e)), jnp.abs(x_t - expected).max(), ordered=True)
+        return x_0
+
+    jax.block_until_ready(diffusion.ddim(denoise, chain, x_T, jax.random.split(jax.random.key(1), 1), eta=0.0))
+    jax.effects_barrier()
+    assert len(errors) == 10
+    assert max(errors) < 1e-4
+
+
+def test_estimates_are_clipped(schedule):
+    chain = diffusion.respace(schedule, 3)
+    x_T = jnp.zeros((1, 4, 4, 1))
+    sample = diffusion.ddim(lambda x, t: jnp.full_like(x, 7.0), chain, x_T, jax.random.split(jax.random.key(0), 1))
+    np.testing.assert_allclose(sample, 1.0)
+
+
+@pytest.mark.parametrize("sampler", [diffusion.ddim, diffusion.ddpm])
+def test_samples_depend_on_their_own_key_alone(schedule, sampler):
+    chain = diffusion.respace(schedule, 4)
+    keys = jax.random.split(jax.random.key(0), 3)
+    x_T = jax.random.normal(jax.random.key(1), (3, 8, 8, 1))
+    together = sampler(lambda x, t: 0.5 * x, chain, x_T, keys)
+    alone = sampler(lambda x, t: 0.5 * x, chain, x_T[1:2], keys[1:2])
+    np.testing.assert_allclose(together[1:2], alone, atol=1e-6)
+    assert not np.allclose(together[0], sampler(lambda x, t: 0.5 * x, chain, x_T, keys[::-1])[0])

@@ -1,0 +1,186 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mrdiff_jax import methods
+from mrdiff_jax.config import default
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.layers import init_on_host
+from mrdiff_jax.methods.mrdiff import build_network
+from mrdiff_jax.model import MRDiff, ScanParameters, synthesis_params
+from mrdiff_jax.unet import Backbone
+
+from conftest import make_batch
+
+SIZE = Backbone(base_channels=8, channel_mult=(1, 2), attention_levels=(1,), head_channels=8)
+
+
+def make(sources=2, size=16, signals="spin_echo", **kwargs):
+    """A small network, its inputs, and parameters away from their zero start."""
+    network = MRDiff(SIZE, (signals,) * sources, map_channels=4, **kwargs)
+    batch = make_batch(1, size, sources)
+    inputs = (batch["target"][..., None], batch["sources"], jnp.array([500]))
+    scan = ScanParameters(batch["tr"], batch["te"], batch["ti"])
+    variables = init_on_host(network, jax.random.key(0), *inputs, scan)
+    rng = np.random.default_rng(1)
+    variables["params"] = jax.tree.map(
+        lambda p: p + 0.1 * rng.standard_normal(p.shape, np.float32), variables["params"]
+    )
+    return network, variables, inputs, scan
+
+
+def changes(a, b):
+    return float(jnp.abs(a - b).max()) > 1e-4
+
+
+def parameters(preset):
+    config = default(preset)
+    network = build_network(config)
+    images = jnp.zeros((1, 256, 256, 1)), jnp.zeros((1, 256, 256, 2)), jnp.zeros(1)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), *images, ScanParameters(*jnp.zeros((3, 1, 2))))["params"]
+
+    def count(tree):
+        return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+    return count(shapes), count(synthesis_params(shapes)), {name: count(tree) for name, tree in shapes.items()}
+
+
+def test_authors_preset_has_the_published_size():
+    total, synthesis, parts = parameters("authors")
+    assert total / 1e6 == pytest.approx(301, abs=0.5)
+    assert synthesis / 1e6 == pytest.approx(168, abs=0.5)
+    assert parts["encoder"] / 1e6 == pytest.approx(38, abs=0.5)
+    assert parts["generator"] / 1e6 == pytest.approx(26 + 103, abs=0.5)
+    assert parts["decoder"] / 1e6 == pytest.approx(26 + 103, abs=0.5)
+    assert (parts["map_block"] + parts["signal_block"]) / 1e6 == pytest.approx(3.8, abs=0.05)
+
+
+def test_paper_preset_differs_in_the_stems_alone():
+    total, synthesis, _ = parameters("paper")
+    assert total / 1e6 == pytest.approx(300.7, abs=0.1)
+    assert synthesis / 1e6 == pytest.approx(167.8, abs=0.1)
+
+
+@pytest.mark.parametrize("sources", [1, 3])
+@pytest.mark.parametrize("kwargs", [{}, {"stem_channels": 2}, {"wavelet_domain": False}])
+def test_any_number_of_sources_and_any_front_end(sources, kwargs):
+    network, variables, inputs, scan = make(sources, **kwargs)
+    features, x0_hat, y_hat = jax.jit(network.apply)(variables, *inputs, scan)
+    assert x0_hat.shape == (1, 16, 16, 1)
+    assert y_hat.shape == (1, 16, 16, sources)
+    assert features.e_t.shape == ((1, 8, 8, 16) if kwargs == {"wavelet_domain": False} else (1, 4, 4, 16))
+    assert np.all(np.isfinite(x0_hat))
+
+
+def test_non_square_images_and_sides_that_do_not_fit():
+    network, variables, (_, _, t), _ = make()
+    x0_hat = network.apply(variables, jnp.zeros((1, 8, 24, 1)), jnp.zeros((1, 8, 24, 2)), t, method=MRDiff.denoise)
+    assert x0_hat.shape == (1, 8, 24, 1)
+    with pytest.raises(ValueError, match=r"18 x 16.*divide by 4"):
+        network.apply(variables, jnp.zeros((1, 18, 16, 1)), jnp.zeros((1, 18, 16, 2)), t, method=MRDiff.denoise)
+
+
+def test_generator_does_not_depend_on_scan_parameters_and_decoder_does():
+    network, variables, inputs, scan = make()
+    run = jax.jit(network.apply)
+    _, x0_hat, y_hat = run(variables, *inputs, scan)
+    _, x0_other, y_other = run(variables, *inputs, ScanParameters(scan.tr / 3, scan.te * 2, scan.ti))
+    np.testing.assert_array_equal(x0_hat, x0_other)
+    assert changes(y_hat, y_other)
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_without_skips_the_decoder_sees_the_sources_through_the_maps_alone(skips):
+    """The same maps with features of other images: without skips nothing of those images may show."""
+    network, variables, (x_t, y, t), scan = make(decoder_skips=skips)
+
+    @jax.jit
+    def reconstruct(y_maps, y_features):
+        maps_from = network.apply(variables, x_t, y_maps, t, method=MRDiff.encode)
+        features = network.apply(variables, x_t, y_features, t, method=MRDiff.encode)
+        mixed = features._replace(e_t=maps_from.e_t)
+        return network.apply(variables, mixed, scan, method=MRDiff.reconstruct)
+
+    y_hat = reconstruct(y, y)
+    assert changes(y_hat, reconstruct(1 - y, y))  # through the maps
+    assert changes(y_hat, reconstruct(y, 1 - y)) == skips  # past them
+
+
+@pytest.mark.parametrize("positivity", ["relu", "softplus"])
+def test_content_maps_are_non_negative_float32_at_twice_the_resolution(positivity):
+    network, variables, inputs, _ = make(positivity=positivity)
+    features = network.apply(variables, *inputs, method=MRDiff.encode)
+    maps = network.apply(variables, features, method=MRDiff.content_maps)
+    for leaf in maps:
+        assert leaf.shape == (1, 8, 8, 4)
+        assert leaf.dtype == jnp.float32
+        assert float(leaf.min()) >= 0
+        assert float(leaf.max()) > 0
+
+
+def test_physics_stays_float32_in_bfloat16():
+    network = MRDiff(SIZE._replace(dtype=jnp.bfloat16), ("spin_echo",) * 2, map_channels=4)
+    _, variables, inputs, scan = make()
+    features = network.apply(variables, *inputs, method=MRDiff.encode)
+    assert features.e_t.dtype == jnp.bfloat16
+    assert network.apply(variables, features, method=MRDiff.content_maps).t1.dtype == jnp.float32
+    assert np.all(np.isfinite(network.apply(variables, features, scan, method=MRDiff.reconstruct)))
+
+
+def test_inversion_time_matters_for_inversion_recovery_alone():
+    for signals, matters in (("spin_echo", False), ("inversion_recovery", True)):
+        network, variables, inputs, scan = make(signals=signals)
+        *_, y_hat = network.apply(variables, *inputs, scan)
+        *_, y_other = network.apply(variables, *inputs, scan._replace(ti=scan.ti / 2))
+        assert changes(y_hat, y_other) == matters
+
+
+@pytest.fixture(scope="module")
+def loss_gradients():
+    """Gradients of the total loss by player part, with one loss switched on at a time."""
+    gradients = {}
+    for term in ("g", "d", "cct"):
+        config = default("paper")
+        config.model.update(base_channels=8, channel_mult=(1,), attention_levels=(), head_channels=8, map_channels=4)
+        config.data.update(image_size=16)
+        config.loss.update({f"lambda_{name}": float(name == term) for name in ("g", "d", "cct")})
+        method, batch = methods.create(config), make_batch(2)
+        params = method.init(jax.random.key(0), batch)
+        rng = np.random.default_rng(1)
+        params["generator"] = jax.tree.map(
+            lambda p, rng=rng: p + 0.1 * rng.standard_normal(p.shape, np.float32), params["generator"]
+        )
+
+        def loss(own, params=params, method=method, batch=batch):
+            return method.losses["generator"](params | {"generator": own}, batch, jax.random.split(jax.random.key(2), 2))
+
+        gradient, aux = jax.jit(jax.grad(loss, has_aux=True))(params["generator"])
+        gradients[term] = {name: max(float(jnp.abs(x).max()) for x in jax.tree.leaves(part)) for name, part in gradient.items()}
+        assert all(np.isfinite(value) for value in gradients[term].values())
+        assert all(float(value) > 0 for value in aux["metrics"].values())
+    return gradients
+
+
+@pytest.mark.parametrize(
+    ("term", "moved", "still"),
+    [
+        ("g", {"encoder", "generator"}, {"decoder", "map_block", "signal_block"}),
+        ("d", {"encoder", "decoder", "map_block", "signal_block"}, {"generator"}),
+        ("cct", {"encoder"}, {"generator", "decoder", "map_block", "signal_block"}),
+    ],
+)
+def test_each_loss_moves_its_parts_alone(loss_gradients, term, moved, still):
+    assert all(loss_gradients[term][part] > 0 for part in moved)
+    assert all(loss_gradients[term][part] == 0 for part in still)
+
+
+def test_image_size_and_signals_that_do_not_fit_name_the_field():
+    config = default("paper")
+    config.data.image_size = 100
+    with pytest.raises(UserError, match=r"data\.image_size=100: 5 levels.*32; the nearest is 96"):
+        build_network(config)
+    config.data.image_size = 96
+    config.model.signals = "spin_echo,spin_echo,spin_echo"
+    with pytest.raises(UserError, match=r"model\.signals"):
+        build_network(config)
