@@ -14,9 +14,10 @@ from mrdiff_jax import config as defaults
 def get_config(preset: str | None = None):
     """A small network at 128 x 128, with the ':paper' (default) or the ':authors' preset."""
     config = defaults.default(preset)
-    config.data.update(name="bids", image_size=128, batch_size=8)
-    config.model.update(base_channels=32, channel_mult=(1, 2, 3, 4), attention_levels=(3,), map_channels=32)
-    config.optimizer.update(learning_rate=5e-4, ema_decay=0.998, clip_norm=1.0)
-    config.train.update(steps=100_000, log_every=20, evaluate_every=5_000, checkpoint_every=500)
+    config.data.update(name="bids", image_size=128, batch_size=4)
+    config.model.update(base_channels=16, channel_mult=(1, 2, 4), attention_levels=(2,), head_channels=32, map_channels=16)
+    config.loss.update(loss_draws="first")
+    config.optimizer.update(learning_rate=1e-3, ema_decay=0.99, clip_norm=1.0)
+    config.train.update(steps=20_000, log_every=20, evaluate_every=5_000, checkpoint_every=500)
     config.evaluate.update(slices=64)
     return config.lock()

@@ -1,6 +1,6 @@
 """MRDiff on the phantom, 64 x 64, {T2w, PDw} -> T1w: trains, samples and evaluates on two CPU cores in minutes.
 
-    python -m mrdiff_jax.main --config=configs/demo.py --workdir=runs/demo
+python -m mrdiff_jax.main --config=configs/demo.py --workdir=runs/demo
 """
 
 from mrdiff_jax import config as defaults
@@ -10,8 +10,9 @@ def get_config(preset: str | None = None):
     """The demo, with the ':paper' (default) or the ':authors' preset."""
     config = defaults.default(preset)
     config.data.update(name="phantom", sources="T2w,PDw", target="T1w", image_size=64, batch_size=8)
-    config.model.update(base_channels=32, channel_mult=(1, 2, 3), attention_levels=(2,), head_channels=32, map_channels=16)
-    config.optimizer.update(learning_rate=1e-3, ema_decay=0.995, clip_norm=1.0)
-    config.train.update(steps=1500, log_every=50, evaluate_every=500, checkpoint_every=500)
+    config.model.update(base_channels=16, channel_mult=(1, 2, 4), attention_levels=(2,), head_channels=32, map_channels=16)
+    config.loss.update(loss_draws="first")
+    config.optimizer.update(learning_rate=1e-3, ema_decay=0.99, clip_norm=1.0)
+    config.train.update(steps=1100, log_every=50, evaluate_every=600, checkpoint_every=500)
     config.evaluate.update(batch_size=32, slices=32, panels=4)
     return config.lock()

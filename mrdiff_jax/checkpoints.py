@@ -37,9 +37,7 @@ class Checkpoints:
     def restore(self, state: Tree, iterator: grain.DatasetIterator) -> Tree:
         """Restores the newest checkpoint: returns the state, shaped like the one given, and moves the iterator."""
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-        items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract), data=grain.checkpoint.CheckpointRestore(iterator)
-        )
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=grain.checkpoint.CheckpointRestore(iterator))
         return self._manager.restore(self._newest(), args=items).state
 
     def restore_state(self, state: Tree) -> Tree:

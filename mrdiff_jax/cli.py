@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import jax
 from absl import flags, logging
+from ml_collections import ConfigDict
 
-from mrdiff_jax import parallel
 from mrdiff_jax.data.pipeline import cache_folder
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.writer import log_to_console
@@ -21,7 +21,6 @@ def run(command: Callable[[], None], description: str) -> None:
         log_to_console()
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-        parallel.initialize()
         command()
     except UserError as error:
         sys.exit(_tell(error))
@@ -34,9 +33,21 @@ def _parse(description: str) -> None:
     try:
         rest = flags.FLAGS(sys.argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(f"flags: {error.args[0] if error.args else error}") from error
     if len(rest) > 1:
         raise UserError(f"{rest[1]}: not a flag; flags start with --")
+
+
+def config_of(flag: flags.FlagHolder) -> ConfigDict:
+    """The configuration that a flag names.
+
+    Raises:
+      UserError: there is no such file.
+    """
+    try:
+        return flag.value
+    except OSError as error:
+        raise UserError(f"--{flag.name}: {str(error).partition(': ')[2] or error}") from error
 
 
 def _tell(error: Exception) -> int:

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from mrdiff_jax import figures, metrics, parallel
+from mrdiff_jax import figures, metrics, parallel, references, stats
 from mrdiff_jax.data.pipeline import Dataset, evaluation_batches
 from mrdiff_jax.methods import Method, Params
 from mrdiff_jax.references import References
 
-METRICS = {"psnr": metrics.psnr, "ssim": metrics.ssim}
+METRICS = {"psnr": metrics.psnr, "ssim": metrics.ssim, "fsim": metrics.fsim, "gmsd": metrics.gmsd}
 CONVENTION = "one affine map per volume, clipped to [0, 1]; data range 1; whole slice; slices averaged per subject"
 _ARRAYS = ("sources", "tr", "te", "ti")
 
@@ -41,32 +42,32 @@ class Evaluation:
 
     def subject_means(self, name: str) -> dict[str, float]:
         """Each metric, averaged over the slices of a subject and then over subjects."""
-        subjects = sorted({row["subject"] for row in self.rows[name]})
-        return {
-            metric: float(
-                np.mean([np.mean([r[metric] for r in self.rows[name] if r["subject"] == s]) for s in subjects])
-            )
-            for metric in METRICS
-        }
+        return {metric: stats.mean_std(list(stats.subject_means(self.rows[name], metric).values()))[0] for metric in METRICS}
 
 
 class Evaluator:
     """Synthesises and scores slices on all local devices; compiled once, used as often as wanted."""
 
-    def __init__(self, method: Method, dataset: Dataset, references: References, config: Any):
+    def __init__(self, method: Method, dataset: Dataset, config: Any):
         devices = jax.local_device_count()
-        self._dataset, self._references, self._config = dataset, references, config
+        self._dataset, self._config = dataset, config
         self._batch_size = -(-config.batch_size // devices) * devices
         key = jax.random.key(config.seed)
 
         def synthesize(params: Params, batch: dict) -> jax.Array:
             return jnp.clip(method.synthesize(params, batch, parallel.keys_at(key, batch["index"])), 0, 1)
 
-        def describe(params: Params, batch: dict) -> dict[str, jax.Array]:
+        def describe(params: Params, batch: dict) -> tuple[jax.Array, ...]:
             return method.describe(params, batch, parallel.keys_at(key, batch["index"]))
 
+        self._described = method.described
         self._synthesize, self._describe = parallel.pmap(synthesize), parallel.pmap(describe)
         self._score = jax.jit(lambda image, target: {name: fn(image, target) for name, fn in METRICS.items()})
+
+    @cached_property
+    def references(self) -> References:
+        """Fitted when they are first needed, not before the first step of training."""
+        return references.fit(self._dataset)
 
     def __call__(self, params: Params, split: str, slices: int = 0) -> Evaluation:
         """Evaluates a split.
@@ -84,12 +85,13 @@ class Evaluator:
         for batch in tqdm(batches, total=-(-len(wanted) // self._batch_size), desc=f"evaluating {split}", leave=False):
             arrays = parallel.shard({name: batch[name] for name in (*_ARRAYS, "index")})
             images = {"synthesis": parallel.gather(self._synthesize(params, arrays))}
-            images |= self._references.predict(batch["sources"])
+            images |= self.references.predict(batch["sources"])
             for name, image in images.items():
                 scores = jax.device_get(self._score(image, batch["target"]))
                 result.rows[name] += _rows(batch, scores)
             if shown & set(batch["index"][batch["valid"]]):
-                features = parallel.gather(self._describe(params, arrays))
+                described = parallel.gather(self._describe(params, arrays))
+                features = dict(zip(self._described, described, strict=True))
                 self._add_panels(result, batch, images["synthesis"], features, shown)
         return result
 

@@ -143,7 +143,7 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, film: tuple[Array, Array] | None = None) -> Array:
-        b, h, w, c = x.shape
+        c = x.shape[-1]
         groups = math.gcd(self.groups, c)
         gamma = self.param("scale", nn.initializers.ones, (c,))
         beta = self.param("bias", nn.initializers.zeros, (c,))

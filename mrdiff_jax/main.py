@@ -6,7 +6,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from mrdiff_jax import cli
+from mrdiff_jax import cli, parallel
 from mrdiff_jax.train import Diverged, evaluate_only, train_and_evaluate
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Settings, as configs/demo.py or configs/demo.py:authors.")
@@ -17,9 +17,11 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main() -> None:
     """Runs what the flags ask for."""
+    config = cli.config_of(_CONFIG)
+    parallel.initialize(config.data.batch_size)
     run = {"train": train_and_evaluate, "eval": evaluate_only}[_MODE.value]
     try:
-        run(_CONFIG.value, Path(_WORKDIR.value))
+        run(config, Path(_WORKDIR.value))
     except Diverged as error:
         sys.exit(f"error: {error}")
 

@@ -16,9 +16,7 @@ def spin_echo(t1: ArrayLike, t2: ArrayLike, s0: ArrayLike, tr: ArrayLike, te: Ar
     return s0 * (1 - _decay(tr, t1)) * _decay(te, t2)
 
 
-def inversion_recovery(
-    t1: ArrayLike, t2: ArrayLike, s0: ArrayLike, tr: ArrayLike, te: ArrayLike, ti: ArrayLike
-) -> Array:
+def inversion_recovery(t1: ArrayLike, t2: ArrayLike, s0: ArrayLike, tr: ArrayLike, te: ArrayLike, ti: ArrayLike) -> Array:
     """Magnitude signal of an inversion-recovery spin echo, for FLAIR and, roughly, MP-RAGE.
 
     S0 |1 - 2 exp(-TI / T1) + exp(-TR / T1)| exp(-TE / T2), the form for TE much shorter than TR

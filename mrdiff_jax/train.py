@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mrdiff_jax import evaluate, figures, methods, parallel, references
+from mrdiff_jax import evaluate, figures, methods, parallel
 from mrdiff_jax.checkpoints import Checkpoints
 from mrdiff_jax.config import validate
 from mrdiff_jax.data.pipeline import Dataset, open_dataset, train_iterator
@@ -62,8 +62,7 @@ class Run:
         _claim(workdir, config)
         method = methods.create(config)
         self.dataset = open_dataset(config.data)
-        self.references = references.fit(self.dataset)
-        self.evaluator = evaluate.Evaluator(method, self.dataset, self.references, config.evaluate)
+        self.evaluator = evaluate.Evaluator(method, self.dataset, config.evaluate)
         self.checkpoints = Checkpoints(workdir, config.train.keep_checkpoints)
         try:
             self.batch_size = parallel.local_batch_size(config.data.batch_size)
@@ -90,24 +89,25 @@ class Run:
         deadline = self._deadline(state)
         writer = Writer(self.workdir, active=jax.process_index() == 0)
         pending: list[dict[str, jax.Array]] = []
-        logged_at = time.monotonic()
+        timed, logged_at = 0, time.monotonic()
 
         step = first
         while step < steps and time.monotonic() < deadline:
             state, metrics = self.train_step(state, parallel.shard(next(self.iterator)))
             pending.append(metrics)
-            step += 1
+            step, timed = step + 1, timed + 1
             if step == first + 1:
                 jax.block_until_ready(metrics)
                 logger.info("first step after %s", duration(time.monotonic() - self.started))
+                timed, logged_at = 0, time.monotonic()
             if len(pending) > _IN_FLIGHT:
                 jax.block_until_ready(pending[-1 - _IN_FLIGHT])
             if step % every.log_every == 0 or step == steps:
                 means = self._means(pending, step)
-                speed = len(pending) / (time.monotonic() - logged_at)
-                left = min((steps - step) / speed, deadline - time.monotonic())
+                speed = timed / (time.monotonic() - logged_at)
+                left = min((steps - step) / max(speed, 1e-9), deadline - time.monotonic())
                 self._report(writer, step, means | {"steps_per_second": speed}, left)
-                pending, logged_at = [], time.monotonic()
+                pending, timed, logged_at = [], 0, time.monotonic()
             if step % every.evaluate_every == 0 and step < steps and len(self.dataset.split("validation")):
                 self._means(pending, step)
                 self._validate(writer, state, step)
@@ -131,7 +131,7 @@ class Run:
             "method": config.method.name,
             "sources": list(self.dataset.sources),
             "target": self.dataset.target,
-            "copied": self.dataset.sources[self.references.better_source],
+            "copied": self.dataset.sources[self.evaluator.references.better_source],
             "sample": config.sample.to_dict(),
             "seed": config.evaluate.seed,
             "dataset": self.dataset.fingerprint,
@@ -145,7 +145,7 @@ class Run:
         """The replicated state to go on from, and its step."""
         state = jax.device_get(self.initial)
         logger.info(
-            "%s: %s subjects' slices to train on, %.1f M parameters, %d device(s)",
+            "%s: %d slices to train on, %.1f M parameters, %d device(s)",
             self.config.method.name,
             len(self.dataset.split("train")),
             count_parameters(state.params) / 1e6,

@@ -44,8 +44,9 @@ def idwt2(bands: Array) -> Array:
     low, horizontal, vertical, diagonal = jnp.split(0.5 * bands, 4, axis=-1)
     top, bottom = low + horizontal, low - horizontal
     top_detail, bottom_detail = vertical + diagonal, vertical - diagonal
-    rows = _interleave(top + top_detail, top - top_detail, axis=-2), _interleave(
-        bottom + bottom_detail, bottom - bottom_detail, axis=-2
+    rows = (
+        _interleave(top + top_detail, top - top_detail, axis=-2),
+        _interleave(bottom + bottom_detail, bottom - bottom_detail, axis=-2),
     )
     return _interleave(*rows, axis=-3)
 

@@ -63,7 +63,12 @@ def test_adni_and_spine_follow_the_paper():
         assert config.data.image_size == 256
         assert config.data.batch_size == 8
         assert config.sample.steps == 50
-        assert (config.loss.draws, config.loss.lambda_g, config.loss.lambda_d, config.loss.lambda_cct) == (3, 1, 1, 0.01)
+        assert (config.loss.draws, config.loss.lambda_g, config.loss.lambda_d, config.loss.lambda_cct) == (
+            3,
+            1,
+            1,
+            0.01,
+        )
 
 
 @pytest.mark.parametrize(
@@ -83,5 +88,5 @@ def test_wrong_values_name_the_field_and_the_choices(field, value, message):
 
 
 def test_unknown_preset_lists_the_presets():
-    with pytest.raises(UserError, match=":author'.*:paper, :authors"):
+    with pytest.raises(UserError, match=r":author'.*:paper, :authors"):
         default("author")

@@ -40,7 +40,6 @@ def test_stopped_gradient_makes_the_content_a_constant(e_t):
     expected = jax.grad(lambda e: jnp.square(e - content).mean((1, 2, 3, 4)).sum())(e_t)
     stopped = jax.grad(lambda e: losses.consistency_loss(e, stop_gradient=True).sum())(e_t)
     np.testing.assert_allclose(stopped, expected, atol=1e-7)
-    
 
 
 def test_image_loss_is_the_mean_square_of_each_draw():

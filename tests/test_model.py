@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import make_batch
 
 from mrdiff_jax import methods
 from mrdiff_jax.config import default
@@ -10,8 +11,6 @@ from mrdiff_jax.layers import init_on_host
 from mrdiff_jax.methods.mrdiff import build_network
 from mrdiff_jax.model import MRDiff, ScanParameters, synthesis_params
 from mrdiff_jax.unet import Backbone
-
-from conftest import make_batch
 
 SIZE = Backbone(base_channels=8, channel_mult=(1, 2), attention_levels=(1,), head_channels=8)
 
@@ -24,9 +23,7 @@ def make(sources=2, size=16, signals="spin_echo", **kwargs):
     scan = ScanParameters(batch["tr"], batch["te"], batch["ti"])
     variables = init_on_host(network, jax.random.key(0), *inputs, scan)
     rng = np.random.default_rng(1)
-    variables["params"] = jax.tree.map(
-        lambda p: p + 0.1 * rng.standard_normal(p.shape, np.float32), variables["params"]
-    )
+    variables["params"] = jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape, np.float32), variables["params"])
     return network, variables, inputs, scan
 
 

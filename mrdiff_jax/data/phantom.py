@@ -122,9 +122,7 @@ def _fractions(rng: np.random.Generator, subject: Subject, axes: list[np.ndarray
     """(4, X, Y, Z): how much of each voxel each tissue fills, in the order of TISSUES; 0 outside the brain."""
     points = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
     centre = CENTRE_MM[:, None, None, None]
-    template = (
-        np.tensordot(np.linalg.inv(subject.turn), points - centre - subject.shift[:, None, None, None], 1) + centre
-    )
+    template = np.tensordot(np.linalg.inv(subject.turn), points - centre - subject.shift[:, None, None, None], 1) + centre
     template += np.stack([displacement(rng, axes) for _ in range(3)])
 
     voxels = template - _template().origin[:, None, None, None]
@@ -161,9 +159,7 @@ def signal(t1: np.ndarray, t2: np.ndarray, s0: np.ndarray, times: np.ndarray) ->
     return np.asarray(echo)
 
 
-def simulate_exam(
-    seed: int, index: int, *, image_size: int, slice_count: int, contrasts: tuple[str, ...] = CONTRASTS
-) -> Exam:
+def simulate_exam(seed: int, index: int, *, image_size: int, slice_count: int, contrasts: tuple[str, ...] = CONTRASTS) -> Exam:
     """The exam of one phantom subject, determined by (seed, index), with its true T1, T2 and S0 maps.
 
     Volumes (C, image_size, image_size, slice_count) in scanner units of about [0, 1000], on axes that run to the right,

@@ -58,9 +58,7 @@ class Dataset:
         """The examples of 'train', 'validation' or 'test', in a fixed order; validation may be empty."""
         builder = tfds.builder_from_directory(self.folder / _EXAMPLES_FOLDER)
         records = builder.as_data_source(name) if name in builder.info.splits else ()
-        return Examples(
-            records, [self.contrasts.index(name) for name in self.sources], self.contrasts.index(self.target)
-        )
+        return Examples(records, [self.contrasts.index(name) for name in self.sources], self.contrasts.index(self.target))
 
 
 @dataclass(frozen=True)

@@ -33,13 +33,15 @@ class Method:
       losses: for each player, in the order of their updates, (params, batch, rng) -> (scalar, aux). aux has 'metrics', scalars
         to log, and may have 'stats', the new value of params['stats'].
       synthesize: (params, batch, rng) -> images (B, H, W) in [0, 1]; needs no 'target' in the batch.
-      describe: (params, batch, rng) -> named images (B, H, W) that show what the method sees; may be empty.
+      describe: (params, batch, rng) -> images (B, H, W) that show what the method sees, one for each of `described`.
+      described: their names.
     """
 
     init: Callable[[Array, Batch], Params]
     losses: Mapping[str, Callable[[Params, Batch, Array], tuple[Array, Aux]]]
     synthesize: Callable[[Params, Batch, Array], Array]
-    describe: Callable[[Params, Batch, Array], dict[str, Array]]
+    describe: Callable[[Params, Batch, Array], tuple[Array, ...]]
+    described: tuple[str, ...] = ()
 
 
 def names() -> list[str]:

@@ -84,15 +84,21 @@ def create(config: Any) -> Method:
             x_0 = diffusion.ddpm(denoise, chain, x_T, rng)
         return (x_0[..., 0] + 1) / 2
 
-    def describe(params: Params, batch: Batch, rng: Array) -> dict[str, Array]:
+    def describe(params: Params, batch: Batch, rng: Array) -> tuple[Array, ...]:
         """The channel means of T1, T2 and S0, seen with a target of pure noise."""
         y = 2 * batch["sources"] - 1
         last = jnp.full(len(y), len(schedule.alpha_bar) - 1)
         features = apply(params, diffusion.normal_like(y[..., :1], rng, _START), y, last, method=MRDiff.encode)
         maps = apply(params, features, method=MRDiff.content_maps)
-        return {f"{name} features": leaf.mean(-1) for name, leaf in zip(("T1", "T2", "S0"), maps, strict=True)}
+        return tuple(leaf.mean(-1) for leaf in maps)
 
-    return Method(init=init, losses={"generator": train_loss}, synthesize=synthesize, describe=describe)
+    return Method(
+        init=init,
+        losses={"generator": train_loss},
+        synthesize=synthesize,
+        describe=describe,
+        described=("T1 features", "T2 features", "S0 features"),
+    )
 
 
 def build_network(config: Any) -> MRDiff:
@@ -141,5 +147,3 @@ def _images(batch: Batch) -> tuple[Array, Array, ScanParameters]:
     """x_0 (B, H, W, 1) and y (B, H, W, K) in [-1, 1], and the scan parameters of y."""
     x_0 = 2 * batch["target"][..., None] - 1
     return x_0, 2 * batch["sources"] - 1, ScanParameters(batch["tr"], batch["te"], batch["ti"])
-
-

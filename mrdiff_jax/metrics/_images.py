@@ -21,9 +21,7 @@ def checked(*images: jax.Array) -> tuple[jax.Array, ...]:
     return tuple(image.astype(dtype) for image in images)
 
 
-def on_8_bit_scale(
-    prediction: jax.Array, target: jax.Array, data_range: float | jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def on_8_bit_scale(prediction: jax.Array, target: jax.Array, data_range: float | jax.Array) -> tuple[jax.Array, jax.Array]:
     """Both images, checked, on the scale 0..255 for which the metrics' constants are defined."""
     prediction, target = checked(prediction, target)
     scale = jnp.reshape(255 / jnp.asarray(data_range, prediction.dtype), (-1, 1, 1))

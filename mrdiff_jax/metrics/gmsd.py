@@ -15,8 +15,5 @@ def gmsd(prediction: jax.Array, target: jax.Array, data_range: float | jax.Array
 
     (B, H, W), (B, H, W) -> (B,). Raises ValueError if the shapes differ or a side is below 16.
     """
-    x, y = (
-        gradient_magnitude(box_downsample(image, 2), PREWITT)
-        for image in on_8_bit_scale(prediction, target, data_range)
-    )
+    x, y = (gradient_magnitude(box_downsample(image, 2), PREWITT) for image in on_8_bit_scale(prediction, target, data_range))
     return jnp.std((2 * x * y + C) / (x**2 + y**2 + C), axis=(1, 2), ddof=1)

@@ -1,0 +1,192 @@
+import csv
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from mrdiff_jax import methods, parallel
+from mrdiff_jax.checkpoints import Checkpoints
+from mrdiff_jax.data.pipeline import open_dataset
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.methods import mrdiff
+from mrdiff_jax.references import fit
+from mrdiff_jax.train import Diverged, Run, evaluate_only, train_and_evaluate
+from mrdiff_jax.train_state import create_train_state, make_optimizer, make_train_step
+
+
+def final_state(config, workdir):
+    run = Run(config, workdir)
+    return run.checkpoints.restore_state(run.initial)
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.fixture
+def counted_losses(monkeypatch):
+    """Counts how often the losses are traced."""
+    calls = []
+    original = mrdiff.image_loss
+    monkeypatch.setattr(mrdiff, "image_loss", lambda *args: calls.append(1) or original(*args))
+    return calls
+
+
+def test_a_run_leaves_its_results_and_compiles_its_step_once(tiny_config, tmp_path, counted_losses, capsys):
+    summary = train_and_evaluate(tiny_config, tmp_path)
+    assert len(counted_losses) == 2  # L_G and L_D of a single trace, over four steps and two evaluations
+
+    assert json.loads((tmp_path / "metrics.json").read_text()) == summary
+    for scores in (summary["synthesis"], summary["references"]["copy"], summary["references"]["linear"]):
+        assert np.isfinite(scores["psnr"])
+        assert 0 <= scores["ssim"] <= 1
+        assert set(scores) == {"psnr", "ssim", "fsim", "gmsd"}
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    dataset = open_dataset(tiny_config.data)
+    held_out = [dataset.split("test")[i]["subject"] for i in range(len(dataset.split("test")))]
+    assert [row["subject"] for row in rows] == held_out
+    assert summary["slices"] == len(rows)
+    by_subject = [np.mean([float(r["psnr"]) for r in rows if r["subject"] == s]) for s in sorted(set(held_out))]
+    assert summary["synthesis"]["psnr"] == pytest.approx(np.mean(by_subject))
+
+    assert (tmp_path / "samples.png").stat().st_size > 10_000
+    assert list((tmp_path / "panels").iterdir())
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+    logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert {"train/L_G", "train/L_D", "train/L_CCT"} <= set(logged[0])
+    printed = capsys.readouterr().out
+    assert f"{summary['references']['linear']['psnr']:.2f}" in printed
+    assert str(tmp_path) in printed
+
+    assert evaluate_only(tiny_config, tmp_path) == summary
+
+
+def test_same_seed_same_numbers_and_another_seed_others(tiny_config, tmp_path):
+    first, second = (train_and_evaluate(tiny_config, tmp_path / name) for name in "ab")
+    assert first == second
+    tiny_config.train.seed = 1
+    assert train_and_evaluate(tiny_config, tmp_path / "c")["synthesis"] != first["synthesis"]
+
+
+def test_stopping_and_starting_again_changes_nothing(tiny_config, tmp_path):
+    tiny_config.train.checkpoint_every = 3  # 5 batches are a pass over the data: the shuffle must go on, too
+    tiny_config.train.steps = 8
+    train_and_evaluate(tiny_config, tmp_path / "whole")
+    tiny_config.train.steps = 3
+    train_and_evaluate(tiny_config, tmp_path / "parts")
+    tiny_config.train.steps = 8
+    train_and_evaluate(tiny_config, tmp_path / "parts")
+    whole, parts = (final_state(tiny_config, tmp_path / name) for name in ("whole", "parts"))
+    assert int(whole.step) == 8
+    assert_same(whole, parts)
+
+
+def test_two_devices_take_the_step_of_one(tiny_config, batch):
+    method, optimizer = methods.create(tiny_config), make_optimizer(tiny_config.optimizer)
+    initial = create_train_state(method, optimizer, jax.random.key(0), batch)
+    step = make_train_step(method, optimizer, 0.9, jax.random.key(1))
+    states, losses = [], []
+    for count in (1, 2):
+        devices = jax.local_devices()[:count]
+        state, pmapped = parallel.replicate(initial, devices), parallel.pmap(step, devices)
+        for _ in range(2):
+            state, metrics = pmapped(state, parallel.shard(batch, count))
+        states.append(parallel.unreplicate(state))
+        losses.append(parallel.unreplicate(metrics))
+    for name, value in losses[0].items():
+        assert losses[1][name] == pytest.approx(value, rel=1e-3), name
+    # Adam divides by the gradient's size, so where that is all but zero rounding decides: compare with the step's length
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), states[0].params, states[1].params)
+    assert max(jax.tree.leaves(moved)) < 0.2 * tiny_config.optimizer.learning_rate
+    assert np.mean(jax.tree.leaves(moved)) < 0.01 * tiny_config.optimizer.learning_rate
+
+
+def test_moving_average_forgets_the_start_first(tiny_config, batch):
+    method, optimizer = methods.create(tiny_config), make_optimizer(tiny_config.optimizer)
+    initial = create_train_state(method, optimizer, jax.random.key(0), batch)
+    pmapped = parallel.pmap(make_train_step(method, optimizer, 0.9999, jax.random.key(1)))
+    states = [initial]
+    replicated = parallel.replicate(initial)
+    for _ in range(2):
+        replicated, _ = pmapped(replicated, parallel.shard(batch))
+        states.append(parallel.unreplicate(replicated))
+
+    expected = jax.tree.map(lambda a, p: 0.1 * a + 0.9 * p, initial.params, states[1].params)
+    expected = jax.tree.map(lambda a, p: 2 / 11 * a + 9 / 11 * p, expected, states[2].params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), states[2].ema_params, expected)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_config, tmp_path):
+    train_and_evaluate(tiny_config, tmp_path)
+    good = final_state(tiny_config, tmp_path)
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    broken = good.replace(params=jax.tree.map(lambda p: np.full_like(p, np.nan), good.params))
+    run = Run(tiny_config, tmp_path)
+    run.checkpoints.save(5, broken.replace(step=np.int32(5)), run.iterator)
+    run.checkpoints.close()
+    tiny_config.train.steps = 9
+    with pytest.raises(Diverged, match=r"step 6: generator/loss.*newest checkpoint is of step 5"):
+        train_and_evaluate(tiny_config, tmp_path)
+    assert checkpoints.latest() is not None
+
+
+def test_a_time_limit_ends_with_checkpoint_and_evaluation(tiny_config, tmp_path):
+    tiny_config.train.max_minutes = 1e-3
+    summary = train_and_evaluate(tiny_config, tmp_path)
+    assert summary["step"] < tiny_config.train.steps
+    assert (tmp_path / "metrics.json").exists()
+    assert int(final_state(tiny_config, tmp_path).step) == summary["step"]
+
+
+def test_a_workdir_of_other_settings_is_refused_by_field(tiny_config, tmp_path):
+    Run(tiny_config, tmp_path)
+    tiny_config.model.map_channels = 2
+    with pytest.raises(UserError, match=r"--config\.model\.map_channels=4, now 2"):
+        Run(tiny_config, tmp_path)
+
+
+def test_a_batch_that_does_not_divide_is_refused_by_field(tiny_config, tmp_path):
+    tiny_config.data.batch_size = 3
+    with pytest.raises(UserError, match=r"--config\.data\.batch_size=3.*2 devices"):
+        Run(tiny_config, tmp_path)
+
+
+def test_evaluation_needs_a_checkpoint(tiny_config, tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        evaluate_only(tiny_config, tmp_path / "nothing")
+    with pytest.raises(UserError, match="no checkpoint; train first"):
+        evaluate_only(tiny_config, tmp_path)
+
+
+def test_an_unknown_method_lists_the_methods(tiny_config):
+    tiny_config.method.name = "magic"
+    with pytest.raises(UserError, match="magic: no such method; choose one of mrdiff"):
+        methods.create(tiny_config)
+
+
+def test_linear_reference_solves_least_squares_on_the_training_subjects(tiny_config):
+    dataset = open_dataset(tiny_config.data)
+    references = fit(dataset)
+    train = dataset.split("train")
+    sources = np.stack([train[i]["sources"] for i in range(len(train))]).reshape(-1, 2)
+    target = np.stack([train[i]["target"] for i in range(len(train))]).reshape(-1)
+    design = np.c_[sources, np.ones(len(sources))]
+    expected = np.linalg.lstsq(design.astype(float), target.astype(float), rcond=None)[0]
+    np.testing.assert_allclose(references.weights, expected, atol=1e-5)
+    assert references.better_source == int(np.argmin(np.square(sources - target[:, None]).sum(0)))
+    predicted = references.predict(sources.reshape(1, -1, 1, 2))
+    np.testing.assert_allclose(predicted["linear"].ravel(), np.clip(design @ expected, 0, 1), atol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_synthesis_of_an_example_does_not_depend_on_its_neighbours(tiny_config, batch, sampler):
+    tiny_config.sample.sampler = sampler
+    method = methods.create(tiny_config)
+    params = method.init(jax.random.key(0), batch)
+    keys = jax.random.split(jax.random.key(1), 2)
+    together = jax.jit(method.synthesize)(params, batch, keys)
+    alone = jax.jit(method.synthesize)(params, {name: x[1:] for name, x in batch.items() if name != "target"}, keys[1:])
+    assert together.shape == (2, 16, 16)
+    np.testing.assert_allclose(together[1:], alone, atol=1e-5)
