@@ -43,7 +43,8 @@ def _paper() -> ConfigDict:
                 tr="",  # milliseconds, as 'T1w=500,T2w=4000', for scans without a sidecar
                 te="",
                 ti="",
-                slices="",  # axial slices to take, as 'first:last'; '' is all that show enough of the body
+                plane="axial",  # or 'coronal', 'sagittal'
+                slices="",  # slices to take, as 'first:last'; '' is all that show enough of the body
                 test_subjects="",  # held-out subjects, as 'sub-A*,sub-B01'; '' draws test_fraction of them
                 test_fraction=0.2,
                 validation_fraction=0.1,
@@ -104,6 +105,7 @@ def _paper() -> ConfigDict:
 
 _CHOICES = {
     "data.name": ("phantom", "bids"),
+    "data.plane": ("axial", "coronal", "sagittal"),
     "model.wavelet_of": ("images", "features"),
     "model.positivity": ("relu", "softplus"),
     "model.dtype": ("float32", "bfloat16"),

@@ -77,7 +77,7 @@ class Evaluator:
           split: of the data set.
           slices: so many, evenly spread over the split; 0 is all.
         """
-        result = Evaluation({"synthesis": [], **{name: [] for name in ("copy", "linear")}}, [], [])
+        result = Evaluation({name: [] for name in ("synthesis", "copy", "linear")}, [], [])
         total = len(self._dataset.split(split))
         wanted = np.unique(np.linspace(0, total - 1, min(slices or total, total)).round().astype(int))
         shown = set(wanted[np.linspace(0, len(wanted) - 1, self._config.panels).round().astype(int)])
@@ -129,10 +129,10 @@ def _rows(batch: dict, scores: dict[str, np.ndarray]) -> list[Row]:
     ]
 
 
-def write(evaluation: Evaluation, workdir: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """Writes metrics.json, metrics.csv and samples.png; returns what metrics.json holds."""
+def summarise(evaluation: Evaluation, about: dict[str, Any]) -> dict[str, Any]:
+    """What metrics.json holds: means over subjects, the convention behind them, and what is said `about` the run."""
     rows = evaluation.rows["synthesis"]
-    summary = {
+    return {
         "synthesis": evaluation.subject_means("synthesis"),
         "references": {name: evaluation.subject_means(name) for name in ("copy", "linear")},
         "convention": CONVENTION,
@@ -140,13 +140,17 @@ def write(evaluation: Evaluation, workdir: Path, about: dict[str, Any]) -> dict[
         "slices": len(rows),
         **about,
     }
+
+
+def write(evaluation: Evaluation, summary: dict[str, Any], workdir: Path) -> None:
+    """Writes metrics.json, metrics.csv and samples.png."""
     (workdir / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
+    rows = evaluation.rows["synthesis"]
     with (workdir / "metrics.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]))
         table.writeheader()
         table.writerows(rows)
     figures.sample_panel(evaluation.panels, evaluation.titles, workdir / "samples.png")
-    return summary
 
 
 def table(summary: dict[str, Any], sources: Sequence[str]) -> str:

@@ -14,11 +14,11 @@ from mrdiff_jax.checkpoints import Checkpoints
 from mrdiff_jax.config import validate
 from mrdiff_jax.data.pipeline import Dataset, open_dataset, train_iterator
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.meter import Meter
 from mrdiff_jax.model import count_parameters
 from mrdiff_jax.train_state import TrainState, create_train_state, make_optimizer, make_train_step
 from mrdiff_jax.writer import Writer, duration, logger
 
-_IN_FLIGHT = 2  # steps handed to the devices ahead of the one that is awaited
 _FIXED = ("method", "data", "model", "diffusion", "loss", "optimizer")  # what must not change within a run
 
 
@@ -87,37 +87,27 @@ class Run:
         every, steps = self.config.train, self.config.train.steps
         state, first = self._start()
         deadline = self._deadline(state)
-        writer = Writer(self.workdir, active=jax.process_index() == 0)
-        pending: list[dict[str, jax.Array]] = []
-        timed, logged_at = 0, time.monotonic()
+        writer, meter = Writer(self.workdir, active=jax.process_index() == 0), Meter(first)
 
         step = first
         while step < steps and time.monotonic() < deadline:
             state, metrics = self.train_step(state, parallel.shard(next(self.iterator)))
-            pending.append(metrics)
-            step, timed = step + 1, timed + 1
+            step += 1
+            meter.add(metrics)
             if step == first + 1:
                 jax.block_until_ready(metrics)
                 logger.info("first step after %s", duration(time.monotonic() - self.started))
-                timed, logged_at = 0, time.monotonic()
-            if len(pending) > _IN_FLIGHT:
-                jax.block_until_ready(pending[-1 - _IN_FLIGHT])
+                meter.restart()
             if step % every.log_every == 0 or step == steps:
-                means = self._means(pending, step)
-                speed = timed / (time.monotonic() - logged_at)
-                left = min((steps - step) / max(speed, 1e-9), deadline - time.monotonic())
-                self._report(writer, step, means | {"steps_per_second": speed}, left)
-                pending, timed, logged_at = [], 0, time.monotonic()
+                self._report(writer, step, meter, deadline)
             if step % every.evaluate_every == 0 and step < steps and len(self.dataset.split("validation")):
-                self._means(pending, step)
                 self._validate(writer, state, step)
-                logged_at = time.monotonic()
+                meter.restart()
             if step % every.checkpoint_every == 0:
-                self._means(pending, step)
-                self.checkpoints.save(step, parallel.unreplicate(state), self.iterator)
+                self._save(state, step, meter)
+                meter.restart()
 
-        self._means(pending, step)
-        self.checkpoints.save(step, parallel.unreplicate(state), self.iterator)
+        self._save(state, step, meter)
         self.checkpoints.close()
         writer.close()
         return self.finish(state.ema_params, step)
@@ -136,7 +126,9 @@ class Run:
             "seed": config.evaluate.seed,
             "dataset": self.dataset.fingerprint,
         }
-        summary = evaluate.write(evaluation, self.workdir, about)
+        summary = evaluate.summarise(evaluation, about)
+        if jax.process_index() == 0:
+            evaluate.write(evaluation, summary, self.workdir)
         print(evaluate.table(summary, self.dataset.sources))
         print(f"metrics.json, metrics.csv, samples.png, checkpoints and event files are in {self.workdir}")
         return summary
@@ -165,30 +157,30 @@ class Run:
         logger.info("time limit %s, of which the evaluation needs %s", duration(60 * minutes), duration(evaluation))
         return self.started + 60 * minutes - 1.1 * evaluation - 15
 
-    def _means(self, pending: list[dict[str, jax.Array]], step: int) -> dict[str, float]:
-        """Averages what was logged since the last time, and stops the run if any of it is not finite."""
-        values = [{name: float(v[0]) for name, v in metrics.items()} for metrics in jax.device_get(pending)]
-        for i, metrics in enumerate(values):
+    def _save(self, state: TrainState, step: int, meter: Meter) -> None:
+        """Saves a checkpoint, unless the run has diverged."""
+        self._check(meter)
+        self.checkpoints.save(step, parallel.unreplicate(state), self.iterator)
+
+    def _check(self, meter: Meter) -> None:
+        for step, metrics in meter.read():
             wrong = [name for name, value in metrics.items() if not np.isfinite(value)]
             if wrong:
                 raise Diverged(
-                    f"step {step - len(values) + i + 1}: {', '.join(wrong)} not finite; the newest checkpoint is of step"
+                    f"step {step}: {', '.join(wrong)} not finite; the newest checkpoint is of step"
                     f" {self.checkpoints.latest()}; try a lower --config.optimizer.learning_rate or"
                     " --config.optimizer.clip_norm=1"
                 )
-        return {name: float(np.mean([metrics[name] for metrics in values])) for name in values[0]} if values else {}
 
-    def _report(self, writer: Writer, step: int, values: dict[str, float], left: float) -> None:
-        writer.scalars(step, {f"train/{name}": value for name, value in values.items()})
-        losses = "  ".join(f"{name} {value:.3g}" for name, value in values.items() if name.startswith("L_"))
-        logger.info(
-            "step %d/%d  %s  %.2f steps/s  %s left",
-            step,
-            self.config.train.steps,
-            losses,
-            values["steps_per_second"],
-            duration(max(left, 0)),
-        )
+    def _report(self, writer: Writer, step: int, meter: Meter, deadline: float) -> None:
+        """Writes the means since the last report, and prints them with the time left."""
+        self._check(meter)
+        speed, means = meter.speed(), meter.means()
+        meter.clear()
+        writer.scalars(step, {f"train/{name}": value for name, value in means.items()} | {"train/steps_per_second": speed})
+        left = min((self.config.train.steps - step) / max(speed, 1e-9), max(deadline - time.monotonic(), 0))
+        losses = "  ".join(f"{name} {value:.3g}" for name, value in means.items() if name.startswith("L_"))
+        logger.info("step %d/%d  %s  %.2f steps/s  %s left", step, self.config.train.steps, losses, speed, duration(left))
 
     def _validate(self, writer: Writer, state: TrainState, step: int) -> None:
         evaluation = self.evaluator(state.ema_params, "validation", self.config.evaluate.slices)

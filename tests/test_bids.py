@@ -270,7 +270,7 @@ def test_a_slice_stands_upright_with_the_right_side_on_the_left():
     volume = np.zeros((4, 5), np.float32)  # X to the patient's right, Y to the front
     volume[3, 4] = 1
     volume[0, 4] = 2
-    image = preprocessing.axial_image(volume)
+    image = preprocessing.slice_image(volume)
     assert image.shape == (5, 4)
     assert image[0, 0] == 1  # right, front
     assert image[0, 3] == 2  # left, front
@@ -321,11 +321,30 @@ def test_a_range_of_slices_is_taken_as_stated(root):
     refused(data_config(root, slices="some"), "config.data.slices")
 
 
+@pytest.mark.parametrize(("plane", "axis"), [("sagittal", 0), ("coronal", 1), ("axial", 2)])
+def test_a_plane_cuts_its_axis(plane, axis):
+    data = np.random.default_rng(0).random((1, 8, 8, 8), np.float32)
+    exam = volumes.Exam("sub-01", ("T1w",), data, (1.0, 1.0, 1.0), np.zeros((1, 3), np.float32))
+    examples = list(preprocessing.exam_examples(exam, 8, (0, 100), "0:8", plane))
+    assert len(examples) == 8
+    offset, factor = examples[5]["scale"][0]
+    image = offset + factor * preprocessing.dequantise(examples[5]["image"][..., 0])
+    np.testing.assert_allclose(image, preprocessing.slice_image(data[0].take(5, axis)), atol=1e-4)
+
+
+def test_voxels_that_are_not_cubes_keep_their_proportions():
+    """8 x 4 voxels of 1 x 2 mm cover a square: in the plane each long voxel becomes two pixels."""
+    data = np.repeat(np.random.default_rng(0).random((1, 8, 4, 1), np.float32), 3, axis=-1)
+    exam = volumes.Exam("sub-01", ("T1w",), data, (1.0, 2.0, 5.0), np.zeros((1, 3), np.float32))
+    example = next(iter(preprocessing.exam_examples(exam, 8, (0, 100), "0:3")))
+    assert (example["image"] > 0).mean() > 0.9  # no padding on any side; the smallest value is 0
+
+
 def test_values_return_to_scanner_units(root):
     dataset = pipeline.open_dataset(data_config(root, image_size=24, percentiles=(0.0, 100.0), test_subjects="sub-02"))
     example = dataset.split("test")[3]
     offset, factor = example["scale"]
-    scan = preprocessing.axial_image(head(1)[..., example["slice"]])
+    scan = preprocessing.slice_image(head(1)[..., example["slice"]])
     np.testing.assert_allclose((offset + factor * example["target"])[:, 2:22], scan, atol=factor * 1e-5)
     assert example["target"][:, :2].max() == 0
 

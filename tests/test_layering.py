@@ -11,7 +11,7 @@ LAYERS = [
     "layers unet model losses",
     "data.volumes data.phantom data.preprocessing data.builder data.pipeline",
     "methods.__init__ methods.*",
-    "parallel train_state checkpoints writer figures references evaluate train",
+    "parallel train_state checkpoints writer meter figures references evaluate train",
     "cli main",
 ]
 ORDER = [name for layer in LAYERS for name in layer.split()]

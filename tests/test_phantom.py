@@ -60,7 +60,7 @@ def test_volumes_are_magnitudes_within_scanner_range_on_the_stated_grid():
     assert maps.shape == (48, 48, 6, 3)
     assert volumes.min() >= 0
     assert 100 < volumes.max() < 1500
-    assert exam(0).spacing == (phantom.FIELD_MM / 48,) * 2
+    assert exam(0).spacing == (phantom.FIELD_MM / 48, phantom.FIELD_MM / 48, 75 / 6)
 
 
 def test_the_brain_lies_inside_the_field_of_view():

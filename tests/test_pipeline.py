@@ -80,11 +80,11 @@ def test_an_example_holds_what_was_simulated(dataset):
         exam = phantom.simulate_exam(0, index, image_size=16, slice_count=SLICES)
         z = example["slice"]
         offset, factor = example["scale"]
-        image = preprocessing.axial_image(exam.volumes[0, :, :, z])
+        image = preprocessing.slice_image(exam.volumes[0, :, :, z])
         inside = (example["target"] > 0) & (example["target"] < 1)
         assert inside.mean() > 0.3
         np.testing.assert_allclose((offset + factor * example["target"])[inside], image[inside], atol=factor * 1e-5)
-        maps = preprocessing.axial_image(np.moveaxis(exam.maps[:, :, z], -1, 0))
+        maps = preprocessing.slice_image(np.moveaxis(exam.maps[:, :, z], -1, 0))
         np.testing.assert_allclose(example["maps"], np.moveaxis(maps, 0, -1), rtol=1e-5)
         np.testing.assert_array_equal(example["tr"], exam.times[1:3, 0])
         np.testing.assert_array_equal(example["te"], exam.times[1:3, 1])

@@ -196,7 +196,7 @@ def simulate_exam(seed: int, index: int, *, image_size: int, slice_count: int, c
         name=subject_name(index),
         contrasts=contrasts,
         volumes=np.stack([scan(times[name], noises[name]) for name in contrasts]).astype(np.float32),
-        spacing=(FIELD_MM / image_size,) * 2,
+        spacing=(FIELD_MM / image_size, FIELD_MM / image_size, (high - low) / slice_count),
         times=np.array([times[name] for name in contrasts], np.float32),
         maps=_effective_maps(fractions, t1, t2, GAIN * density),
     )

@@ -115,6 +115,7 @@ def open_dataset(data_config: Any) -> Dataset:
         "image_size": data_config.image_size,
         "percentiles": tuple(data_config.percentiles),
         "slices": data_config.slices,
+        "plane": data_config.plane,
     }
     identity = [str(MRSlices.VERSION), data_config.name, study.contrasts, study.identity, splits, options]
     fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]

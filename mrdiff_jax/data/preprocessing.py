@@ -11,6 +11,7 @@ from mrdiff_jax.data.volumes import Exam
 from mrdiff_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
+PLANES = ("sagittal", "coronal", "axial")  # by the axis that they cut
 FOREGROUND_LEVEL = 0.1  # of the scaled range; what is closer to the level of the corners counts as air
 FOREGROUND_SHARE = 0.1  # a slice with less foreground than this is left out
 _UINT16_MAX = 65535
@@ -35,16 +36,17 @@ def dequantise(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32) / np.float32(_UINT16_MAX)
 
 
-def axial_image(slice_xy: np.ndarray) -> np.ndarray:
-    """(..., X, Y) on canonical axes -> (..., rows, columns) as radiologists look at it.
+def slice_image(plane: np.ndarray) -> np.ndarray:
+    """A slice (..., A, B), axes two of right, front and top in this order, -> (..., rows, columns) as radiologists look at it.
 
-    The front of the head is the top row; the patient's right is on the left side of the image.
+    Axial: the front of the head is the top row, the patient's right on the left side. Coronal: top of the head, right on the
+    left. Sagittal: top of the head, the front on the left.
     """
-    return np.flip(np.swapaxes(slice_xy, -1, -2), (-2, -1))
+    return np.flip(np.swapaxes(plane, -1, -2), (-2, -1))
 
 
 def choose_slices(scaled: np.ndarray, slices: str = "") -> np.ndarray:
-    """Indices of the axial slices of scaled volumes (C, X, Y, Z) to keep.
+    """Indices of the slices, along the last axis, of scaled volumes (C, A, B, S) to keep.
 
     `slices` is a range 'a:b', or '' for every slice of which at least FOREGROUND_SHARE is foreground in some contrast.
     Raises UserError where it is neither.
@@ -61,7 +63,7 @@ def choose_slices(scaled: np.ndarray, slices: str = "") -> np.ndarray:
     return np.arange(scaled.shape[-1])[max(first, 0) : max(last, 0)]
 
 
-def resize_in_plane(images: np.ndarray, spacing: tuple[float, float], size: int) -> np.ndarray:
+def resize_in_plane(images: np.ndarray, spacing: Sequence[float], size: int) -> np.ndarray:
     """(..., H, W) with pixels of `spacing` mm, padded with zeros to a centred square, resampled to (..., size, size).
 
     Pixels that grow are averages over their area, pixels that shrink are interpolated linearly.
@@ -84,8 +86,10 @@ def _resampling(n: int, spacing: float, field: float, size: int) -> np.ndarray:
     return weights.astype(np.float32)
 
 
-def exam_examples(exam: Exam, image_size: int, percentiles: Sequence[float], slices: str = "") -> Iterator[dict]:
-    """The examples of an exam, one a slice: the features of `builder.MRSlices`.
+def exam_examples(
+    exam: Exam, image_size: int, percentiles: Sequence[float], slices: str = "", plane: str = "axial"
+) -> Iterator[dict]:
+    """The examples of an exam, one a slice of the plane: the features of `builder.MRSlices`.
 
     Raises UserError where a volume has no range between the percentiles or the exam has no slice to keep.
     """
@@ -94,28 +98,30 @@ def exam_examples(exam: Exam, image_size: int, percentiles: Sequence[float], sli
         if factor <= 0:
             raise UserError(f"{exam.name} {contrast}: no range between its percentiles; widen config.data.percentiles")
     offset, factor = scale.T[..., None, None, None]
-    scaled = np.clip((exam.volumes - offset) / factor, 0, 1)
+    axis = PLANES.index(plane)
+    scaled = np.moveaxis(np.clip((exam.volumes - offset) / factor, 0, 1), 1 + axis, -1)
+    spacing = np.delete(exam.spacing, axis)[::-1]
     chosen = choose_slices(scaled, slices)
     if not chosen.size:
         raise UserError(f"{exam.name}: no slice to keep; set config.data.slices to a range such as 40:120")
 
-    def resized(slice_cxy: np.ndarray) -> np.ndarray:
-        images = resize_in_plane(axial_image(slice_cxy), exam.spacing[::-1], image_size)
+    def resized(channels: np.ndarray) -> np.ndarray:
+        images = resize_in_plane(slice_image(channels), spacing, image_size)
         return np.ascontiguousarray(np.moveaxis(images, 0, -1))
 
     tr, te, ti = exam.times.T
-    for z in chosen:
+    for i in chosen:
         example = {
-            "image": quantise(np.clip(resized(scaled[..., z]), 0, 1)),
+            "image": quantise(np.clip(resized(scaled[..., i]), 0, 1)),
             "scale": scale,
             "tr": tr,
             "te": te,
             "ti": ti,
             "subject": exam.name,
-            "slice": int(z),
+            "slice": int(i),
         }
         if exam.maps is not None:
-            example["maps"] = resized(np.moveaxis(exam.maps[:, :, z], -1, 0))
+            example["maps"] = resized(np.moveaxis(exam.maps.take(i, axis), -1, 0))
         yield example
 
 

@@ -48,14 +48,14 @@ class Volume:
 class Exam:
     """One subject's aligned scans of one session.
 
-    volumes (C, X, Y, Z) in scanner units, in the order of `contrasts`; spacing: the voxel size along X and Y in mm;
+    volumes (C, X, Y, Z) in scanner units, in the order of `contrasts`; spacing: the voxel size in mm;
     times (C, 3): TR, TE, TI in ms; maps (X, Y, Z, 3): true T1 (ms), T2 (ms) and S0, where known.
     """
 
     name: str
     contrasts: tuple[str, ...]
     volumes: np.ndarray
-    spacing: tuple[float, float]
+    spacing: tuple[float, float, float]
     times: np.ndarray
     maps: np.ndarray | None = None
 
@@ -209,12 +209,11 @@ def read_exam(files: ExamFiles, times: Mapping[str, SequenceTimes]) -> Exam:
                 f"{volume.path}: its grid differs from that of {volumes[0].path}; "
                 "the scans of a subject must be registered to one grid first"
             )
-    x, y, _ = nib.affines.voxel_sizes(volumes[0].affine)
     return Exam(
         name=files.name,
         contrasts=tuple(files.scans),
         volumes=np.stack([volume.data for volume in volumes]),
-        spacing=(float(x), float(y)),
+        spacing=tuple(nib.affines.voxel_sizes(volumes[0].affine).tolist()),
         times=np.array([times[contrast] for contrast in files.scans], np.float32),
     )
 

@@ -1,0 +1,107 @@
+"""Times the parts that decide how long a run takes, beside an alternative where there is one.
+
+    python tools/benchmark.py [--image-size=64] [--batch-size=8] [--repeats=10]
+
+Prints a line for each: median milliseconds, and for pairs how many times as long the other takes. FSIM is timed against piq where
+that is installed (pip install piq; it needs torch). On a busy machine compare ratios of one run only.
+"""
+
+import argparse
+import importlib.util
+import time
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import jaxwt
+import numpy as np
+
+from mrdiff_jax import methods, metrics, parallel
+from mrdiff_jax.config import default
+from mrdiff_jax.layers import GroupNorm
+from mrdiff_jax.train_state import create_train_state, make_optimizer, make_train_step
+from mrdiff_jax.wavelets import dwt2
+
+
+def timed(repeats: int, *functions: Callable[[], object]) -> list[float]:
+    """Median milliseconds of each function, run in turn after one call of each."""
+    times = [[] for _ in functions]
+    for i in range(repeats + 1):
+        for row, function in zip(times, functions, strict=True):
+            start = time.perf_counter()
+            jax.block_until_ready(function())
+            if i:
+                row.append(1e3 * (time.perf_counter() - start))
+    return [float(np.median(row)) for row in times]
+
+
+def report(name: str, milliseconds: list[float], other: str = "") -> None:
+    """Prints one line."""
+    ratio = f"   {other}: {milliseconds[1]:.2f} ms, {milliseconds[1] / milliseconds[0]:.1f} times as long" if other else ""
+    print(f"{name:42} {milliseconds[0]:9.2f} ms{ratio}", flush=True)
+
+
+def small_network(image_size: int, batch_size: int) -> tuple[methods.Method, dict, object]:
+    """The demo's network, a random batch, and its optimiser."""
+    config = default("paper")
+    config.data.update(image_size=image_size, batch_size=batch_size)
+    config.model.update(base_channels=16, channel_mult=(1, 2, 4), attention_levels=(2,), head_channels=32, map_channels=16)
+    rng = np.random.default_rng(0)
+    batch = {
+        "sources": rng.random((batch_size, image_size, image_size, 2), np.float32),
+        "target": rng.random((batch_size, image_size, image_size), np.float32),
+        "tr": np.full((batch_size, 2), 3000, np.float32),
+        "te": np.full((batch_size, 2), 100, np.float32),
+        "ti": np.zeros((batch_size, 2), np.float32),
+    }
+    return methods.create(config), batch, make_optimizer(config.optimizer)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=10)
+    flags = parser.parse_args()
+    parallel.initialize(flags.batch_size)
+    print(f"jax {jax.__version__}, {jax.device_count()} x {jax.devices()[0].device_kind}")
+
+    x = jnp.asarray(np.random.default_rng(0).random((8, 256, 256, 1), np.float32))
+    ours, other = jax.jit(dwt2), jax.jit(lambda a: jaxwt.wavedec2(a[..., 0], "haar", level=1))
+    report("Haar transform, 8 x 256 x 256", timed(flags.repeats, lambda: ours(x), lambda: other(x)), "jaxwt")
+
+    x = jnp.asarray(np.random.default_rng(0).random((8, 64, 64, 64), np.float32))
+    pair = []
+    for layer in (GroupNorm(), nn.GroupNorm(32, epsilon=1e-5)):
+        params = layer.init(jax.random.key(0), x)
+        gradient = jax.jit(jax.grad(lambda a, layer=layer, params=params: jnp.square(nn.silu(layer.apply(params, a))).sum()))
+        pair.append(lambda gradient=gradient: gradient(x))
+    report("GroupNorm + SiLU with gradient", timed(flags.repeats, *pair), "flax")
+
+    method, batch, optimizer = small_network(flags.image_size, flags.batch_size)
+    state = parallel.replicate(create_train_state(method, optimizer, jax.random.key(0), batch))
+    shards = parallel.shard(batch)
+    step = parallel.pmap(make_train_step(method, optimizer, 0.999, jax.random.key(1)))
+    report(f"training step of the demo's network, batch {flags.batch_size}", timed(flags.repeats, lambda: step(state, shards)))
+
+    def synthesize(params: dict, batch: dict) -> jax.Array:
+        return method.synthesize(params, batch, parallel.example_keys(jax.random.key(0), len(batch["tr"])))
+
+    sample = parallel.pmap(synthesize)
+    report(f"50-step synthesis of {flags.batch_size} slices", timed(3, lambda: sample(state.ema_params, shards)))
+
+    a, b = (np.random.default_rng(i).random((16, 256, 256), np.float32) for i in range(2))
+    if importlib.util.find_spec("piq"):
+        import piq
+        import torch
+
+        tensors = [torch.from_numpy(image)[:, None] for image in (a, b)]
+        pair = [lambda: metrics.fsim(a, b), lambda: piq.fsim(*tensors, chromatic=False, reduction="none").numpy()]
+        report("FSIM, 16 pairs of 256 x 256", timed(3, *pair), "piq")
+    else:
+        report("FSIM, 16 pairs of 256 x 256", timed(3, lambda: metrics.fsim(a, b)))
+
+
+if __name__ == "__main__":
+    main()
