@@ -10,7 +10,6 @@ Synthesis runs E and G alone; M and D regularise e_t in training. Images are in 
 from typing import Literal, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -166,8 +165,3 @@ SYNTHESIS_PARTS = ("step_embedding", "target_stem", "source_stem", "encoder", "g
 def synthesis_params(params: dict) -> dict:
     """The parameters that `MRDiff.denoise` needs: E and G, without M and D."""
     return {name: part for name, part in params.items() if name.startswith(SYNTHESIS_PARTS)}
-
-
-def count_parameters(params: dict) -> int:
-    """Number of scalars in a tree of parameters."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from mrdiff_jax import evaluate, figures, methods, parallel
@@ -15,7 +16,6 @@ from mrdiff_jax.config import validate
 from mrdiff_jax.data.pipeline import Dataset, open_dataset, train_iterator
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.meter import Meter
-from mrdiff_jax.model import count_parameters
 from mrdiff_jax.train_state import TrainState, create_train_state, make_optimizer, make_train_step
 from mrdiff_jax.writer import Writer, duration, logger
 
@@ -140,7 +140,7 @@ class Run:
             "%s: %d slices to train on, %.1f M parameters, %d device(s)",
             self.config.method.name,
             len(self.dataset.split("train")),
-            count_parameters(state.params) / 1e6,
+            parameter_overview.count_parameters(state.params) / 1e6,
             jax.device_count(),
         )
         if self.checkpoints.latest() is not None:

@@ -2,8 +2,8 @@
 
     python tools/benchmark.py [--image-size=64] [--batch-size=8] [--repeats=10]
 
-Prints a line for each: median milliseconds, and for pairs how many times as long the other takes. FSIM is timed against piq where
-that is installed (pip install piq; it needs torch). On a busy machine compare ratios of one run only.
+Prints a line for each: median milliseconds, and for pairs how many times as long the other takes. FSIM is timed beside piq
+where that is installed (pip install piq; it needs torch). On a busy machine compare only within one run.
 """
 
 import argparse
