@@ -135,7 +135,7 @@ class Run:
 
     def _start(self) -> tuple[TrainState, int]:
         """The replicated state to go on from, and its step."""
-        state = jax.device_get(self.initial)
+        state = self.initial
         logger.info(
             "%s: %d slices to train on, %.1f M parameters, %d device(s)",
             self.config.method.name,

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax import Array
@@ -36,10 +37,10 @@ def make_optimizer(config: Any) -> optax.GradientTransformation:
 
 
 def create_train_state(method: Method, optimizer: optax.GradientTransformation, key: Array, batch: Batch) -> TrainState:
-    """A fresh state."""
+    """A fresh state, as numpy arrays."""
     params = method.init(key, batch)
-    opt_state = {player: optimizer.init(params[player]) for player in method.losses}
-    return TrainState(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), opt_state)
+    opt_state = jax.jit(lambda p: {player: optimizer.init(p[player]) for player in method.losses})(params)
+    return TrainState(np.zeros((), np.int32), params, jax.tree.map(np.copy, params), jax.device_get(opt_state))
 
 
 def make_train_step(method: Method, optimizer: optax.GradientTransformation, ema_decay: float, key: Array) -> StepFn:
