@@ -13,6 +13,6 @@ from mrdiff_jax import config as defaults
 def get_config(preset: str | None = None):
     """The paper's ADNI experiment, with the ':paper' (default) or the ':authors' preset."""
     config = defaults.default(preset)
-    config.data.update(name="bids", sources="T2w,PDw", target="T1w", image_size=256, test_fraction=0.3)
+    config.data.update(name="bids", sources="T2w,PDw", target="T1w", image_size=256, test_fraction=0.2, validation_fraction=0.1)
     config.train.update(steps=350_000)
     return config.lock()

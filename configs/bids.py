@@ -16,6 +16,7 @@ def get_config(preset: str | None = None):
     config = defaults.default(preset)
     config.data.update(name="bids", image_size=128, batch_size=4)
     config.model.update(base_channels=16, channel_mult=(1, 2, 4), attention_levels=(2,), head_channels=32, map_channels=16)
+    config.diffusion.update(schedule="linear")  # noisier for longer than the cosine: short runs then lean on the sources
     config.loss.update(loss_draws="first")
     config.optimizer.update(learning_rate=1e-3, ema_decay=0.99, clip_norm=1.0)
     config.train.update(steps=20_000, log_every=20, evaluate_every=5_000, checkpoint_every=500)

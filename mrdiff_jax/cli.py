@@ -22,7 +22,7 @@ def run(command: Callable[[], None], description: str) -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
         command()
-    except UserError as error:
+    except (UserError, OSError) as error:  # what the system refuses (a full disk, a folder not ours) is named in its text
         sys.exit(_tell(error))
 
 

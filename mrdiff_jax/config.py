@@ -123,9 +123,13 @@ _AT_LEAST = {
     "data.subjects": 3,
     "data.subject_slices": 1,
     "model.base_channels": 8,
+    "model.blocks_per_level": 1,
+    "model.head_channels": 1,
+    "model.map_channels": 1,
     "diffusion.steps": 2,
     "loss.draws": 1,
     "optimizer.learning_rate": 0,
+    "optimizer.clip_norm": 0,
     "train.steps": 1,
     "train.max_minutes": 0,
     "train.log_every": 1,
@@ -135,6 +139,8 @@ _AT_LEAST = {
     "sample.steps": 1,
     "sample.eta": 0,
     "evaluate.batch_size": 1,
+    "evaluate.slices": 0,
+    "evaluate.panels": 1,
 }
 
 
@@ -152,6 +158,11 @@ def validate(config: ConfigDict) -> None:
         value = _get(config, field)
         if value < least:
             raise UserError(f"--config.{field}={value}: must be at least {least}")
+    if not config.model.channel_mult or min(config.model.channel_mult) < 1:
+        raise UserError(f"--config.model.channel_mult={config.model.channel_mult}: give a number of at least 1 for each level")
+    percentiles = config.data.percentiles
+    if len(percentiles) != 2 or not 0 <= percentiles[0] < percentiles[1] <= 100:
+        raise UserError(f"--config.data.percentiles={percentiles}: give two rising numbers between 0 and 100")
     if config.sample.steps > config.diffusion.steps:
         raise UserError(f"--config.sample.steps={config.sample.steps}: the chain has {config.diffusion.steps} steps")
     if config.sample.eta > 1:

@@ -61,11 +61,11 @@ def respace(schedule: Schedule, steps: int, spacing: Spacing = "fractional") -> 
     Args:
       schedule: the chain of training, of T steps.
       steps: steps to keep, 1 <= steps <= T.
-      spacing: 'fractional' keeps rounded fractional strides with both ends, 0 and T - 1 (a single step is T - 1: the
-        direct estimate from noise); 'stride' keeps 0, s, 2s, ... with s = T // steps (DDIM's).
+      spacing: 'fractional' keeps rounded fractional strides with both ends, 0 and T - 1; 'stride' keeps 0, s, 2s, ... with
+        the whole s that gives so many (DDIM's). A single step is T - 1, the direct estimate from noise, in both.
 
     Raises:
-      ValueError: more steps than the chain has, or fewer than one.
+      ValueError: more steps than the chain has, fewer than one, or no whole stride gives so many.
     """
     total = len(schedule.alpha_bar)
     if not 1 <= steps <= total:
@@ -75,7 +75,10 @@ def respace(schedule: Schedule, steps: int, spacing: Spacing = "fractional") -> 
     elif spacing == "fractional":
         kept = np.round(np.arange(steps) * ((total - 1) / (steps - 1))).astype(int)
     else:
-        kept = np.arange(steps) * (total // steps)
+        strides = [stride for stride in range(1, total) if len(range(0, total, stride)) == steps]
+        if not strides:
+            raise ValueError(f"no whole stride makes {steps} steps of {total}; take a divisor, or spacing 'fractional'")
+        kept = np.arange(0, total, strides[0])
     return Schedule(schedule.alpha_bar[kept], schedule.timesteps[kept])
 
 
@@ -140,7 +143,6 @@ def ddpm(denoise: Denoiser, schedule: Schedule, x_T: Array, rng: Array) -> Array
     """
     step = posterior(schedule)
     beta = 1 - schedule.alpha_bar / schedule.alpha_bar_previous
-    beta[0] = step.variance[1] if len(beta) > 1 else 0.0
     return _walk(denoise, schedule, step._replace(variance=beta), x_T, rng)
 
 

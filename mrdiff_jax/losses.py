@@ -56,6 +56,6 @@ def image_weights(sources: int, joint: bool) -> tuple[float, float]:
     return (1 / (1 + sources), sources / (1 + sources)) if joint else (1.0, 1.0)
 
 
-def over_draws(losses: Array, reduction: Reduction) -> Array:
-    """Reduces (N,) losses over the draws."""
-    return losses.mean() if reduction == "mean" else losses.sum()
+def over_draws(losses: Array, reduction: Reduction, draws: int) -> Array:
+    """Mean or sum over the draws of losses known for all of them or for the first alone; (N,) or (1,) -> scalar."""
+    return losses.mean() * (draws if reduction == "sum" else 1)

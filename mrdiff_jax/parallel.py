@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from flax import jax_utils
 from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
 Tree = TypeVar("Tree")
@@ -34,13 +34,20 @@ def pmap(fn: Callable[..., Any], devices: Sequence[jax.Device] | None = None, do
 
 
 def replicate(tree: Tree, devices: Sequence[jax.Device] | None = None) -> Tree:
-    """Copies a tree to every local device."""
-    return jax_utils.replicate(tree, devices)
+    """Copies a tree of arrays to every local device, laid out as `pmap` returns it: anything else compiles a step twice."""
+    devices = list(devices or jax.local_devices())
+    layout = NamedSharding(Mesh(devices, (AXIS,)), PartitionSpec(AXIS))
+
+    def copy(x: Any) -> Array:
+        copies = [jax.device_put(np.asarray(x)[None], device) for device in devices]
+        return jax.make_array_from_single_device_arrays((len(devices), *np.shape(x)), layout, copies)
+
+    return jax.tree.map(copy, tree)
 
 
 def unreplicate(tree: Tree) -> Tree:
-    """Fetches the first device's copy of a replicated tree, as numpy arrays."""
-    return jax.device_get(jax_utils.unreplicate(tree))
+    """Fetches the first local device's copy of a replicated tree, as numpy arrays."""
+    return jax.device_get(jax.tree.map(lambda x: x.addressable_data(0)[0], tree))
 
 
 def shard(batch: Tree, devices: int | None = None) -> Tree:

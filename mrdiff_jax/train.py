@@ -19,7 +19,7 @@ from mrdiff_jax.meter import Meter
 from mrdiff_jax.train_state import TrainState, create_train_state, make_optimizer, make_train_step
 from mrdiff_jax.writer import Writer, duration, logger
 
-_FIXED = ("method", "data", "model", "diffusion", "loss", "optimizer")  # what must not change within a run
+_IDENTITY = "run.json"
 
 
 class Diverged(RuntimeError):
@@ -58,10 +58,9 @@ class Run:
         validate(config)
         self.started = time.monotonic()
         self.config, self.workdir = config, workdir
-        workdir.mkdir(parents=True, exist_ok=True)
-        _claim(workdir, config)
         method = methods.create(config)
         self.dataset = open_dataset(config.data)
+        _check_same_run(workdir, config, self.dataset)
         self.evaluator = evaluate.Evaluator(method, self.dataset, config.evaluate)
         self.checkpoints = Checkpoints(workdir, config.train.keep_checkpoints)
         try:
@@ -84,13 +83,14 @@ class Run:
 
     def train(self) -> dict[str, Any]:
         """The loop, then the evaluation."""
+        _claim(self.workdir, self.config, self.dataset)
         every, steps = self.config.train, self.config.train.steps
         state, first = self._start()
         deadline = self._deadline(state)
         writer, meter = Writer(self.workdir, active=jax.process_index() == 0), Meter(first)
 
         step = first
-        while step < steps and time.monotonic() < deadline:
+        while step < steps and (step == first or time.monotonic() < deadline):
             state, metrics = self.train_step(state, parallel.shard(next(self.iterator)))
             step += 1
             meter.add(metrics)
@@ -100,7 +100,7 @@ class Run:
                 meter.restart()
             if step % every.log_every == 0 or step == steps:
                 self._report(writer, step, meter, deadline)
-            if step % every.evaluate_every == 0 and step < steps and len(self.dataset.split("validation")):
+            if step % every.evaluate_every == 0 and step < steps and time.monotonic() < deadline:
                 self._validate(writer, state, step)
                 meter.restart()
             if step % every.checkpoint_every == 0:
@@ -143,6 +143,7 @@ class Run:
             parameter_overview.count_parameters(state.params) / 1e6,
             jax.device_count(),
         )
+        logger.info("subjects of each split: %s", self.workdir / "splits.csv")
         if self.checkpoints.latest() is not None:
             state = self.checkpoints.restore(state, self.iterator)
             logger.info("going on from step %d", state.step)
@@ -155,7 +156,7 @@ class Run:
             return float("inf")
         evaluation = self.evaluator.seconds(state.ema_params, "test")
         logger.info("time limit %s, of which the evaluation needs %s", duration(60 * minutes), duration(evaluation))
-        return self.started + 60 * minutes - 1.1 * evaluation - 15
+        return self.started + 60 * minutes - 1.1 * evaluation - 20
 
     def _save(self, state: TrainState, step: int, meter: Meter) -> None:
         """Saves a checkpoint, unless the run has diverged."""
@@ -179,10 +180,13 @@ class Run:
         meter.clear()
         writer.scalars(step, {f"train/{name}": value for name, value in means.items()} | {"train/steps_per_second": speed})
         left = min((self.config.train.steps - step) / max(speed, 1e-9), max(deadline - time.monotonic(), 0))
+        pace = f"{speed:.2f} steps/s  {duration(left)} left" if speed else ""
         losses = "  ".join(f"{name} {value:.3g}" for name, value in means.items() if name.startswith("L_"))
-        logger.info("step %d/%d  %s  %.2f steps/s  %s left", step, self.config.train.steps, losses, speed, duration(left))
+        logger.info("step %d/%d  %s  %s", step, self.config.train.steps, losses, pace)
 
     def _validate(self, writer: Writer, state: TrainState, step: int) -> None:
+        if not len(self.dataset.split("validation")):
+            return
         evaluation = self.evaluator(state.ema_params, "validation", self.config.evaluate.slices)
         scores = evaluation.subject_means("synthesis")
         writer.scalars(step, {f"validation/{name}": value for name, value in scores.items()})
@@ -197,22 +201,45 @@ def _example(dataset: Dataset) -> dict[str, np.ndarray]:
     return next(train_iterator(dataset, 1, 0))
 
 
-def _claim(workdir: Path, config: ConfigDict) -> None:
-    """Writes config.json, or checks that the run in the workdir is this one.
+def _identity(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
+    """What makes a run itself, by flag; the rest may change when it goes on."""
+    values = json.loads(config.to_json())
+    sections = ("method", "data", "model", "diffusion", "loss", "optimizer")
+    identity = {f"--config.{section}.{field}": value for section in sections for field, value in values[section].items()}
+    for field in ("root", "cache"):  # where the data lie does not matter: their fingerprint tells which they are
+        del identity[f"--config.data.{field}"]
+    return identity | {"--config.train.seed": values["train"]["seed"], "the data set": dataset.fingerprint}
+
+
+def _check_same_run(workdir: Path, config: ConfigDict, dataset: Dataset) -> None:
+    """Checks that a run in the workdir is this one.
 
     Raises:
-      UserError: the workdir holds a run with other settings; the message names the first that differs.
+      UserError: it has other settings or other data; the message names the first difference.
     """
-    path = workdir / "config.json"
-    if path.exists():
-        old = json.loads(path.read_text())
-        new = json.loads(config.to_json())
-        for section in _FIXED:
-            for field in sorted(old[section].keys() | new[section].keys()):
-                before, now = old[section].get(field), new[section].get(field)
-                if before != now:
-                    raise UserError(
-                        f"{workdir}: holds a run with --config.{section}.{field}={before}, now {now};"
-                        " choose another --workdir or the same setting"
-                    )
-    path.write_text(json.dumps(json.loads(config.to_json()), indent=2) + "\n")
+    path = workdir / _IDENTITY
+    if not path.exists():
+        return
+    old = json.loads(path.read_text())
+    for name, now in json.loads(json.dumps(_identity(config, dataset))).items():
+        if old.get(name) != now:
+            raise UserError(
+                f"{workdir}: holds a run with {name}={old.get(name)}, now {now}; choose another --workdir or the same settings"
+            )
+
+
+def _claim(workdir: Path, config: ConfigDict, dataset: Dataset) -> None:
+    """Makes the workdir the home of this run: its settings, what identifies it, and the subjects of each split."""
+    if jax.process_index():
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    _write(workdir / "config.json", json.dumps(json.loads(config.to_json()), indent=2) + "\n")
+    _write(workdir / "splits.csv", (dataset.folder / "splits.csv").read_text())
+    _write(workdir / _IDENTITY, json.dumps(_identity(config, dataset), indent=2) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file that is there whole or not at all."""
+    aside = path.with_name(path.name + ".partial")
+    aside.write_text(text)
+    aside.replace(path)

@@ -67,6 +67,7 @@ def make_train_step(method: Method, optimizer: optax.GradientTransformation, ema
         # a warm-up lets the average forget the random start even in a run of a few hundred steps
         decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
         ema_params = jax.tree.map(lambda average, new: new + decay * (average - new), state.ema_params, params)
+        ema_params["stats"] = params["stats"]  # singular vectors do not average
         return TrainState(state.step + 1, params, ema_params, opt_state), metrics
 
     return train_step

@@ -59,5 +59,6 @@ def test_joint_weights_make_one_mean_over_target_and_sources():
 
 
 def test_draws_are_averaged_or_summed():
-    assert losses.over_draws(jnp.array([1.0, 2.0, 6.0]), "mean") == 3
-    assert losses.over_draws(jnp.array([1.0, 2.0, 6.0]), "sum") == 9
+    assert losses.over_draws(jnp.array([1.0, 2.0, 6.0]), "mean", 3) == 3
+    assert losses.over_draws(jnp.array([1.0, 2.0, 6.0]), "sum", 3) == 9
+    assert losses.over_draws(jnp.array([2.0]), "sum", 3) == 6

@@ -139,7 +139,7 @@ def _study(config: Any, sources: tuple[str, ...], target: str) -> Study:
     if config.name == "phantom":
         return _phantom_study(config)
     if config.name == "bids":
-        return _bids_study(config, split_names(config.contrasts) or tuple(dict.fromkeys((*sources, target))))
+        return _bids_study(config, split_names(config.contrasts) or tuple(dict.fromkeys((*sources, target))), sources)
     raise UserError(f"config.data.name: {config.name!r} is not one of phantom, bids")
 
 
@@ -159,14 +159,14 @@ def _phantom_study(config: Any) -> Study:
     return Study(contrasts, exams, [config.subjects, config.subject_slices, config.seed], has_maps=True)
 
 
-def _bids_study(config: Any, contrasts: tuple[str, ...]) -> Study:
+def _bids_study(config: Any, contrasts: tuple[str, ...], sources: tuple[str, ...]) -> Study:
     if not config.root:
         raise UserError("config.data.root is empty; set it to the folder of your scans")
     root = Path(config.root).expanduser()
     stated = {field: _stated_times(field, getattr(config, field)) for field in ("tr", "te", "ti")}
     exams, identity = [], []
     for files in volumes.find_exams(root, contrasts):
-        times = {name: volumes.scan_times(path, name, stated) for name, path in files.scans.items()}
+        times = {name: volumes.scan_times(path, name, stated, name in sources) for name, path in files.scans.items()}
         exams.append(ExamRef(files.subject, partial(volumes.read_exam, files, times)))
         for name, path in files.scans.items():
             status = path.stat()

@@ -140,11 +140,11 @@ def read_scan_parameters(path: Path) -> SequenceTimes:
     return SequenceTimes(*map(milliseconds, ("RepetitionTime", "EchoTime", "InversionTime")))
 
 
-def scan_times(path: Path, contrast: str, stated: Mapping[str, Mapping[str, float]]) -> SequenceTimes:
+def scan_times(path: Path, contrast: str, stated: Mapping[str, Mapping[str, float]], required: bool = True) -> SequenceTimes:
     """TR, TE and TI in ms of a scan: its sidecar's, else those stated for the contrast; an unknown TI is 0.
 
-    `stated` maps 'tr', 'te' and 'ti' to milliseconds by contrast. Raises UserError, naming the file, where TR or TE is
-    in neither or the times are implausible.
+    `stated` maps 'tr', 'te' and 'ti' to milliseconds by contrast. Where TR or TE is in neither, all are 0, or, if they are
+    required, UserError is raised, naming the file; as it is for implausible times.
     """
     times = {
         field: stated[field].get(contrast) if value is None else value
@@ -152,6 +152,8 @@ def scan_times(path: Path, contrast: str, stated: Mapping[str, Mapping[str, floa
     }
     for field, key in (("tr", "RepetitionTime"), ("te", "EchoTime")):
         if times[field] is None:
+            if not required:
+                return SequenceTimes(0.0, 0.0, 0.0)
             raise UserError(f"{path}: no {key} in a sidecar; give --config.data.{field}={contrast}=MILLISECONDS")
     tr, te, ti = times["tr"], times["te"], times["ti"] or 0.0
     if not (0 < te < tr <= MAX_TR_MS and 0 <= ti < math.inf):

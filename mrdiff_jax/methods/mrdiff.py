@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from mrdiff_jax import diffusion
@@ -25,13 +26,19 @@ def create(config: Any) -> Method:
     network = build_network(config)
     schedule = diffusion.SCHEDULES[config.diffusion.schedule](config.diffusion.steps)
     loss, sample = config.loss, config.sample
-    chain = diffusion.respace(schedule, sample.steps, sample.spacing)
+    try:
+        chain = diffusion.respace(schedule, sample.steps, sample.spacing)
+    except ValueError as error:
+        raise UserError(
+            f"--config.sample.steps={sample.steps} with --config.sample.spacing={sample.spacing}: {error}"
+        ) from error
 
     def apply(params: Params, *args: Any, method: Any = None) -> Any:
         variables = {"params": params["generator"], "spectral": params["stats"]}
         return network.apply(variables, *args, method=method)
 
     def init(key: Array, batch: Batch) -> Params:
+        _check_inversion_times(network, config.data.sources.split(","), np.asarray(batch["ti"]))
         x, y, scan = _images(batch)
         variables = init_on_host(network, key, x, y, jnp.zeros(len(x)), scan)
         stats = variables.get("spectral", {})
@@ -63,9 +70,9 @@ def create(config: Any) -> Method:
         l_cct = consistency_loss(features.e_t, loss.cct_normalize, loss.cct_stop_gradient)
         share_g, share_d = image_weights(y.shape[-1], loss.joint_mean)
         total = (
-            loss.lambda_g * share_g * over_draws(l_g, loss.draw_reduction)
-            + loss.lambda_d * share_d * over_draws(l_d, loss.draw_reduction)
-            + loss.lambda_cct * over_draws(l_cct, loss.draw_reduction)
+            loss.lambda_g * share_g * over_draws(l_g, loss.draw_reduction, loss.draws)
+            + loss.lambda_d * share_d * over_draws(l_d, loss.draw_reduction, loss.draws)
+            + loss.lambda_cct * over_draws(l_cct, loss.draw_reduction, loss.draws)
         )
         terms = {"L_G": l_g.mean(), "L_D": l_d.mean(), "L_CCT": l_cct.mean()}
         return total, {"metrics": terms, "stats": stats}
@@ -125,6 +132,14 @@ def build_network(config: Any) -> MRDiff:
         spectral_norm=size.spectral_norm,
         dtype=jnp.dtype(size.dtype),
     )
+    for level in {*size.attention_levels, len(size.channel_mult) - 1} & set(range(len(size.channel_mult))):
+        if backbone.channels[level] % min(size.head_channels, backbone.channels[level]):
+            raise UserError(
+                f"--config.model.head_channels={size.head_channels}: does not divide the {backbone.channels[level]} channels of"
+                f" level {level}"
+            )
+    if backbone.channels[-1] % 4:
+        raise UserError(f"--config.model.base_channels={size.base_channels}: the deepest level needs a multiple of 4 channels")
     factor = backbone.stride * (2 if size.wavelet_domain else 1)
     if config.data.image_size % factor:
         nearest = max(factor, round(config.data.image_size / factor) * factor)
@@ -141,6 +156,15 @@ def build_network(config: Any) -> MRDiff:
         positivity=size.positivity,
         decoder_skips=size.decoder_skips,
     )
+
+
+def _check_inversion_times(network: MRDiff, sources: list[str], ti: np.ndarray) -> None:
+    for source, signal, time in zip(sources, network.signals, ti[0], strict=True):
+        if signal == "inversion_recovery" and time <= 0:
+            raise UserError(
+                f"--config.model.signals: {source} is given inversion_recovery, but its scans have no inversion time; put"
+                f" InversionTime into their sidecars or give --config.data.ti={source}=MILLISECONDS"
+            )
 
 
 def _images(batch: Batch) -> tuple[Array, Array, ScanParameters]:
