@@ -24,6 +24,8 @@ def run(command: Callable[[], None], description: str) -> None:
         command()
     except (UserError, OSError) as error:  # what the system refuses (a full disk, a folder not ours) is named in its text
         sys.exit(_tell(error))
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on from the newest checkpoint")
 
 
 def _parse(description: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -87,29 +88,26 @@ class Run:
         every, steps = self.config.train, self.config.train.steps
         state, first = self._start()
         deadline = self._deadline(state)
-        writer, meter = Writer(self.workdir, active=jax.process_index() == 0), Meter(first)
-
-        step = first
-        while step < steps and (step == first or time.monotonic() < deadline):
-            state, metrics = self.train_step(state, parallel.shard(next(self.iterator)))
-            step += 1
-            meter.add(metrics)
-            if step == first + 1:
-                jax.block_until_ready(metrics)
-                logger.info("first step after %s", duration(time.monotonic() - self.started))
-                meter.restart()
-            if step % every.log_every == 0 or step == steps:
-                self._report(writer, step, meter, deadline)
-            if step % every.evaluate_every == 0 and step < steps and time.monotonic() < deadline:
-                self._validate(writer, state, step)
-                meter.restart()
-            if step % every.checkpoint_every == 0:
-                self._save(state, step, meter)
-                meter.restart()
-
-        self._save(state, step, meter)
-        self.checkpoints.close()
-        writer.close()
+        meter = Meter(first)
+        with closing(self.checkpoints), closing(Writer(self.workdir, active=jax.process_index() == 0)) as writer:
+            step = first
+            while step < steps and (step == first or time.monotonic() < deadline):
+                state, metrics = self.train_step(state, parallel.shard(next(self.iterator)))
+                step += 1
+                meter.add(metrics)
+                if step == first + 1:
+                    jax.block_until_ready(metrics)
+                    logger.info("first step after %s", duration(time.monotonic() - self.started))
+                    meter.restart()
+                if step % every.log_every == 0 or step == steps:
+                    self._report(writer, step, meter, deadline)
+                if step % every.evaluate_every == 0 and step < steps and time.monotonic() < deadline:
+                    self._validate(writer, state, step)
+                    meter.restart()
+                if step % every.checkpoint_every == 0:
+                    self._save(state, step, meter)
+                    meter.restart()
+            self._save(state, step, meter)
         return self.finish(state.ema_params, step)
 
     def finish(self, params: Any, step: int) -> dict[str, Any]:

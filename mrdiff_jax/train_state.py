@@ -62,7 +62,7 @@ def make_train_step(method: Method, optimizer: optax.GradientTransformation, ema
             updates, opt_state[player] = optimizer.update(gradient, opt_state[player], params[player])
             params[player] = optax.apply_updates(params[player], updates)
             params["stats"] = aux.get("stats", params["stats"])
-            metrics |= {f"{player}/loss": value, f"{player}/gradient_norm": optax.global_norm(gradient)} | aux["metrics"]
+            metrics |= {f"{player}/loss": value, f"{player}/gradient_norm": optax.tree.norm(gradient)} | aux["metrics"]
 
         # a warm-up lets the average forget the random start even in a run of a few hundred steps
         decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))

@@ -174,6 +174,13 @@ def test_missing_times_name_the_file_and_the_field(root, changes, field):
     refused(data_config(root, **changes), root / "sub-02/anat/sub-02_T1w.nii.gz", f"--config.data.{field}=T1w=")
 
 
+def test_the_target_needs_no_times(root):
+    for sidecar in root.rglob("*_FLAIR.json"):
+        sidecar.unlink()
+    example = pipeline.open_dataset(data_config(root)).split("train")[0]
+    np.testing.assert_allclose(example["te"], [10, 100])
+
+
 def test_stated_times_stand_in_for_sidecars(root):
     for sidecar in root.rglob("*_T1w.json"):
         sidecar.unlink()

@@ -35,10 +35,10 @@ def test_respacing_keeps_the_named_steps(schedule):
     np.testing.assert_array_equal(diffusion.respace(schedule, 1000).timesteps, schedule.timesteps)
 
 
-@pytest.mark.parametrize("steps", [0, 1001])
-def test_impossible_respacing_is_refused(schedule, steps):
+@pytest.mark.parametrize(("steps", "spacing"), [(0, "fractional"), (1001, "fractional"), (600, "stride")])
+def test_impossible_respacing_is_refused(schedule, steps, spacing):
     with pytest.raises(ValueError, match=str(steps)):
-        diffusion.respace(schedule, steps)
+        diffusion.respace(schedule, steps, spacing)
 
 
 def test_q_sample_has_the_mean_and_variance_of_eq_2(schedule):
@@ -63,7 +63,7 @@ def test_posterior_is_bayes_rule(schedule):
 
 
 def test_ddim_with_eta_one_draws_from_the_posterior_of_the_respaced_chain(schedule):
-    chain = diffusion.respace(schedule, 2)
+    chain = diffusion.respace(schedule, 10)
     x0_hat, keys = 0.3, jax.random.split(jax.random.key(1), 1)
     x_T = jax.random.normal(jax.random.key(0), (1, 64, 64, 1))
     seen = []
@@ -74,10 +74,11 @@ def test_ddim_with_eta_one_draws_from_the_posterior_of_the_respaced_chain(schedu
 
     jax.block_until_ready(diffusion.ddim(denoise, chain, x_T, keys, eta=1.0))
     jax.effects_barrier()
-    assert [t for t, _ in seen] == [999, 0]
-    step = diffusion.posterior(chain)
-    mean = step.x_0_weight[1] * x0_hat + step.x_t_weight[1] * np.asarray(x_T)
-    drawn = (seen[1][1] - mean) / np.sqrt(step.variance[1])
+    assert [t for t, _ in seen] == chain.timesteps[::-1].tolist()
+    step, i = diffusion.posterior(chain), 5
+    (_, x_t), (_, x_next) = seen[9 - i], seen[9 - i + 1]
+    assert step.x_t_weight[i] > 0.3
+    drawn = (x_next - step.x_0_weight[i] * x0_hat - step.x_t_weight[i] * x_t) / np.sqrt(step.variance[i])
     assert drawn.mean() == pytest.approx(0, abs=0.05)
     assert drawn.std() == pytest.approx(1, abs=0.05)
 

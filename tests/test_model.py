@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from conftest import make_batch
 
-from mrdiff_jax import methods
+from mrdiff_jax import diffusion, methods
 from mrdiff_jax.config import default
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.layers import init_on_host
+from mrdiff_jax.methods import mrdiff
 from mrdiff_jax.methods.mrdiff import build_network
 from mrdiff_jax.model import MRDiff, ScanParameters, synthesis_params
 from mrdiff_jax.unet import Backbone
@@ -102,6 +103,59 @@ def test_without_skips_the_decoder_sees_the_sources_through_the_maps_alone(skips
     y_hat = reconstruct(y, y)
     assert changes(y_hat, reconstruct(1 - y, y))  # through the maps
     assert changes(y_hat, reconstruct(y, 1 - y)) == skips  # past them
+
+
+def test_without_skips_constant_maps_hide_the_sources():
+    network, variables, (x_t, y, t), scan = make(decoder_skips=False)
+    run = jax.jit(network.apply)
+    *_, seen = run(variables, x_t, y, t, scan)
+    *_, other = run(variables, x_t, 1 - y, t, scan)
+    assert changes(seen, other)
+    constant = variables["params"] | {"map_block": jax.tree.map(jnp.zeros_like, variables["params"]["map_block"])}
+    *_, seen = run({"params": constant}, x_t, y, t, scan)
+    *_, other = run({"params": constant}, x_t, 1 - y, t, scan)
+    np.testing.assert_array_equal(seen, other)
+
+
+@pytest.mark.parametrize("loss_draws", ["all", "first"])
+def test_draws_by_vmap_equal_a_loop(loss_draws):
+    """Eq. 9 and the losses around it, draw by draw, with the keys of the vectorised form."""
+    config = default("paper")
+    config.model.update(base_channels=8, channel_mult=(1,), attention_levels=(), head_channels=8, map_channels=4)
+    config.data.update(image_size=16)
+    config.loss.loss_draws = loss_draws
+    method, network, batch = methods.create(config), build_network(config), make_batch(2)
+    params, keys = method.init(jax.random.key(0), batch), jax.random.split(jax.random.key(2), 2)
+    rng = np.random.default_rng(1)
+    params["generator"] = jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape, np.float32), params["generator"])
+    _, aux = jax.jit(method.losses["generator"])(params, batch, keys)
+
+    schedule = diffusion.cosine_schedule(1000)
+    x_0, y = 2 * batch["target"][..., None] - 1, 2 * batch["sources"] - 1
+    scan = ScanParameters(batch["tr"], batch["te"], batch["ti"])
+    t = jnp.stack([jax.random.randint(jax.random.fold_in(key, mrdiff._STEP), (), 0, 1000) for key in keys])
+    outputs = []
+    for draw in range(3):
+        x_t = diffusion.q_sample(schedule, x_0, t, diffusion.normal_like(x_0, keys, draw))
+        outputs.append(jax.jit(network.apply)({"params": params["generator"]}, x_t, y, t, scan))
+    content = sum(features.e_t for features, _, _ in outputs) / 3
+    l_cct = np.mean([jnp.square(features.e_t - content).mean() for features, _, _ in outputs])
+    used = outputs if loss_draws == "all" else outputs[:1]
+    l_g = np.mean([jnp.square(x0_hat - x_0).mean() for _, x0_hat, _ in used])
+    l_d = np.mean([jnp.square(y_hat - y).mean() for _, _, y_hat in used])
+    assert aux["metrics"]["L_CCT"] == pytest.approx(l_cct, rel=1e-3)
+    assert aux["metrics"]["L_G"] == pytest.approx(l_g, rel=1e-4)
+    assert aux["metrics"]["L_D"] == pytest.approx(l_d, rel=1e-4)
+
+
+def test_inversion_recovery_without_inversion_time_is_refused():
+    config = default("paper")
+    config.model.update(base_channels=8, channel_mult=(1,), attention_levels=(), head_channels=8, map_channels=4)
+    config.model.signals = "spin_echo,inversion_recovery"
+    config.data.update(image_size=16, sources="T1w,FLAIR")
+    batch = make_batch(1) | {"ti": np.zeros((1, 2), np.float32)}
+    with pytest.raises(UserError, match=r"model\.signals: FLAIR.*data\.ti=FLAIR="):
+        methods.create(config).init(jax.random.key(0), batch)
 
 
 @pytest.mark.parametrize("positivity", ["relu", "softplus"])

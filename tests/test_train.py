@@ -1,4 +1,6 @@
+import copy
 import csv
+import itertools
 import json
 
 import jax
@@ -33,9 +35,40 @@ def counted_losses(monkeypatch):
     return calls
 
 
-def test_a_run_leaves_its_results_and_compiles_its_step_once(tiny_config, tmp_path, counted_losses, capsys):
+@pytest.fixture
+def compiled_after_first_step(monkeypatch):
+    """The compilations that happen within a training step, the first one left out."""
+    inside, events = [False], []
+    original = parallel.pmap
+
+    def listen(name, seconds, **kwargs):
+        if inside[0] and "backend_compile" in name:
+            events.append(name)
+
+    def pmap(fn, *args, **kwargs):
+        compiled, calls = original(fn, *args, **kwargs), itertools.count()
+        if fn.__name__ != "train_step":
+            return compiled
+
+        def step(*inputs):
+            inside[0] = next(calls) > 0
+            outputs = jax.block_until_ready(compiled(*inputs))
+            inside[0] = False
+            return outputs
+
+        return step
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    monkeypatch.setattr(parallel, "pmap", pmap)
+    return events
+
+
+def test_a_run_leaves_its_results_and_compiles_its_step_once(
+    tiny_config, tmp_path, counted_losses, compiled_after_first_step, capsys
+):
     summary = train_and_evaluate(tiny_config, tmp_path)
     assert len(counted_losses) == 2  # L_G and L_D of a single trace, over four steps and two evaluations
+    assert compiled_after_first_step == []
 
     assert json.loads((tmp_path / "metrics.json").read_text()) == summary
     for scores in (summary["synthesis"], summary["references"]["copy"], summary["references"]["linear"]):
@@ -70,7 +103,10 @@ def test_same_seed_same_numbers_and_another_seed_others(tiny_config, tmp_path):
     assert train_and_evaluate(tiny_config, tmp_path / "c")["synthesis"] != first["synthesis"]
 
 
-def test_stopping_and_starting_again_changes_nothing(tiny_config, tmp_path):
+def test_stopping_and_starting_again_changes_nothing_under_the_authors_preset(tiny_config, tmp_path):
+    tiny_config.model.update(wavelet_of="features", spectral_norm=True)
+    tiny_config.loss.update(joint_mean=True, draw_reduction="sum", cct_normalize=True, cct_stop_gradient=True)
+    tiny_config.optimizer.update(name="adamw", weight_decay=0.05)
     tiny_config.train.checkpoint_every = 3  # 5 batches are a pass over the data: the shuffle must go on, too
     tiny_config.train.steps = 8
     train_and_evaluate(tiny_config, tmp_path / "whole")
@@ -81,6 +117,8 @@ def test_stopping_and_starting_again_changes_nothing(tiny_config, tmp_path):
     whole, parts = (final_state(tiny_config, tmp_path / name) for name in ("whole", "parts"))
     assert int(whole.step) == 8
     assert_same(whole, parts)
+    lengths = [np.linalg.norm(leaf) for leaf in jax.tree.leaves(whole.ema_params["stats"])]
+    np.testing.assert_allclose(lengths, 1, rtol=1e-5)  # singular vectors, not averages of them
 
 
 def test_two_devices_take_the_step_of_one(tiny_config, batch):
@@ -135,16 +173,42 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_c
 def test_a_time_limit_ends_with_checkpoint_and_evaluation(tiny_config, tmp_path):
     tiny_config.train.max_minutes = 1e-3
     summary = train_and_evaluate(tiny_config, tmp_path)
-    assert summary["step"] < tiny_config.train.steps
+    assert summary["step"] == 1
     assert (tmp_path / "metrics.json").exists()
     assert int(final_state(tiny_config, tmp_path).step) == summary["step"]
 
 
 def test_a_workdir_of_other_settings_is_refused_by_field(tiny_config, tmp_path):
+    tiny_config.train.steps = 1
+    train_and_evaluate(tiny_config, tmp_path)
+    tiny_config.train.steps = 2  # may change
     Run(tiny_config, tmp_path)
-    tiny_config.model.map_channels = 2
-    with pytest.raises(UserError, match=r"--config\.model\.map_channels=4, now 2"):
-        Run(tiny_config, tmp_path)
+    for field, value, message in (
+        ("model.map_channels", 2, r"--config\.model\.map_channels=4, now 2"),
+        ("train.seed", 5, r"--config\.train\.seed=0, now 5"),
+        ("data.test_fraction", 0.4, r"--config\.data\.test_fraction=0\.2, now 0\.4"),
+    ):
+        changed = copy.deepcopy(tiny_config)
+        changed.update_from_flattened_dict({field: value})
+        with pytest.raises(UserError, match=message):
+            Run(changed, tmp_path)
+
+
+def test_a_workdir_of_other_data_is_refused(tiny_config, tmp_path):
+    tiny_config.train.steps = 1
+    train_and_evaluate(tiny_config, tmp_path)
+    path = tmp_path / "run.json"
+    path.write_text(path.read_text().replace(open_dataset(tiny_config.data).fingerprint, "0123456789abcdef"))
+    with pytest.raises(UserError, match="holds a run with the data set=0123456789abcdef"):
+        evaluate_only(tiny_config, tmp_path)
+
+
+def test_a_mistake_does_not_claim_the_workdir(tiny_config, tmp_path):
+    wrong = copy.deepcopy(tiny_config)
+    wrong.data.target = "CT"
+    with pytest.raises(UserError, match="CT"):
+        train_and_evaluate(wrong, tmp_path / "run")
+    Run(tiny_config, tmp_path / "run")
 
 
 def test_a_batch_that_does_not_divide_is_refused_by_field(tiny_config, tmp_path):
