@@ -91,7 +91,7 @@ class Linear(nn.Module):
             u = self.variable("spectral", "u", jnp.ones, (self.features,)).value
             v = self.variable("spectral", "v", jnp.ones, (fan_in,)).value
             kernel = kernel / (v @ kernel @ u)
-        return x @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
 
 
 def power_iteration(params: Mapping, spectral: Mapping) -> dict:
@@ -128,7 +128,8 @@ class Conv(nn.Module):
         kernel = self.param("kernel", _uniform(fan_in, self.zero), (3, 3, x.shape[-1], self.features))
         bias = self.param("bias", _uniform(fan_in, self.zero), (self.features,))
         layout = ("NHWC", "HWIO", "NHWC")
-        y = jax.lax.conv_general_dilated(x, kernel.astype(self.dtype), (1, 1), "SAME", dimension_numbers=layout)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
         return y + bias.astype(self.dtype)
 
 
