@@ -5,11 +5,13 @@ import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2".strip()
+os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"  # tiny programs: compiling them takes longer than running them
 os.environ.setdefault("MRDIFF_CACHE", tempfile.mkdtemp(prefix="mrdiff-tests-"))
 
 import jax
 import numpy as np
 import pytest
+from scans import write_subjects
 
 from mrdiff_jax.config import default
 
@@ -52,6 +54,12 @@ def tiny_config():
 def tiny_flags():
     """The same, as flags."""
     return [f"--config.{field}={value}" for field, value in TINY.items()]
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A BIDS folder of three subjects with T1w, T2w and FLAIR."""
+    return write_subjects(tmp_path / "scans")
 
 
 @pytest.fixture

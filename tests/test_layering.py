@@ -3,16 +3,19 @@
 import ast
 from pathlib import Path
 
+import pytest
+
 PACKAGE = Path(__file__).parents[1] / "mrdiff_jax"
 
 LAYERS = [
     "__init__ errors",
-    "config wavelets physics diffusion metrics stats",
+    "wavelets physics diffusion metrics stats conventions config",
     "layers unet model losses",
     "data.volumes data.phantom data.preprocessing data.builder data.pipeline",
     "methods.__init__ methods.*",
-    "parallel train_state checkpoints writer meter figures references evaluate train",
-    "cli main",
+    "parallel train_state checkpoints writer meter figures references results evaluate studies train",
+    "comparison tables report",
+    "cli main compare",
 ]
 ORDER = [name for layer in LAYERS for name in layer.split()]
 TEXTS = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
@@ -31,7 +34,9 @@ def imported(text: str) -> set[str]:
     """Modules of the package that a file imports, as 'data.volumes'; '' is the package itself."""
     found = set()
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "mrdiff_jax":
+        if isinstance(node, ast.ImportFrom) and node.level:
+            raise AssertionError(f"line {node.lineno}: a relative import; name the module in full")
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "mrdiff_jax":
             base = node.module.partition(".")[2]
             folder = PACKAGE.joinpath(*base.split("."))
             for alias in node.names:
@@ -63,6 +68,8 @@ def test_a_wrong_import_would_be_seen():
         "data.pipeline",
     }
     assert place("train") > place("losses") > place("physics")
+    with pytest.raises(AssertionError, match="relative"):
+        imported("from . import train")
 
 
 def only_in(name: str, allowed: set[str]) -> bool:
