@@ -1,0 +1,247 @@
+"""What the authors' network and OpenAI's ADM computed from weights and inputs that `fidelity_recipe` makes.
+
+Their outputs were recorded once, in float32 on a CPU with torch 2.13: those of the authors' published code (class
+UNetModifiedModel, its diffusion and the loss of its training loop, in training mode for losses and gradients) and those of
+openai/guided-diffusion (MIT) at commit 22e0df8. docs/fidelity.md has the comparison at larger sizes.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import fidelity_recipe as recipe
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from mrdiff_jax import diffusion, methods
+from mrdiff_jax.config import default
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.layers import init_on_host
+from mrdiff_jax.methods.mrdiff import build_network
+from mrdiff_jax.model import MRDiff, ScanParameters
+from mrdiff_jax.train import Run, evaluate_only
+from mrdiff_jax.unet import Backbone, Decoder, Encoder, StepEmbedding
+
+ROOT = Path(__file__).parents[1]
+RECORDED = json.loads((ROOT / "tests" / "data" / "fidelity.json").read_text())
+TOOL = ROOT / "tools" / "import_authors_weights.py"
+_spec = importlib.util.spec_from_file_location(TOOL.stem, TOOL)
+importer = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(importer)
+
+
+def assert_probes(x, recorded, tolerance=1e-4):
+    np.testing.assert_allclose(recipe.probe(x), recorded, rtol=0, atol=tolerance * recorded[0])
+
+
+def authors_config(**size):
+    """The authors' preset, of another size."""
+    config = default("authors")
+    config.data.update(sources="T2w,PDw", target="T1w", image_size=16, batch_size=2)
+    config.model.update(base_channels=32, channel_mult=(1, 4), attention_levels=(1,), head_channels=32)
+    config.model.update(size)
+    return config
+
+
+def state_dict(config):
+    """Weights for the network of a config, as the authors' code would save them."""
+    shapes = dict(importer.entries(importer.fresh_state(config).params, build_network(config).backbone).values())
+    return recipe.weights(shapes) | importer.haar_filters(build_network(config).backbone)
+
+
+@pytest.fixture(scope="module")
+def parity():
+    """The method, its network, the imported parameters and a batch."""
+    config = authors_config()
+    network = build_network(config)
+    params = importer.to_params(state_dict(config), importer.fresh_state(config).params, network.backbone)
+    return methods.create(config), network, params, recipe.batch(2, 16)
+
+
+def test_features_maps_and_images_are_those_of_the_authors_network(parity):
+    _, network, params, batch = parity
+    variables = {"params": params["generator"], "spectral": params["stats"]}
+    x_t, y, t = batch["noise"][0], 2 * batch["sources"] - 1, jnp.array([37, 901])
+    scan = ScanParameters(batch["tr"], batch["te"], batch["ti"])
+
+    @jax.jit
+    def run(variables):
+        features, x0_hat, y_hat = network.apply(variables, x_t, y, t, scan)
+        return features, x0_hat, y_hat, network.apply(variables, features, method=MRDiff.content_maps)
+
+    features, x0_hat, y_hat, maps = run(variables)
+    recorded = RECORDED["authors"]
+    bands = np.split(features.e_t, 4, axis=-1)  # ours are cA, cH, cV, cD; theirs cA, -cV, -cH, cD
+    e_t = np.concatenate([bands[0], -bands[2], -bands[1], bands[3]], axis=-1)
+    for x, numbers in zip((*features.skips[:-1], e_t), recorded["features"], strict=True):
+        assert_probes(x, numbers)
+    for x, numbers in zip(maps, recorded["maps"], strict=True):
+        assert_probes(x, numbers)
+    assert_probes(x0_hat, recorded["x0_hat"])
+    assert_probes(y_hat, recorded["y_hat"])
+
+
+def test_losses_and_gradients_are_those_of_the_authors_training(parity, monkeypatch):
+    method, network, params, batch = parity
+    monkeypatch.setattr(diffusion, "normal_like", lambda x, rng, draw: jnp.asarray(batch["noise"])[draw])
+    monkeypatch.setattr(jax.random, "randint", lambda *args: jnp.int32(412))
+
+    @jax.jit
+    def run(generator):
+        return jax.value_and_grad(method.losses["generator"], has_aux=True)(
+            params | {"generator": generator}, batch, jax.random.split(jax.random.key(0), 2)
+        )
+
+    (total, aux), gradient = run(params["generator"])
+    for name, value in (aux["metrics"] | {"total": total}).items():
+        assert float(value) == pytest.approx(RECORDED["authors"]["losses"][name], rel=1e-5), name
+    paths = {name: path for path, (name, _) in importer.entries(params, network.backbone).items()}
+    for name, norm in RECORDED["authors"]["gradients"].items():
+        leaf = gradient
+        for part in paths[name].split("/"):
+            leaf = leaf[part]
+        assert float(jnp.linalg.norm(leaf.ravel())) == pytest.approx(norm, rel=1e-3), name
+
+
+def test_adm_network_is_that_of_openai():
+    """Residual blocks with FiLM, up and down, attention in their order of heads, and the embedding of the step."""
+    size = Backbone(base_channels=32, channel_mult=(1, 2), blocks_per_level=2, attention_levels=(1,), head_channels=16)
+    embedding, encoder, decoder = StepEmbedding(size), Encoder(size), Decoder(size, 4)
+    x, t = recipe.normal(np.random.default_rng(3), 2, 8, 8, 3), jnp.array([37, 901])
+    like = {}
+    key = jax.random.key(0)
+    like["step_embedding"] = init_on_host(embedding, key, t)["params"]
+    like["encoder"] = init_on_host(encoder, key, x, jnp.zeros((2, 128)))["params"]
+    features = tuple(jnp.zeros((2, side, side, c)) for side, c in ((8, 32),) * 3 + ((4, 32),) + ((4, 64),) * 2)
+    like["generator"] = init_on_host(decoder, key, features[-1], jnp.zeros((2, 128)), features)["params"]
+    like = {"generator": like, "stats": {}}
+    theirs = recipe.weights(dict(importer.entries(like, size).values()))
+    params = importer.arrange(theirs, like, size)["generator"]
+
+    @jax.jit
+    def run(params):
+        e = embedding.apply({"params": params["step_embedding"]}, t)
+        features = encoder.apply({"params": params["encoder"]}, x, e)
+        return features, decoder.apply({"params": params["generator"]}, features[-1], e, features)
+
+    features, output = run(params)
+    recorded = RECORDED["guided_diffusion"]
+    for feature, numbers in zip(features, recorded["features"], strict=True):
+        assert_probes(feature, numbers)
+    assert_probes(output, recorded["output"])
+
+
+def test_schedules_are_those_of_openai():
+    recorded = RECORDED["guided_diffusion"]
+    for name, values in recorded["alpha_bar"].items():
+        alpha_bar = diffusion.SCHEDULES[name](1000).alpha_bar
+        np.testing.assert_allclose(alpha_bar[[0, 1, 2, 250, 500, 750, 998, 999]], values, rtol=1e-9)
+    schedule = diffusion.cosine_schedule(1000)
+    for name, steps in recorded["respaced"].items():
+        spacing = "stride" if name.startswith("ddim") else "fractional"
+        assert diffusion.respace(schedule, len(steps), spacing).timesteps.tolist() == steps
+
+
+def test_noising_and_samplers_are_those_of_openai(monkeypatch):
+    """A chain of four steps with a stand-in for the network, whose estimates leave [-1, 1]."""
+    recorded, rng = RECORDED["guided_diffusion"], np.random.default_rng(4)
+    x_T, noise = recipe.normal(rng, 2, 8, 8, 1), recipe.normal(rng, 4, 2, 8, 8, 1)
+    schedule = diffusion.cosine_schedule(1000)
+    x_t = diffusion.q_sample(schedule, jnp.asarray(x_T), jnp.array([37, 901]), noise[0])
+    assert_probes(x_t, recorded["q_sample"], 1e-5)
+
+    chain, keys = diffusion.respace(schedule, 4), jax.random.split(jax.random.key(0), 2)
+    monkeypatch.setattr(diffusion, "normal_like", lambda x, rng, t: jnp.asarray(noise)[jnp.searchsorted(chain.timesteps, t)])
+
+    def denoise(x, t):
+        return 1.2 * jnp.sin(3 * x + 0.01 * t[:, None, None, None])
+
+    samples = {
+        "ddim, eta 1": diffusion.ddim(denoise, chain, jnp.asarray(x_T), keys, 1.0),
+        "ddim, eta 0.3": diffusion.ddim(denoise, chain, jnp.asarray(x_T), keys, 0.3),
+        "ddpm": diffusion.ddpm(denoise, chain, jnp.asarray(x_T), keys),
+    }
+    for name, x in samples.items():
+        assert_probes(x, recorded["samples"][name], 1e-5)
+
+
+@pytest.fixture
+def small_config(tiny_config):
+    """A network of the authors' structure that evaluates in seconds."""
+    tiny_config.model.update(channel_mult=(1, 2), wavelet_of="features", spectral_norm=True)
+    return tiny_config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input_blocks.1.0.in_layers.0.bias": None}, r"lacks input_blocks\.1\.0\.in_layers\.0\.bias;"),
+        ({"label_emb.weight": np.zeros((9, 32))}, r"has the surplus label_emb\.weight;"),
+        ({"out.2.weight": np.zeros((4, 8, 1, 1))}, r"ill-shaped out\.2\.weight \(4, 8, 1, 1\) in place of \(4, 8, 3, 3\);"),
+        ({"wt.LH.weight": np.ones((1, 1, 2, 2))}, r"wt\.LH\.weight that is not the filter"),
+        ({f"layer{i}": np.zeros(1) for i in range(9)}, "surplus layer0, layer1, layer2 and 6 more;"),
+    ],
+)
+def test_a_state_dict_that_does_not_fit_is_refused_by_name(small_config, change, message):
+    theirs = {name: x for name, x in (state_dict(small_config) | change).items() if x is not None}
+    with pytest.raises(ValueError, match=message):
+        importer.to_params(theirs, importer.fresh_state(small_config).params, build_network(small_config).backbone)
+
+
+def test_an_imported_checkpoint_evaluates_and_trains_on(small_config, tmp_path):
+    weights, ema, workdir = tmp_path / "model000003.safetensors", tmp_path / "ema.safetensors", tmp_path / "run"
+    save_file(state_dict(small_config), weights)
+    save_file({name: x * np.float32(0.9 if name == "out.2.bias" else 1) for name, x in state_dict(small_config).items()}, ema)
+    assert importer.write_checkpoint(small_config, weights, ema, workdir) == 3
+    assert evaluate_only(small_config, workdir)["step"] == 3
+
+    run = Run(small_config, workdir)
+    first = next(run.iterator)["target"]
+    run = Run(small_config, workdir)
+    state = run.checkpoints.restore(run.initial, run.iterator)
+    np.testing.assert_array_equal(next(run.iterator)["target"], first)
+    bias = state.params["generator"]["generator"]["conv_out"]["bias"]
+    np.testing.assert_allclose(state.ema_params["generator"]["generator"]["conv_out"]["bias"], 0.9 * bias, rtol=1e-6)
+
+    with pytest.raises(UserError, match="holds checkpoints already"):
+        importer.write_checkpoint(small_config, weights, None, workdir)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("weights.npz", b"", r"weights\.npz: give a \.pt or a \.safetensors file"),
+        ("none.pt", None, r"none\.pt: no such file"),
+        ("torn.safetensors", b"torn", r"torn\.safetensors: cannot be read"),
+        ("model.pt", b"", r"model\.pt: reading it needs torch; pip install torch"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_by_name(file, content, message, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
+    if content is not None:
+        (tmp_path / file).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        importer.read(tmp_path / file)
+
+
+def test_a_state_dict_saved_by_torch_is_read(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"out.2.bias": torch.arange(4.0)}, tmp_path / "model.pt")
+    np.testing.assert_array_equal(importer.read(tmp_path / "model.pt")["out.2.bias"], [0, 1, 2, 3])
+    torch.save({"state": {"step": 3}}, tmp_path / "opt.pt")
+    with pytest.raises(UserError, match=r"opt\.pt: cannot be read as a state dict"):
+        importer.read(tmp_path / "opt.pt")
+
+
+def test_a_config_of_another_structure_is_one_line_and_status_2(tmp_path):
+    flags = ["--config=configs/demo.py", "--weights=none.pt", f"--workdir={tmp_path / 'run'}"]
+    run = subprocess.run([sys.executable, TOOL, *flags], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 2, run.stderr
+    assert run.stderr.startswith("error: --config.model.wavelet_of=images: the authors' network has features; take :authors")
+    assert run.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
