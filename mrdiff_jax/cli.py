@@ -12,32 +12,37 @@ from mrdiff_jax.errors import UserError
 from mrdiff_jax.writer import log_to_console
 
 
-def run(command: Callable[[], None], description: str) -> None:
-    """Parses the flags and runs a command; exits with 0 on success, 2 on a user's mistake, told in one line on stderr."""
+def run(command: Callable[..., None], description: str, positional: bool = False) -> None:
+    """Parses the flags and runs a command; exits with 0 on success, 2 on a user's mistake, told in one line on stderr.
+
+    Where `positional` holds, the command is given what is not a flag, as a list; elsewhere that is a mistake.
+    """
     flags.FLAGS.set_default("logtostderr", True)
     logging.set_verbosity(logging.ERROR)
     try:
-        _parse(description)
+        rest = _parse(description)
+        if rest and not positional:
+            raise UserError(f"{rest[0]}: not a flag; flags start with --")
         log_to_console()
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-        command()
+        command(*([rest] if positional else []))
     except (UserError, OSError) as error:  # what the system refuses (a full disk, a folder not ours) is named in its text
         sys.exit(_tell(error))
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on from the newest checkpoint")
 
 
-def _parse(description: str) -> None:
+def _parse(description: str) -> list[str]:
+    """What is not a flag."""
+    flags.FLAGS.set_gnu_getopt(True)  # flags may stand after other arguments
     if {"--help", "-h", "--helpfull"} & set(sys.argv[1:]):
         print(f"{description}\n{flags.FLAGS.main_module_help()}")
         sys.exit(0)
     try:
-        rest = flags.FLAGS(sys.argv)
+        return flags.FLAGS(sys.argv)[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(f"flags: {error.args[0] if error.args else error}") from error
-    if len(rest) > 1:
-        raise UserError(f"{rest[1]}: not a flag; flags start with --")
 
 
 def config_of(flag: flags.FlagHolder) -> ConfigDict:

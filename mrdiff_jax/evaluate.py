@@ -1,10 +1,7 @@
 """Evaluation: every held-out slice synthesised and scored, beside the references."""
 
-import csv
-import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,81 +11,105 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from mrdiff_jax import figures, metrics, parallel, references, stats
+from mrdiff_jax import figures, parallel, references, results, stats
+from mrdiff_jax.conventions import BANDS, CONVENTIONS, METRICS, body_mask, scorer
 from mrdiff_jax.data.pipeline import Dataset, evaluation_batches
 from mrdiff_jax.methods import Method, Params
+from mrdiff_jax.metrics import radial_power_spectrum
 from mrdiff_jax.references import References
+from mrdiff_jax.results import REFERENCES, SYNTHESIS, Images, Results, Row
 
-METRICS = {"psnr": metrics.psnr, "ssim": metrics.ssim, "fsim": metrics.fsim, "gmsd": metrics.gmsd}
-CONVENTION = "one affine map per volume, clipped to [0, 1]; data range 1; whole slice; slices averaged per subject"
 _ARRAYS = ("sources", "tr", "te", "ti")
+_PIXELS = ("target", "synthesis", "sources")
 
-Row = dict[str, Any]
+Spoil = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-@dataclass
 class Evaluation:
-    """Scores of one split.
+    """Scores of one split, and some of its images.
 
     Attributes:
-      rows: by name ('synthesis', 'copy', 'linear'), a row a slice: subject, slice and the metrics.
+      convention: name of that by which the scores are.
+      rows: by name ('synthesis', 'copy', 'linear'), a row a slice: subject, slice and the scores.
+      spectra: by name, and 'target', the radial power spectrum (rings,) of each slice.
+      kept: the slices kept as images: subject, slice, target, synthesis and sources of each.
       panels: named images (H, W) of a few slices, for a picture.
       titles: of the panels.
     """
 
-    rows: dict[str, list[Row]]
-    panels: list[dict[str, np.ndarray]]
-    titles: list[str]
+    def __init__(self, convention: str):
+        self.convention = convention
+        self.rows: dict[str, list[Row]] = {name: [] for name in (SYNTHESIS, *REFERENCES)}
+        self.spectra: dict[str, list[np.ndarray]] = {name: [] for name in ("target", *self.rows)}
+        self.kept: dict[str, list] = {name: [] for name in ("subject", "slice", *_PIXELS)}
+        self.panels: list[dict[str, np.ndarray]] = []
+        self.titles: list[str] = []
 
-    def subject_means(self, name: str) -> dict[str, float]:
-        """Each metric, averaged over the slices of a subject and then over subjects."""
-        return {metric: stats.mean_std(list(stats.subject_means(self.rows[name], metric).values()))[0] for metric in METRICS}
+    def means(self, name: str, columns: Iterable[str] = METRICS) -> dict[str, float]:
+        """Each column, averaged as the convention says: slices of a subject and then subjects, or all slices."""
+        rows, aggregation = self.rows[name], CONVENTIONS[self.convention].aggregation
+        return {column: stats.mean_std(stats.units(rows, column, aggregation))[0] for column in columns}
+
+    def mean_spectra(self) -> dict[str, np.ndarray]:
+        """The spectra averaged over slices and then subjects, and their 'frequency' in cycles per pixel."""
+        subjects = np.array([row["subject"] for row in self.rows[SYNTHESIS]])
+        means = {}
+        for name, spectra in self.spectra.items():
+            of_subjects = [np.mean(np.array(spectra)[subjects == subject], 0) for subject in np.unique(subjects)]
+            means[name] = np.mean(of_subjects, 0)
+        rings = len(means["target"])
+        return {"frequency": np.linspace(0, 0.5, rings), **means}
 
 
 class Evaluator:
     """Synthesises and scores slices on all local devices; compiled once, used as often as wanted."""
 
-    def __init__(self, method: Method, dataset: Dataset, config: Any):
+    def __init__(self, method: Method, dataset: Dataset, config: Any, samples: int = 1):
+        """Of `config.evaluate`; `samples` syntheses of each slice are averaged."""
         devices = jax.local_device_count()
         self._dataset, self._config = dataset, config
         self._batch_size = -(-config.batch_size // devices) * devices
         key = jax.random.key(config.seed)
 
         def synthesize(params: Params, batch: dict) -> jax.Array:
-            return jnp.clip(method.synthesize(params, batch, parallel.keys_at(key, batch["index"])), 0, 1)
+            keys = parallel.keys_at(key, batch["index"])
+            if samples == 1:
+                return jnp.clip(method.synthesize(params, batch, keys), 0, 1)
+            draws = jax.lax.map(lambda n: method.synthesize(params, batch, _folded(keys, n)), jnp.arange(samples))
+            return jnp.clip(draws.mean(0), 0, 1)
 
         def describe(params: Params, batch: dict) -> tuple[jax.Array, ...]:
             return method.describe(params, batch, parallel.keys_at(key, batch["index"]))
 
         self._described = method.described
         self._synthesize, self._describe = parallel.pmap(synthesize), parallel.pmap(describe)
-        self._score = jax.jit(lambda image, target: {name: fn(image, target) for name, fn in METRICS.items()})
+        self._score = scorer(CONVENTIONS[config.convention])
 
     @cached_property
     def references(self) -> References:
         """Fitted when they are first needed, not before the first step of training."""
         return references.fit(self._dataset)
 
-    def __call__(self, params: Params, split: str, slices: int = 0) -> Evaluation:
+    def __call__(self, params: Params, split: str, slices: int = 0, spoil: Spoil | None = None) -> Evaluation:
         """Evaluates a split.
 
         Args:
           params: replicated over the local devices.
           split: of the data set.
           slices: so many, evenly spread over the split; 0 is all.
+          spoil: what to do to the sources, (B, H, W, K) with their index (B,), before they are used.
         """
-        result = Evaluation({name: [] for name in ("synthesis", "copy", "linear")}, [], [])
-        total = len(self._dataset.split(split))
-        wanted = np.unique(np.linspace(0, total - 1, min(slices or total, total)).round().astype(int))
-        shown = set(wanted[np.linspace(0, len(wanted) - 1, self._config.panels).round().astype(int)])
+        result = Evaluation(self._config.convention)
+        wanted = _evenly(np.arange(len(self._dataset.split(split))), slices)
+        shown, kept = set(_evenly(wanted, self._config.panels)), set(_evenly(wanted, self._config.images))
         batches = self._batches(split, wanted)
         for batch in tqdm(batches, total=-(-len(wanted) // self._batch_size), desc=f"evaluating {split}", leave=False):
-            arrays = parallel.shard({name: batch[name] for name in (*_ARRAYS, "index")})
+            sources = spoil(batch["sources"], batch["index"]) if spoil else batch["sources"]
+            arrays = parallel.shard({name: batch[name] for name in (*_ARRAYS, "index")} | {"sources": sources})
             images = {"synthesis": parallel.gather(self._synthesize(params, arrays))}
-            images |= self.references.predict(batch["sources"])
-            for name, image in images.items():
-                scores = jax.device_get(self._score(image, batch["target"]))
-                result.rows[name] += _rows(batch, scores)
+            images |= self.references.predict(sources)
+            self._add_scores(result, batch, images)
+            _add_images(result, batch | {"synthesis": images["synthesis"]}, kept)
             if shown & set(batch["index"][batch["valid"]]):
                 described = parallel.gather(self._describe(params, arrays))
                 features = dict(zip(self._described, described, strict=True))
@@ -106,6 +127,20 @@ class Evaluator:
         """Batches of the wanted slices, each with its 'index' in the split, on which its noise depends."""
         return evaluation_batches(self._dataset, split, self._batch_size, wanted)
 
+    def _add_scores(self, result: Evaluation, batch: dict, images: dict[str, np.ndarray]) -> None:
+        target, valid = batch["target"], np.flatnonzero(batch["valid"])
+        body = body_mask(np.concatenate([batch["sources"], target[..., None]], -1))
+        columns = CONVENTIONS[self._config.convention].columns()
+        for name, image in images.items():
+            scores = jax.device_get(self._score(image, target, body))
+            result.rows[name] += [
+                {"subject": batch["subject"][i], "slice": int(batch["slice"][i])}
+                | {column: float(scores[column][i]) for column in columns}
+                for i in valid
+            ]
+        for name, image in (images | {"target": target}).items():
+            result.spectra[name] += list(np.asarray(radial_power_spectrum(image))[valid])
+
     def _add_panels(self, result: Evaluation, batch: dict, synthesis: np.ndarray, features: dict, shown: set) -> None:
         for i in np.flatnonzero(batch["valid"]):
             if batch["index"][i] not in shown:
@@ -119,21 +154,38 @@ class Evaluator:
             result.titles.append(f"{batch['subject'][i]} / {batch['slice'][i]}")
 
 
-def _rows(batch: dict, scores: dict[str, np.ndarray]) -> list[Row]:
-    return [
-        {"subject": batch["subject"][i], "slice": int(batch["slice"][i])}
-        | {name: float(values[i]) for name, values in scores.items()}
-        for i in np.flatnonzero(batch["valid"])
-    ]
+def _folded(keys: jax.Array, number: jax.Array) -> jax.Array:
+    return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+
+
+def _evenly(indices: np.ndarray, count: int) -> np.ndarray:
+    """So many of the indices, evenly spread; 0, or more than there are, is all."""
+    return np.unique(indices[np.linspace(0, len(indices) - 1, min(count or len(indices), len(indices))).round().astype(int)])
+
+
+def _add_images(result: Evaluation, batch: dict, kept: set) -> None:
+    for i in np.flatnonzero(batch["valid"]):
+        if batch["index"][i] in kept:
+            for name, values in result.kept.items():
+                values.append(batch[name][i])
 
 
 def summarise(evaluation: Evaluation, about: dict[str, Any]) -> dict[str, Any]:
-    """What metrics.json holds: means over subjects, the convention behind them, and what is said `about` the run."""
-    rows = evaluation.rows["synthesis"]
+    """What metrics.json holds: means, the convention behind them, and what is said `about` the run."""
+    rows, convention = evaluation.rows[SYNTHESIS], CONVENTIONS[evaluation.convention]
+
+    def means(columns: Sequence[str]) -> dict[str, Any]:
+        return {
+            SYNTHESIS: evaluation.means(SYNTHESIS, columns),
+            "references": {reference: evaluation.means(reference, columns) for reference in REFERENCES},
+        }
+
+    inside = [column for column in convention.columns() if column.endswith("_body")]
     return {
-        "synthesis": evaluation.subject_means("synthesis"),
-        "references": {name: evaluation.subject_means(name) for name in ("copy", "linear")},
-        "convention": CONVENTION,
+        **means(list(METRICS)),
+        **({"body": means(inside)} if inside else {}),
+        "bands": means(BANDS),
+        "convention": convention.describe(evaluation.convention),
         "subjects": len({row["subject"] for row in rows}),
         "slices": len(rows),
         **about,
@@ -141,13 +193,9 @@ def summarise(evaluation: Evaluation, about: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(evaluation: Evaluation, summary: dict[str, Any], workdir: Path) -> None:
-    """Writes metrics.json, metrics.csv and samples.png."""
-    (workdir / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
-    rows = evaluation.rows["synthesis"]
-    with (workdir / "metrics.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+    """Writes the files of `results.write`, and samples.png."""
+    kept = {name: np.array(values) for name, values in evaluation.kept.items()}
+    results.write(Results(summary, evaluation.rows, evaluation.mean_spectra(), Images(**kept)), workdir)
     figures.sample_panel(evaluation.panels, evaluation.titles, workdir / "samples.png")
 
 
@@ -164,5 +212,9 @@ def table(summary: dict[str, Any], sources: Sequence[str]) -> str:
     for name, values in scores.items():
         cells = "".join(f"{values[metric]:9.2f}" if metric == "psnr" else f"{values[metric]:9.4f}" for metric in METRICS)
         lines.append(f"{labels[name]:{width}}{cells}")
-    lines.append(f"mean over {summary['subjects']} held-out subjects, {summary['slices']} slices")
+    unit = {"subject": f"{summary['subjects']} held-out subjects", "slice": "all held-out slices"}
+    lines.append(
+        f"mean over {unit[summary['convention']['aggregation']]}, {summary['slices']} slices;"
+        f" convention '{summary['convention']['name']}'"
+    )
     return "\n".join(lines)

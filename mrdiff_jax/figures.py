@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from scipy.stats import t
 
 ERROR_RANGE = 0.25  # absolute errors are drawn on one scale, up to this share of the data range
 
@@ -45,3 +48,166 @@ def _look(name: str) -> dict:
     if name.endswith("features"):
         return dict(cmap="viridis")
     return dict(cmap="gray", vmin=0, vmax=1)
+
+
+def qualitative(examples: Sequence[Mapping[str, np.ndarray]], titles: Sequence[str], sources: int, path: Path) -> None:
+    """Draws, like the paper's Figures 2 and 3, each method's whole slice, a box of it enlarged, and its errors on one scale.
+
+    Args:
+      examples: named images (H, W) in [0, 1], the same names in each: first the sources, then the truth, then the methods. The
+        box is where the truth has most detail.
+      titles: of the examples, which stand side by side.
+      sources: how many of the images are sources.
+      path: without a suffix; PNG and PDF are written.
+    """
+    names = list(examples[0])
+    figure = Figure(figsize=(4.6 * len(examples) + 1.2, 1.5 * len(names) + 0.8), layout="constrained")
+    panels = figure.subplots(len(names), 3 * len(examples), squeeze=False, gridspec_kw=dict(wspace=0.02, hspace=0.02))
+    for e, (example, title) in enumerate(zip(examples, titles, strict=True)):
+        truth = example[names[sources]]
+        rows, columns = _detailed_box(truth)
+        for r, name in enumerate(names):
+            image, axes = example[name], panels[r, 3 * e : 3 * e + 3]
+            axes[0].imshow(image, **_look(name))
+            axes[0].add_patch(_outline(rows, columns))
+            axes[1].imshow(image[rows, columns], **_look(name))
+            if r > sources:
+                heat = axes[2].imshow(np.abs(image - truth), **_look("absolute error"))
+            for ax in axes:
+                ax.set(xticks=[], yticks=[])
+                ax.spines[:].set_visible(False)
+        panels[0, 3 * e].set_title(title, fontsize=9)
+        panels[0, 3 * e + 1].set_title("enlarged", fontsize=9)
+        panels[sources + 1, 3 * e + 2].set_title("absolute error", fontsize=9)
+    for r, name in enumerate(names):
+        panels[r, 0].set_ylabel(name, fontsize=9)
+    for ax in panels[: sources + 1, 2::3].flat:
+        ax.set_visible(False)
+    figure.colorbar(heat, ax=panels[sources + 1 :, -1], shrink=0.9, extend="max", label="absolute error, of the data range")
+    _save(figure, path)
+
+
+def _detailed_box(image: np.ndarray, share: float = 0.375) -> tuple[slice, slice]:
+    """Rows and columns of the square window, `share` of a side wide, with the largest sum of gradients."""
+    side = max(round(share * min(image.shape)), 1)
+    sums = np.pad(np.hypot(*np.gradient(image.astype(float))), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    inside = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    row, column = np.unravel_index(np.argmax(inside), inside.shape)
+    return slice(int(row), int(row) + side), slice(int(column), int(column) + side)
+
+
+def _outline(rows: slice, columns: slice) -> Rectangle:
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    return Rectangle((columns.start - 0.5, rows.start - 0.5), width, height, fill=False, edgecolor="gold", linewidth=1)
+
+
+def box_plots(scores: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
+    """Draws, for each metric, a box and the single values of every method: scores[metric][method]; PNG and PDF."""
+    methods = list(next(iter(scores.values())))
+    figure = Figure(figsize=(3.1 * len(scores), 0.42 * len(methods) + 1.3), layout="constrained")
+    panels = figure.subplots(1, len(scores), squeeze=False, sharey=True)[0]
+    for ax, (metric, values) in zip(panels, scores.items(), strict=True):
+        data = [np.asarray(values[method])[np.isfinite(values[method])] for method in methods]
+        ax.boxplot(data, orientation="horizontal", widths=0.6, showfliers=False, medianprops=dict(color="black"))
+        for i, (points, colour) in enumerate(zip(data, colours(methods).values(), strict=True)):
+            spread = np.random.default_rng(0).uniform(-0.18, 0.18, len(points))
+            ax.scatter(points, i + 1 + spread, s=9, color=colour, alpha=0.7, linewidths=0, zorder=3)
+        ax.set_title(metric, fontsize=10)
+        ax.set_yticks(np.arange(len(methods)) + 1, methods)
+        _plain(ax)
+    panels[0].invert_yaxis()
+    _save(figure, path)
+
+
+def ablation(scores: Mapping[str, Mapping[str, Sequence[float]]], path: Path) -> None:
+    """Draws, like the paper's Figure 4, mean and 95 % confidence interval of every method in the order given; PNG and PDF."""
+    methods = list(next(iter(scores.values())))
+    figure = Figure(figsize=(max(1.1 * len(methods) + 1.2, 3.2) * len(scores), 2.9), layout="constrained")
+    panels = figure.subplots(1, len(scores), squeeze=False)[0]
+    for ax, (metric, values) in zip(panels, scores.items(), strict=True):
+        data = [np.asarray(values[method])[np.isfinite(values[method])] for method in methods]
+        means = [points.mean() for points in data]
+        bounds = [_half_interval(points) for points in data]
+        ax.plot(range(len(methods)), means, color="0.75", zorder=1)
+        for i, colour in enumerate(colours(methods).values()):
+            ax.errorbar(i, means[i], bounds[i], fmt="o", color=colour, capsize=3)
+        ax.set_xticks(range(len(methods)), methods, rotation=20, ha="right")
+        ax.set_title(metric, fontsize=10)
+        ax.set_xlim(-0.5, len(methods) - 0.5)
+        _plain(ax)
+    _save(figure, path)
+
+
+def _half_interval(values: np.ndarray) -> float:
+    """Half the 95 % confidence interval of a mean; 0 for a single value."""
+    return float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+def frequencies(
+    spectra: Mapping[str, np.ndarray], frequency: np.ndarray, bands: Mapping[str, Mapping[str, float]], path: Path
+) -> None:
+    """Draws the radial power spectra, their ratio to the truth's, and the errors by wavelet band; PNG and PDF.
+
+    Args:
+      spectra: (rings,) by method, and of 'truth'.
+      frequency: (rings,), cycles per pixel.
+      bands: relative error by method and band.
+      path: without a suffix.
+    """
+    methods = list(bands)
+    palette = colours(methods) | {"truth": "black"}
+    figure = Figure(figsize=(12.5, 3.6), layout="constrained")
+    power, ratio, errors = figure.subplots(1, 3)
+    for name in ("truth", *methods):
+        width = 2 if name == "truth" else 1.4
+        power.semilogy(frequency[1:], spectra[name][1:], label=name, color=palette[name], linewidth=width)
+        if name != "truth":
+            decibels = 10 * np.log10(spectra[name][1:] / spectra["truth"][1:])
+            ratio.plot(frequency[1:], decibels, color=palette[name], linewidth=width)
+            errors.plot(list(bands[name]), list(bands[name].values()), "o-", color=palette[name], linewidth=1, markersize=4)
+    ratio.axhline(0, color="black", linewidth=2, zorder=0)
+    power.set_xlabel("cycles per pixel", fontsize=9)
+    ratio.set_xlabel("cycles per pixel", fontsize=9)
+    errors.set_ylim(0, None)
+    errors.tick_params(axis="x", labelrotation=45)
+    titles = ("Radial power spectrum", "Power relative to the truth (dB)", "Relative error by wavelet band, coarse to fine")
+    for ax, title in zip((power, ratio, errors), titles, strict=True):
+        ax.set_title(title, fontsize=10)
+        _plain(ax)
+    power.legend(fontsize=8, frameon=False)
+    _save(figure, path)
+
+
+def robustness(scores: Mapping[str, Mapping[str, float]], path: Path) -> None:
+    """Draws the mean PSNR by setting and method: scores[setting][method]; PNG and PDF."""
+    methods = list(dict.fromkeys(method for row in scores.values() for method in row))
+    figure = Figure(figsize=(8, 0.32 * len(scores) + 1.2), layout="constrained")
+    ax = figure.subplots()
+    for method, colour in colours(methods).items():
+        ax.plot(
+            [row.get(method, np.nan) for row in scores.values()], list(scores), "o-", color=colour, label=method, linewidth=0.8
+        )
+    ax.invert_yaxis()
+    ax.set_xlabel("PSNR (dB)", fontsize=9)
+    ax.legend(fontsize=8, frameon=False, bbox_to_anchor=(1, 1), loc="upper left")
+    _plain(ax)
+    _save(figure, path)
+
+
+def colours(methods: Sequence[str]) -> dict[str, str]:
+    """A colour for each method, apart for colour-blind readers too (Okabe and Ito)."""
+    palette = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D46", "#7F7F7F")
+    return {method: palette[i % len(palette)] for i, method in enumerate(methods)}
+
+
+def _plain(ax: Axes) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(alpha=0.25)
+    ax.set_axisbelow(True)
+    ax.tick_params(which="both", labelsize=8)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)
+    for suffix in (".png", ".pdf"):
+        figure.savefig(path.with_suffix(suffix), dpi=160, facecolor="white")

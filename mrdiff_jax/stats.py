@@ -47,6 +47,13 @@ def subject_means(rows: Iterable[Mapping[str, Any]], metric: str) -> Scores:
     return {subject: float(np.mean(_without_infinite(values[subject]))) for subject in sorted(values)}
 
 
+def units(rows: Iterable[Mapping[str, Any]], metric: str, aggregation: str) -> list[float]:
+    """The values that a mean is taken over: subject means, or for the aggregation 'slice' each slice."""
+    if aggregation == "slice":
+        return [float(row[metric]) for row in rows]
+    return list(subject_means(rows, metric).values())
+
+
 def mean_std(values: Iterable[float]) -> tuple[float, float]:
     """Mean and sample standard deviation (n - 1; NaN for a single value), infinite values left out."""
     kept = _without_infinite(values)

@@ -199,6 +199,45 @@ class TestEveryScore:
                 fn(wrong, wrong)
 
 
+class TestMask:
+    @pytest.mark.parametrize("fn", SCORES.values(), ids=SCORES)
+    def test_that_holds_everywhere_or_nowhere_changes_nothing(self, fn, batch):
+        prediction, target = batch
+        for mask in (np.ones_like(target, bool), np.zeros_like(target, bool)):
+            np.testing.assert_allclose(fn(prediction, target, mask=mask), fn(prediction, target), rtol=1e-5)
+
+    @pytest.mark.parametrize("fn", SCORES.values(), ids=SCORES)
+    def test_hides_damage_outside(self, fn, batch):
+        _, target = batch
+        mask = np.zeros_like(target, bool)
+        mask[:, :, :30] = True
+        damaged = np.array(target)
+        damaged[:, :, 45:] = 0.5  # further away than the filters reach
+        perfect, whole = fn(target, target), fn(damaged, target)
+        inside = fn(damaged, target, mask=mask)
+        assert (np.abs(whole - perfect) > 0.01).all()
+        if fn is metrics.fsim:  # its filters reach far, the finest of them do not
+            assert (perfect - inside < 0.25 * (perfect - whole)).all()
+        else:
+            np.testing.assert_allclose(inside, perfect, atol=1e-6)
+
+    def test_psnr_by_hand(self):
+        target, prediction = np.zeros((1, 16, 16)), np.zeros((1, 16, 16))
+        prediction[0, :2, :8] = 0.1
+        mask = np.zeros((1, 16, 16), bool)
+        mask[0, :2] = True
+        np.testing.assert_allclose(metrics.psnr(prediction, target, mask=mask), 10 * np.log10(2 / 0.01), rtol=1e-6)
+
+    def test_gmsd_is_the_deviation_inside(self):
+        target = np.zeros((1, 16, 16))
+        prediction = np.zeros((1, 16, 16))
+        prediction[0, :8, 8:] = 1.0
+        mask = np.zeros((1, 16, 16), bool)
+        mask[0, :, :4] = True  # flat in both images
+        assert metrics.gmsd(prediction, target) > 0.1
+        assert metrics.gmsd(prediction, target, mask=mask) == 0
+
+
 def test_constant_images():
     size = (16, 16)
     empty, grey, structured = np.zeros(size), np.full(size, 0.4), smooth_noise(size).astype(float)

@@ -1,4 +1,4 @@
-"""What the metrics share: checked, scaled images, and the box filter and gradient of the metrics' authors."""
+"""What the metrics share: checked, scaled images, masks, and the box filter and gradient of the metrics' authors."""
 
 import jax
 import jax.numpy as jnp
@@ -47,3 +47,18 @@ def gradient_magnitude(images: jax.Array, smoothing: tuple[float, float, float])
     down = sum(weight * down[:, :, i : i + w] for i, weight in enumerate(smoothing))
     right = sum(weight * right[:, i : i + h] for i, weight in enumerate(smoothing))
     return jnp.sqrt(down**2 + right**2)
+
+
+def pixel_weights(mask: jax.Array | None, values: jax.Array) -> jax.Array:
+    """1 where the mask (B, H, W) holds, else 0, in the type of values (B, H, W); no mask and an empty one hold everywhere."""
+    if mask is None:
+        return jnp.ones_like(values)
+    return (mask | ~mask.any((1, 2), keepdims=True)).astype(values.dtype)
+
+
+def pixel_mean(values: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Mean of maps (B, H, W) over the pixels of a mask (B, H, W), all where it is None or empty: (B,)."""
+    if mask is None:
+        return values.mean((1, 2))
+    weights = pixel_weights(mask, values)
+    return (values * weights).sum((1, 2)) / weights.sum((1, 2))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mrdiff_jax.metrics._images import box_downsample, gradient_magnitude, on_8_bit_scale
+from mrdiff_jax.metrics._images import box_downsample, gradient_magnitude, on_8_bit_scale, pixel_weights
 
 ORIENTATIONS, SCALES = 4, 4
 SMALLEST_WAVELENGTH, WAVELENGTH_RATIO = 6, 2  # pixels
@@ -100,7 +100,9 @@ def _phase_congruency(image: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def fsim(prediction: jax.Array, target: jax.Array, data_range: float | jax.Array = 1.0) -> jax.Array:
+def fsim(
+    prediction: jax.Array, target: jax.Array, data_range: float | jax.Array = 1.0, mask: jax.Array | None = None
+) -> jax.Array:
     """Feature similarity of luminance (Zhang et al. 2011).
 
     (B, H, W), (B, H, W) -> (B,), at most 1. A constant image has phase congruency 0 (0 / 0 in the authors'
@@ -108,11 +110,14 @@ def fsim(prediction: jax.Array, target: jax.Array, data_range: float | jax.Array
     side is below 16.
     """
     images = jnp.concatenate(on_8_bit_scale(prediction, target, data_range))
-    images = box_downsample(images, max(1, math.floor(min(images.shape[1:]) / 256 + 0.5)))
+    factor = max(1, math.floor(min(images.shape[1:]) / 256 + 0.5))
+    images = box_downsample(images, factor)
     pc_x, pc_y = jnp.split(jax.lax.map(_phase_congruency, images), 2)
     g_x, g_y = jnp.split(gradient_magnitude(images, SCHARR), 2)
     similarity = (2 * pc_x * pc_y + T1) / (pc_x**2 + pc_y**2 + T1)
     similarity *= (2 * g_x * g_y + T2) / (g_x**2 + g_y**2 + T2)
     weight = jnp.maximum(pc_x, pc_y)
-    weight = jnp.where(weight.max((1, 2), keepdims=True) > 0, weight, 1)
+    inside = None if mask is None else box_downsample(mask.astype(weight.dtype), factor) >= 0.5
+    weight, every = weight * pixel_weights(inside, weight), pixel_weights(inside, weight)
+    weight = jnp.where(weight.max((1, 2), keepdims=True) > 0, weight, every)
     return jnp.sum(similarity * weight, axis=(1, 2)) / jnp.sum(weight, axis=(1, 2))

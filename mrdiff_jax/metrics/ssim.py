@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mrdiff_jax.metrics._images import on_8_bit_scale
+from mrdiff_jax.metrics._images import on_8_bit_scale, pixel_mean
 
 WINDOW, SIGMA = 11, 1.5
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
@@ -20,7 +20,9 @@ def _gaussian_mean(images: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def ssim(prediction: jax.Array, target: jax.Array, data_range: float | jax.Array = 1.0) -> jax.Array:
+def ssim(
+    prediction: jax.Array, target: jax.Array, data_range: float | jax.Array = 1.0, mask: jax.Array | None = None
+) -> jax.Array:
     """Structural similarity (Wang et al. 2004): Gaussian window, sigma 1.5, K = (0.01, 0.03), 'valid' part.
 
     (B, H, W), (B, H, W) -> (B,), at most 1. Raises ValueError if the shapes differ or a side is below 16.
@@ -35,4 +37,6 @@ def ssim(prediction: jax.Array, target: jax.Array, data_range: float | jax.Array
     mean_x, mean_y = mean_x + centre, mean_y + centre
     luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
     structure = (2 * cov + C2) / (var_x + var_y + C2)
-    return jnp.mean(luminance * structure, axis=(1, 2))
+    margin = WINDOW // 2
+    inner = None if mask is None else mask[:, margin:-margin, margin:-margin]
+    return pixel_mean(luminance * structure, inner)

@@ -1,0 +1,129 @@
+"""Compares runs on the same test slices: python -m mrdiff_jax.compare runs/mrdiff runs/regression --output comparison."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from mrdiff_jax import cli, figures, results, tables
+from mrdiff_jax.comparison import Comparison
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.report import Figure, page
+from mrdiff_jax.results import SYNTHESIS
+
+_OUTPUT = flags.DEFINE_string("output", None, "Folder for the tables, the figures and the page.")
+_NAMES = flags.DEFINE_list("names", None, "What to call the runs, comma-separated; default: the names of their folders.")
+_SLICES = flags.DEFINE_integer("slices", 120, "Most slices to leaf through on the page; 0 is all.", lower_bound=0)
+flags.mark_flag_as_required("output")
+
+
+def main(runs: Sequence[str]) -> None:
+    """Reads the runs, writes the comparison and prints where it is."""
+    if not runs:
+        raise UserError("no run given; name the workdirs of one or more evaluated runs")
+    names = _names([Path(run) for run in runs])
+    comparison = Comparison({name: results.read(Path(run)) for name, run in zip(names, runs, strict=True)})
+    output = Path(_OUTPUT.value)
+    write(comparison, output, _SLICES.value)
+    print(tables.markdown(comparison))
+    print(f"{output / 'index.html'} holds the whole comparison; tables and figures lie beside it")
+
+
+def write(comparison: Comparison, output: Path, slices: int) -> None:
+    """Writes table1.md, .csv and .tex, the figures as PNG and PDF, and index.html with all of it."""
+    (output / "figures").mkdir(parents=True, exist_ok=True)
+    (output / "table1.md").write_text(tables.markdown(comparison), encoding="utf-8")
+    (output / "table1.csv").write_text(tables.scores_csv(comparison), encoding="utf-8")
+    (output / "table1.tex").write_text(tables.latex(comparison), encoding="utf-8")
+    drawn = draw(comparison, output / "figures")
+    (output / "index.html").write_text(page(comparison, drawn, slices), encoding="utf-8")
+
+
+def draw(comparison: Comparison, folder: Path) -> list[Figure]:
+    """Draws all figures that there is something for into the folder."""
+    drawn = [
+        *(_draw_images(comparison, folder / "qualitative") if comparison.common_slices else []),
+        *_draw_scores(comparison, folder),
+        _draw_frequencies(comparison, folder / "frequencies"),
+        *(_draw_robustness(comparison, folder / "robustness") if comparison.study("robustness") else []),
+    ]
+    return [Figure(path.with_suffix(".png"), title, caption) for path, title, caption in drawn]
+
+
+def _draw_images(comparison: Comparison, path: Path) -> list[Figure]:
+    examples, titles = _examples(comparison)
+    figures.qualitative(examples, titles, len(comparison.summary["sources"]), path)
+    caption = (
+        f"The slice of median PSNR of {comparison.first}, and its worst. The box, enlarged beside each slice, is where the"
+        " truth has most detail. Errors are drawn on one scale."
+    )
+    return [Figure(path, "Images and errors", caption)]
+
+
+def _draw_scores(comparison: Comparison, folder: Path) -> list[Figure]:
+    unit = comparison.summary["convention"]["aggregation"]
+    columns = comparison.regions["whole slice"]
+    values = {
+        tables.label(column): {method: comparison.values(method, column) for method in comparison.rows} for column in columns
+    }
+    of_runs = {
+        tables.label(column): {name: comparison.values(name, column) for name in comparison.runs} for column in ("psnr", "ssim")
+    }
+    figures.box_plots(values, folder / "boxplots")
+    figures.ablation(of_runs, folder / "ablation")
+    return [
+        Figure(folder / "boxplots", "Distribution", f"Boxes are quartiles with the median, points one {unit} each."),
+        Figure(
+            folder / "ablation",
+            "Effect of each component",
+            f"The runs in the order given: mean over each {unit} and its 95% confidence interval.",
+        ),
+    ]
+
+
+def _draw_frequencies(comparison: Comparison, path: Path) -> Figure:
+    linear, first = comparison.label("linear"), comparison.runs[comparison.first]
+    spectra = {name: run.spectra[SYNTHESIS] for name, run in comparison.runs.items()}
+    spectra |= {"truth": first.spectra["target"], linear: first.spectra["linear"]}
+    bands = {name: run.summary["bands"][SYNTHESIS] for name, run in comparison.runs.items()}
+    bands[linear] = first.summary["bands"]["references"]["linear"]
+    figures.frequencies(spectra, first.spectra["frequency"], bands, path)
+    caption = (
+        "Left: mean power by spatial frequency. Middle: a synthesis below 0 dB lacks detail at that frequency, one above"
+        " invents it. Right: error of each Haar wavelet band, relative to the truth's content of the band."
+    )
+    return Figure(path, "Detail by spatial frequency", caption)
+
+
+def _draw_robustness(comparison: Comparison, path: Path) -> list[Figure]:
+    study = comparison.study("robustness")
+    psnr = {setting: {method: scores["psnr"][0] for method, scores in row.items()} for setting, row in study.items()}
+    figures.robustness(psnr, path)
+    return [Figure(path, "Robustness", "Mean PSNR with spoiled sources; the first row is with the sources as acquired.")]
+
+
+def _names(runs: Sequence[Path]) -> list[str]:
+    """What the runs are called: as stated, else their folders, else, where those are equal, their paths."""
+    names = _NAMES.value or [run.resolve().name for run in runs]
+    if not _NAMES.value and len(set(names)) < len(names):
+        names = [str(run) for run in runs]
+    if len(names) != len(runs) or len(set(names)) < len(names):
+        raise UserError(f"--names={','.join(names)}: give each of the {len(runs)} runs a name of its own, and each run once")
+    return names
+
+
+def _examples(comparison: Comparison) -> tuple[list[dict], list[str]]:
+    """The first run's slice of median PSNR, and its worst, as named images in the order of the figure."""
+    scores = {(row["subject"], row["slice"]): row["psnr"] for row in comparison.rows[comparison.first]}
+    ranked = sorted(comparison.common_slices, key=scores.get)
+    keys = dict.fromkeys([ranked[len(ranked) // 2], ranked[0]])
+    pictures = [comparison.pictures(*key) for key in keys]
+    truth = f"{comparison.summary['target']}, true"
+    return (
+        [{**picture.sources, truth: picture.truth, **picture.methods} for picture in pictures],
+        [f"{title}: {subject}, slice {number}" for title, (subject, number) in zip(("median", "worst"), keys, strict=False)],
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__, positional=True)
