@@ -5,6 +5,7 @@ Files in `configs/` start from `default(preset)`, set what their data needs and 
 
 from ml_collections import ConfigDict
 
+from mrdiff_jax.conventions import CONVENTIONS
 from mrdiff_jax.errors import UserError
 
 PRESETS = ("paper", "authors")
@@ -39,6 +40,7 @@ def _paper() -> ConfigDict:
                 contrasts="",  # contrasts to prepare; '' is all of the phantom's, or sources and target
                 image_size=256,
                 batch_size=8,  # over all devices
+                mirror=False,  # left and right of the training slices, by chance
                 percentiles=(0.5, 99.5),  # of each volume, mapped to 0 and 1
                 tr="",  # milliseconds, as 'T1w=500,T2w=4000', for scans without a sidecar
                 te="",
@@ -60,6 +62,7 @@ def _paper() -> ConfigDict:
                 blocks_per_level=1,
                 attention_levels=(2, 3, 4),
                 head_channels=64,
+                norm_groups=32,  # of the group normalisation; small networks want a few channels in each
                 map_channels=128,  # of each of the feature maps T1, T2, S0
                 wavelet_domain=True,
                 wavelet_of="images",  # or 'features': of convolutional stems at full resolution
@@ -80,10 +83,12 @@ def _paper() -> ConfigDict:
                 draw_reduction="mean",
                 cct_normalize=False,
                 cct_stop_gradient=False,
+                regression="l1",  # or 'l2': of the method 'regression', which has no other loss
             ),
             optimizer=dict(
                 name="adam",
                 learning_rate=2e-4,
+                schedule="constant",  # of the learning rate; 'linear' falls to 0 at the last step, or at the time limit
                 weight_decay=0.0,
                 clip_norm=0.0,  # largest gradient norm; 0 does not clip
                 ema_decay=0.9999,
@@ -98,7 +103,18 @@ def _paper() -> ConfigDict:
                 keep_checkpoints=3,
             ),
             sample=dict(sampler="ddim", steps=50, eta=1.0, spacing="fractional"),
-            evaluate=dict(batch_size=16, slices=0, seed=0, panels=6),  # slices: of each evaluation in training; 0 is all
+            evaluate=dict(
+                convention="default",  # of the scores; mrdiff_jax/conventions.py has those of other publications
+                batch_size=16,
+                slices=0,  # of each evaluation in training; 0 is all
+                images=256,  # test slices whose images are kept for comparisons; 0 is all
+                panels=6,
+                seed=0,
+                # of --mode=eval alone, on so many test slices (0: all), written to studies.csv:
+                sampling="",  # numbers of steps, and means of samples, to try, as '1,50,8x50' (8 samples of 50 steps)
+                robustness=False,  # noise, bias field, shift and loss of sources
+                study_slices=64,
+            ),
         )
     )
 
@@ -112,9 +128,12 @@ _CHOICES = {
     "diffusion.schedule": ("cosine", "linear"),
     "loss.loss_draws": ("all", "first"),
     "loss.draw_reduction": ("mean", "sum"),
+    "loss.regression": ("l1", "l2"),
     "optimizer.name": ("adam", "adamw"),
+    "optimizer.schedule": ("constant", "linear"),
     "sample.sampler": ("ddim", "ddpm"),
     "sample.spacing": ("fractional", "stride"),
+    "evaluate.convention": tuple(CONVENTIONS),
 }
 
 _AT_LEAST = {
@@ -125,6 +144,7 @@ _AT_LEAST = {
     "model.base_channels": 8,
     "model.blocks_per_level": 1,
     "model.head_channels": 1,
+    "model.norm_groups": 1,
     "model.map_channels": 1,
     "diffusion.steps": 2,
     "loss.draws": 1,
@@ -140,6 +160,8 @@ _AT_LEAST = {
     "sample.eta": 0,
     "evaluate.batch_size": 1,
     "evaluate.slices": 0,
+    "evaluate.images": 0,
+    "evaluate.study_slices": 0,
     "evaluate.panels": 1,
 }
 
@@ -165,8 +187,27 @@ def validate(config: ConfigDict) -> None:
         raise UserError(f"--config.data.percentiles={percentiles}: give two rising numbers between 0 and 100")
     if config.sample.steps > config.diffusion.steps:
         raise UserError(f"--config.sample.steps={config.sample.steps}: the chain has {config.diffusion.steps} steps")
+    for _, steps in samplings(config.evaluate.sampling):
+        if steps > config.diffusion.steps:
+            raise UserError(f"--config.evaluate.sampling: {steps} steps of a chain that has {config.diffusion.steps}")
     if config.sample.eta > 1:
         raise UserError(f"--config.sample.eta={config.sample.eta}: must be at most 1")
+
+
+def samplings(text: str) -> list[tuple[int, int]]:
+    """(samples, steps) of each entry of `evaluate.sampling`.
+
+    Raises:
+      UserError: an entry is neither a number nor two with an x between.
+    """
+    found = []
+    for entry in filter(None, text.replace(" ", "").split(",")):
+        samples, x, steps = entry.rpartition("x")
+        numbers = (samples if x else "1", steps)
+        if not all(number.isdecimal() and int(number) for number in numbers):
+            raise UserError(f"--config.evaluate.sampling={text}: cannot read {entry!r}; write it as 1,50,8x50")
+        found.append((int(numbers[0]), int(numbers[1])))
+    return found
 
 
 def _get(config: ConfigDict, field: str):

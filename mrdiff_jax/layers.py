@@ -111,6 +111,13 @@ def power_iteration(params: Mapping, spectral: Mapping) -> dict:
     return {name: power_iteration(params[name], child) for name, child in spectral.items()}
 
 
+def settle(params: Mapping, spectral: Mapping, iterations: int = 15) -> dict:
+    """The collection 'spectral' of fresh weights, after power iterations enough for the first step of training."""
+    for _ in range(iterations):
+        spectral = power_iteration(params, spectral)
+    return spectral
+
+
 def _normalise(x: Array) -> Array:
     return x / jnp.maximum(jnp.linalg.norm(x), 1e-12)
 
@@ -134,9 +141,10 @@ class Conv(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation with 32 groups, an optional FiLM (scale, shift), and statistics in float32.
+    """Group normalisation, an optional FiLM (scale, shift), and statistics in float32.
 
-    Normalisation, affine map and FiLM are one multiply-add a pixel, with the moments taken in one pass.
+    Normalisation, affine map and FiLM are one multiply-add a pixel, with the moments taken in one pass. Where the number of
+    groups does not divide the channels, their greatest common divisor is taken.
     """
 
     groups: int = 32
@@ -172,20 +180,21 @@ class ResBlock(nn.Module):
 
     features: int
     resample: Literal["up", "down"] | None = None
+    norm_groups: int = 32
     spectral_norm: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, embedding: Array) -> Array:
         """Maps x (B, H, W, C) and the step's embedding (B, E) to (B, H', W', features)."""
-        h = nn.silu(GroupNorm(name="norm_in")(x))
+        h = nn.silu(GroupNorm(self.norm_groups, name="norm_in")(x))
         if self.resample == "up":
             h, x = upsample(h), upsample(x)
         elif self.resample == "down":
             h, x = downsample(h), downsample(x)
         h = Conv(self.features, dtype=self.dtype, name="conv_in")(h)
         film = Linear(2 * self.features, self.spectral_norm, name="film")(nn.silu(embedding))
-        h = nn.silu(GroupNorm(name="norm_out")(h, jnp.split(film, 2, axis=-1)))
+        h = nn.silu(GroupNorm(self.norm_groups, name="norm_out")(h, jnp.split(film, 2, axis=-1)))
         h = Conv(self.features, zero=True, dtype=self.dtype, name="conv_out")(h)
         if x.shape[-1] != self.features:
             x = Linear(self.features, dtype=self.dtype, name="skip")(x)
@@ -196,13 +205,14 @@ class Attention(nn.Module):
     """Residual self-attention over all pixels, in heads of `head_channels`."""
 
     head_channels: int = 64
+    norm_groups: int = 32
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         b, h, w, c = x.shape
         heads = max(c // self.head_channels, 1)
-        qkv = Linear(3 * c, dtype=self.dtype, name="qkv")(GroupNorm(name="norm")(x))
+        qkv = Linear(3 * c, dtype=self.dtype, name="qkv")(GroupNorm(self.norm_groups, name="norm")(x))
         q, k, v = jnp.moveaxis(qkv.reshape(b, h * w, 3, heads, c // heads), 2, 0)
         logits = jnp.einsum("bqhd,bkhd->bhqk", q, k).astype(jnp.float32) * (c // heads) ** -0.5
         weights = jax.nn.softmax(logits).astype(self.dtype)

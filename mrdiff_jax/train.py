@@ -11,7 +11,7 @@ import numpy as np
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from mrdiff_jax import evaluate, figures, methods, parallel
+from mrdiff_jax import evaluate, figures, methods, parallel, results, studies
 from mrdiff_jax.checkpoints import Checkpoints
 from mrdiff_jax.config import validate
 from mrdiff_jax.data.pipeline import Dataset, open_dataset, train_iterator
@@ -49,7 +49,12 @@ def evaluate_only(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         raise UserError(f"{workdir}: no such folder; train first, with --mode=train")
     run = Run(config, workdir)
     state = run.checkpoints.restore_state(run.initial)
-    return run.finish(parallel.replicate(state.ema_params), int(state.step))
+    params = parallel.replicate(state.ema_params)
+    summary = run.finish(params, int(state.step))
+    rows = studies.run(config, run.dataset, run.evaluator, params)
+    if jax.process_index() == 0:
+        results.write_studies(rows, workdir)
+    return summary
 
 
 class Run:
@@ -73,6 +78,7 @@ class Run:
             self.dataset,
             self.batch_size,
             config.train.seed,
+            mirror=config.data.mirror,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
@@ -92,7 +98,8 @@ class Run:
         with closing(self.checkpoints), closing(Writer(self.workdir, active=jax.process_index() == 0)) as writer:
             step = first
             while step < steps and (step == first or time.monotonic() < deadline):
-                state, metrics = self.train_step(state, parallel.shard(next(self.iterator)))
+                rate = np.full(jax.local_device_count(), self.rate(step, deadline), np.float32)
+                state, metrics = self.train_step(state, parallel.shard(next(self.iterator)), rate)
                 step += 1
                 meter.add(metrics)
                 if step == first + 1:
@@ -120,6 +127,7 @@ class Run:
             "sources": list(self.dataset.sources),
             "target": self.dataset.target,
             "copied": self.dataset.sources[self.evaluator.references.better_source],
+            "linear_weights": self.evaluator.references.weights.tolist(),
             "sample": config.sample.to_dict(),
             "seed": config.evaluate.seed,
             "dataset": self.dataset.fingerprint,
@@ -156,6 +164,13 @@ class Run:
         logger.info("time limit %s, of which the evaluation needs %s", duration(60 * minutes), duration(evaluation))
         return self.started + 60 * minutes - 1.1 * evaluation - 20
 
+    def rate(self, step: int, deadline: float) -> float:
+        """Share of the learning rate at a step: 1, or the share of the training that is left by steps or by the clock."""
+        if self.config.optimizer.schedule == "constant":
+            return 1.0
+        by_clock = (deadline - time.monotonic()) / (deadline - self.started) if self.started < deadline < np.inf else 1.0
+        return max(min(1 - step / self.config.train.steps, by_clock), 0.0)
+
     def _save(self, state: TrainState, step: int, meter: Meter) -> None:
         """Saves a checkpoint, unless the run has diverged."""
         self._check(meter)
@@ -186,7 +201,7 @@ class Run:
         if not len(self.dataset.split("validation")):
             return
         evaluation = self.evaluator(state.ema_params, "validation", self.config.evaluate.slices)
-        scores = evaluation.subject_means("synthesis")
+        scores = evaluation.means("synthesis")
         writer.scalars(step, {f"validation/{name}": value for name, value in scores.items()})
         logger.info("step %d  validation  %s", step, "  ".join(f"{n} {v:.4g}" for n, v in scores.items()))
         (self.workdir / "panels").mkdir(exist_ok=True)

@@ -13,7 +13,7 @@ from jax import Array
 from mrdiff_jax import parallel
 from mrdiff_jax.methods import Batch, Method, Params
 
-StepFn = Callable[["TrainState", Batch], tuple["TrainState", dict[str, Array]]]
+StepFn = Callable[["TrainState", Batch, Array], tuple["TrainState", dict[str, Array]]]
 
 
 @struct.dataclass
@@ -47,12 +47,13 @@ def make_train_step(method: Method, optimizer: optax.GradientTransformation, ema
     """Builds the step: for each player in turn, differentiate its loss by its own parameters and update them.
 
     The step runs under `parallel.pmap`; randomness is a function of the key, the step and the example's place in the batch.
-    It returns the new state and scalars to log.
+    `rate`, in [0, 1], scales the learning rate. It returns the new state and scalars to log.
     """
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+    def train_step(state: TrainState, batch: Batch, rate: Array) -> tuple[TrainState, dict[str, Array]]:
         rng = parallel.example_keys(jax.random.fold_in(key, state.step), len(batch["target"]))
         params, opt_state, metrics = dict(state.params), dict(state.opt_state), {}
+        rate = parallel.mean(rate)  # where it depends on the clock, hosts differ
         for player, loss in method.losses.items():
 
             def own_loss(own: Any, player: str = player, loss: Callable = loss) -> tuple[Array, dict]:
@@ -60,7 +61,7 @@ def make_train_step(method: Method, optimizer: optax.GradientTransformation, ema
 
             (value, aux), gradient = parallel.mean(jax.value_and_grad(own_loss, has_aux=True)(params[player]))
             updates, opt_state[player] = optimizer.update(gradient, opt_state[player], params[player])
-            params[player] = optax.apply_updates(params[player], updates)
+            params[player] = optax.apply_updates(params[player], optax.tree.scale(rate, updates))
             params["stats"] = aux.get("stats", params["stats"])
             metrics |= {f"{player}/loss": value, f"{player}/gradient_norm": optax.tree.norm(gradient)} | aux["metrics"]
 

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from mrdiff_jax.errors import UserError
 from mrdiff_jax.layers import Attention, Conv, GroupNorm, Linear, ResBlock, timestep_embedding
 
 
@@ -18,6 +19,7 @@ class Backbone(NamedTuple):
       blocks_per_level: residual blocks a level in the encoder (the decoder has one more).
       attention_levels: levels with self-attention, counted from 0.
       head_channels: channels of an attention head.
+      norm_groups: groups of the group normalisation.
       spectral_norm: normalises the layers that read the step's embedding.
       dtype: compute type; parameters and normalisation stay float32.
     """
@@ -27,6 +29,7 @@ class Backbone(NamedTuple):
     blocks_per_level: int = 1
     attention_levels: tuple[int, ...] = (2, 3, 4)
     head_channels: int = 64
+    norm_groups: int = 32
     spectral_norm: bool = False
     dtype: Any = jnp.float32
 
@@ -42,11 +45,46 @@ class Backbone(NamedTuple):
 
     def block(self, features: int, **kwargs: Any) -> ResBlock:
         """A residual block of this backbone."""
-        return ResBlock(features, spectral_norm=self.spectral_norm, dtype=self.dtype, **kwargs)
+        return ResBlock(features, norm_groups=self.norm_groups, spectral_norm=self.spectral_norm, dtype=self.dtype, **kwargs)
 
     def attention(self, **kwargs: Any) -> Attention:
         """An attention block of this backbone."""
-        return Attention(self.head_channels, dtype=self.dtype, **kwargs)
+        return Attention(self.head_channels, self.norm_groups, dtype=self.dtype, **kwargs)
+
+
+def build_backbone(config: Any) -> Backbone:
+    """The backbone of `config.model`, checked against itself and the image size.
+
+    Raises:
+      UserError: heads or bands do not divide the channels, or the levels do not divide the image; the message names the field.
+    """
+    size = config.model
+    backbone = Backbone(
+        base_channels=size.base_channels,
+        channel_mult=tuple(size.channel_mult),
+        blocks_per_level=size.blocks_per_level,
+        attention_levels=tuple(size.attention_levels),
+        head_channels=size.head_channels,
+        norm_groups=size.norm_groups,
+        spectral_norm=size.spectral_norm,
+        dtype=jnp.dtype(size.dtype),
+    )
+    for level in {*size.attention_levels, len(size.channel_mult) - 1} & set(range(len(size.channel_mult))):
+        if backbone.channels[level] % min(size.head_channels, backbone.channels[level]):
+            raise UserError(
+                f"--config.model.head_channels={size.head_channels}: does not divide the {backbone.channels[level]} channels of"
+                f" level {level}"
+            )
+    if backbone.channels[-1] % 4:
+        raise UserError(f"--config.model.base_channels={size.base_channels}: the deepest level needs a multiple of 4 channels")
+    factor = backbone.stride * (2 if size.wavelet_domain else 1)
+    if config.data.image_size % factor:
+        nearest = max(factor, round(config.data.image_size / factor) * factor)
+        raise UserError(
+            f"--config.data.image_size={config.data.image_size}: {len(size.channel_mult)} levels need a size that divides"
+            f" by {factor}; the nearest is {nearest}"
+        )
+    return backbone
 
 
 class StepEmbedding(nn.Module):
@@ -110,5 +148,5 @@ class Decoder(nn.Module):
             if level:
                 h = size.block(channels, resample="up", name=f"up_{level}")(h, embedding)
 
-        h = nn.silu(GroupNorm(name="norm_out")(h))
+        h = nn.silu(GroupNorm(size.norm_groups, name="norm_out")(h))
         return Conv(self.out_channels, zero=True, dtype=size.dtype, name="conv_out")(h)

@@ -1,6 +1,7 @@
 """From a config to batches: preparation, splits, order, sharding, and the state of the iterator."""
 
 import csv
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -263,6 +264,18 @@ def test_a_training_batch_is_as_promised(dataset):
         assert 0 <= image.min() < image.max() <= 1
     assert (batch["te"] < batch["tr"]).all()
     assert (batch["tr"] > 2000).all()
+
+
+def test_mirroring_turns_half_of_the_slices_whole(dataset):
+    plain, mirrored = (pipeline.train_iterator(dataset, 16, 0, mirror=mirror) for mirror in (False, True))
+    turned = []
+    for a, b in zip(itertools.islice(plain, 4), mirrored, strict=False):
+        for i in range(16):
+            same = [np.array_equal(a[key][i], b[key][i]) for key in ("sources", "target")]
+            flipped = [np.array_equal(a[key][i][:, ::-1], b[key][i]) for key in ("sources", "target")]
+            assert all(same) or all(flipped)
+            turned.append(all(flipped))
+    assert 0.3 < np.mean(turned) < 0.7
 
 
 def test_the_order_is_seeded(dataset):

@@ -2,6 +2,7 @@ import copy
 import csv
 import itertools
 import json
+import time
 
 import jax
 import numpy as np
@@ -133,8 +134,9 @@ def test_two_devices_take_the_step_of_one_and_the_average_warms_up(tiny_config, 
     for count in (1, 2):
         devices, history = jax.local_devices()[:count], [initial]
         state, pmapped = parallel.replicate(initial, devices), parallel.pmap(step, devices)
+        rate = np.ones(count, np.float32)
         for _ in range(2):
-            state, metrics = pmapped(state, parallel.shard(batch, count))
+            state, metrics = pmapped(state, parallel.shard(batch, count), rate)
             history.append(parallel.unreplicate(state))
         states.append(history[-1])
         histories.append(history)
@@ -145,6 +147,9 @@ def test_two_devices_take_the_step_of_one_and_the_average_warms_up(tiny_config, 
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), states[0].params, states[1].params)
     assert max(jax.tree.leaves(moved)) < 0.2 * tiny_config.optimizer.learning_rate
     assert np.mean(jax.tree.leaves(moved)) < 0.01 * tiny_config.optimizer.learning_rate
+
+    state, _ = pmapped(state, parallel.shard(batch, count), 0 * rate)
+    assert_same(parallel.unreplicate(state).params, states[1].params)
 
     # the moving average forgets the start first: decays 1/10 and 2/11 before the one that is set
     zeroth, first, second = histories[0]
@@ -165,6 +170,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_c
     with pytest.raises(Diverged, match=r"step 6: .*generator/loss.*newest checkpoint is of step 5"):
         train_and_evaluate(tiny_config, tmp_path)
     assert checkpoints.latest() is not None
+
+
+def test_the_linear_schedule_falls_with_steps_and_clock(tiny_config, tmp_path):
+    constant = Run(tiny_config, tmp_path)
+    assert constant.rate(3, constant.started + 1e-9) == 1
+    tiny_config.optimizer.schedule = "linear"
+    run = Run(tiny_config, tmp_path)
+    assert [run.rate(step, float("inf")) for step in range(4)] == [1, 0.75, 0.5, 0.25]
+    half_way = 2 * time.monotonic() - run.started
+    assert run.rate(0, half_way) == pytest.approx(0.5, abs=0.05)
+    assert run.rate(3, half_way) == 0.25
+    assert run.rate(0, time.monotonic() - 1e-6) == 0
 
 
 def test_a_time_limit_ends_with_checkpoint_and_evaluation(tiny_config, tmp_path):

@@ -81,9 +81,12 @@ def main() -> None:
 
     method, batch, optimizer = small_network(flags.image_size, flags.batch_size)
     state = parallel.replicate(create_train_state(method, optimizer, jax.random.key(0), batch))
-    shards = parallel.shard(batch)
+    shards, rate = parallel.shard(batch), np.ones(jax.local_device_count(), np.float32)
     step = parallel.pmap(make_train_step(method, optimizer, 0.999, jax.random.key(1)))
-    report(f"training step of the demo's network, batch {flags.batch_size}", timed(flags.repeats, lambda: step(state, shards)))
+    report(
+        f"training step of the demo's network, batch {flags.batch_size}",
+        timed(flags.repeats, lambda: step(state, shards, rate)),
+    )
 
     def synthesize(params: dict, batch: dict) -> jax.Array:
         return method.synthesize(params, batch, parallel.example_keys(jax.random.key(0), len(batch["tr"])))

@@ -40,7 +40,7 @@ class Method:
     init: Callable[[Array, Batch], Params]
     losses: Mapping[str, Callable[[Params, Batch, Array], tuple[Array, Aux]]]
     synthesize: Callable[[Params, Batch, Array], Array]
-    describe: Callable[[Params, Batch, Array], tuple[Array, ...]]
+    describe: Callable[[Params, Batch, Array], tuple[Array, ...]] = lambda params, batch, rng: ()
     described: tuple[str, ...] = ()
 
 

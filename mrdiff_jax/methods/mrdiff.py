@@ -7,17 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mrdiff_jax import diffusion
+from mrdiff_jax import diffusion, unet
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.layers import init_on_host, power_iteration
+from mrdiff_jax.layers import init_on_host, power_iteration, settle
 from mrdiff_jax.losses import consistency_loss, image_loss, image_weights, over_draws
 from mrdiff_jax.methods import Aux, Batch, Method, Params
 from mrdiff_jax.model import MRDiff, ScanParameters
-from mrdiff_jax.unet import Backbone
 
 # what a key is folded with, by purpose; the steps of a sampler take 0, 1, 2, ...
-_POWER_ITERATIONS = 15  # of fresh weights, before the first step
-
 _STEP, _START = 1_000_001, 1_000_002
 
 
@@ -41,10 +38,8 @@ def create(config: Any) -> Method:
         _check_inversion_times(network, config.data.sources.split(","), np.asarray(batch["ti"]))
         x, y, scan = _images(batch)
         variables = init_on_host(network, key, x, y, jnp.zeros(len(x)), scan)
-        stats = variables.get("spectral", {})
-        for _ in range(_POWER_ITERATIONS):
-            stats = power_iteration(variables["params"], stats)
-        return {"generator": variables["params"], "stats": stats}
+        params, stats = variables["params"], variables.get("spectral", {})
+        return {"generator": params, "stats": settle(params, stats)}
 
     def train_loss(params: Params, batch: Batch, rng: Array) -> tuple[Array, Aux]:
         """L_train (Eq. 11): N noisy versions of each target, at one step, with the same sources."""
@@ -112,7 +107,7 @@ def build_network(config: Any) -> MRDiff:
     """The network of `config.model` for the sources of `config.data`.
 
     Raises:
-      UserError: the signals do not match the sources, or the image size does not fit the levels.
+      UserError: the signals do not match the sources, or the sizes do not fit each other.
     """
     size, sources = config.model, config.data.sources.split(",")
     signals = config.model.signals.split(",")
@@ -123,30 +118,7 @@ def build_network(config: Any) -> MRDiff:
             f"--config.model.signals={config.model.signals}: give spin_echo or inversion_recovery once for all sources,"
             f" or once for each of {config.data.sources}"
         )
-    backbone = Backbone(
-        base_channels=size.base_channels,
-        channel_mult=tuple(size.channel_mult),
-        blocks_per_level=size.blocks_per_level,
-        attention_levels=tuple(size.attention_levels),
-        head_channels=size.head_channels,
-        spectral_norm=size.spectral_norm,
-        dtype=jnp.dtype(size.dtype),
-    )
-    for level in {*size.attention_levels, len(size.channel_mult) - 1} & set(range(len(size.channel_mult))):
-        if backbone.channels[level] % min(size.head_channels, backbone.channels[level]):
-            raise UserError(
-                f"--config.model.head_channels={size.head_channels}: does not divide the {backbone.channels[level]} channels of"
-                f" level {level}"
-            )
-    if backbone.channels[-1] % 4:
-        raise UserError(f"--config.model.base_channels={size.base_channels}: the deepest level needs a multiple of 4 channels")
-    factor = backbone.stride * (2 if size.wavelet_domain else 1)
-    if config.data.image_size % factor:
-        nearest = max(factor, round(config.data.image_size / factor) * factor)
-        raise UserError(
-            f"--config.data.image_size={config.data.image_size}: {len(size.channel_mult)} levels need a size that divides"
-            f" by {factor}; the nearest is {nearest}"
-        )
+    backbone = unet.build_backbone(config)
     return MRDiff(
         backbone=backbone,
         signals=tuple(signals),
