@@ -83,7 +83,7 @@ class Evaluator:
 
         self._described = method.described
         self._synthesize, self._describe = parallel.pmap(synthesize), parallel.pmap(describe)
-        self._score = scorer(CONVENTIONS[config.convention])
+        self._score = parallel.pmap(scorer(CONVENTIONS[config.convention]))
 
     @cached_property
     def references(self) -> References:
@@ -132,7 +132,7 @@ class Evaluator:
         body = body_mask(np.concatenate([batch["sources"], target[..., None]], -1))
         columns = CONVENTIONS[self._config.convention].columns()
         for name, image in images.items():
-            scores = jax.device_get(self._score(image, target, body))
+            scores = parallel.gather(self._score(*parallel.shard((image, target, body))))
             result.rows[name] += [
                 {"subject": batch["subject"][i], "slice": int(batch["slice"][i])}
                 | {column: float(scores[column][i]) for column in columns}
