@@ -2,7 +2,7 @@
 
 Their outputs were recorded once, in float32 on a CPU with torch 2.13: those of the authors' published code (class
 UNetModifiedModel, its diffusion and the loss of its training loop, in training mode for losses and gradients) and those of
-openai/guided-diffusion (MIT) at commit 22e0df8. docs/fidelity.md has the comparison at larger sizes.
+openai/guided-diffusion (MIT) at commit 22e0df8.
 """
 
 import importlib.util
