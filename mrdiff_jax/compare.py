@@ -46,8 +46,9 @@ def draw(comparison: Comparison, folder: Path) -> list[Figure]:
         *_draw_scores(comparison, folder),
         _draw_frequencies(comparison, folder / "frequencies"),
         *(_draw_robustness(comparison, folder / "robustness") if comparison.study("robustness") else []),
+        *(_draw_reliability(comparison, folder / "reliability") if comparison.reliability() else []),
     ]
-    return [Figure(path.with_suffix(".png"), title, caption) for path, title, caption in drawn]
+    return [figure._replace(path=figure.path.with_suffix(".png")) for figure in drawn]
 
 
 def _draw_images(comparison: Comparison, path: Path) -> list[Figure]:
@@ -99,7 +100,17 @@ def _draw_robustness(comparison: Comparison, path: Path) -> list[Figure]:
     study = comparison.study("robustness")
     psnr = {setting: {method: scores["psnr"][0] for method, scores in row.items()} for setting, row in study.items()}
     figures.robustness(psnr, path)
-    return [Figure(path, "Robustness", "Mean PSNR with spoiled sources; the first row is with the sources as acquired.")]
+    caption = "Mean PSNR with spoiled sources. The broken line is what the method has with the sources as acquired."
+    return [Figure(path, "What spoiled sources cost", caption, "robustness")]
+
+
+def _draw_reliability(comparison: Comparison, path: Path) -> list[Figure]:
+    figures.reliability(comparison.reliability(), path)
+    caption = (
+        "Left: real error of the pixels by their predicted error; on the line it is as large as predicted, above it the"
+        " method is too sure of itself. Right: how many pixels are given which predicted error."
+    )
+    return [Figure(path, "Predicted and real error", caption, "uncertainty")]
 
 
 def _names(runs: Sequence[Path]) -> list[str]:

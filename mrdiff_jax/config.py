@@ -9,6 +9,7 @@ from mrdiff_jax.conventions import CONVENTIONS
 from mrdiff_jax.errors import UserError
 
 PRESETS = ("paper", "authors")
+STUDIES = ("sampling", "robustness", "uncertainty", "maps", "hallucination", "lesions")
 
 
 def default(preset: str | None) -> ConfigDict:
@@ -45,6 +46,7 @@ def _paper() -> ConfigDict:
                 tr="",  # milliseconds, as 'T1w=500,T2w=4000', for scans without a sidecar
                 te="",
                 ti="",
+                lesions="",  # lesion masks beside the scans, as 'label-lesion_mask' for sub-*_label-lesion_mask.nii.gz
                 plane="axial",  # or 'coronal', 'sagittal'
                 slices="",  # slices to take, as 'first:last'; '' is all that show enough of the body
                 test_subjects="",  # held-out subjects, as 'sub-A*,sub-B01'; '' draws test_fraction of them
@@ -110,10 +112,10 @@ def _paper() -> ConfigDict:
                 images=256,  # test slices whose images are kept for comparisons; 0 is all
                 panels=6,
                 seed=0,
-                # of --mode=eval alone, on so many test slices (0: all), written to studies.csv:
-                sampling="",  # numbers of steps, and means of samples, to try, as '1,50,8x50' (8 samples of 50 steps)
-                robustness=False,  # noise, bias field, shift and loss of sources
-                study_slices=64,
+                studies="",  # with --mode=eval: 'all', or some of STUDIES, comma-separated
+                study_slices=64,  # test slices of each study; 0 is all
+                sampling="1,50,8x50",  # what the study of this name tries: steps, and 8x50, the mean of 8 samples of 50 steps
+                samples=8,  # of the study 'uncertainty'
             ),
         )
     )
@@ -162,6 +164,7 @@ _AT_LEAST = {
     "evaluate.slices": 0,
     "evaluate.images": 0,
     "evaluate.study_slices": 0,
+    "evaluate.samples": 2,
     "evaluate.panels": 1,
 }
 
@@ -187,11 +190,20 @@ def validate(config: ConfigDict) -> None:
         raise UserError(f"--config.data.percentiles={percentiles}: give two rising numbers between 0 and 100")
     if config.sample.steps > config.diffusion.steps:
         raise UserError(f"--config.sample.steps={config.sample.steps}: the chain has {config.diffusion.steps} steps")
+    for name in studies(config.evaluate.studies):
+        if name not in STUDIES:
+            raise UserError(f"--config.evaluate.studies: no study {name!r}; give 'all', or some of {','.join(STUDIES)}")
     for _, steps in samplings(config.evaluate.sampling):
-        if steps > config.diffusion.steps:
+        if "sampling" in config.evaluate.studies and steps > config.diffusion.steps:
             raise UserError(f"--config.evaluate.sampling: {steps} steps of a chain that has {config.diffusion.steps}")
     if config.sample.eta > 1:
         raise UserError(f"--config.sample.eta={config.sample.eta}: must be at most 1")
+
+
+def studies(text: str) -> list[str]:
+    """The names in `evaluate.studies`; 'all' is every one."""
+    names = [name for name in text.replace(" ", "").split(",") if name]
+    return list(STUDIES) if names == ["all"] else names
 
 
 def samplings(text: str) -> list[tuple[int, int]]:

@@ -23,6 +23,16 @@ _STUDY_LEADS = {
     "sampling": "The same weights with other numbers of reverse steps, and with several syntheses of a slice averaged.",
     "robustness": "The same weights on sources with Rician noise (deviation as a share of the data range), a smooth bias field,"
     " with one source shifted against the others, and without a source (zeros in its place).",
+    "uncertainty": "Where k syntheses of a slice differ, their mean should err. The predicted error of a pixel is their"
+    " standard deviation times √(1 + 1/k), for the mean of k draws is not exact. Pixels inside the body; shares of the data"
+    " range.",
+    "maps": "Pearson’s correlation of the features h_t with the true T1, T2 and S0 of the phantom inside each slice, at the"
+    " resolution of h_t. The best channel and the linear fit of all channels were found on training slices. The linear"
+    " regression is the same fit of the sources: what can be read off the images without the maps.",
+    "hallucination": "Flat regions of the body and background are away from the truth’s edges; an edge there as strong as the"
+    " truth’s is invented. An edge of the truth without half such a gradient within 2 pixels is lost. Errors are shares of the"
+    " data range; the truth’s own noise is part of them for every method.",
+    "lesions": "Slices that show a lesion; errors as shares of the data range, synthesis minus truth.",
 }
 EXTREMES = 3  # subjects at either end that are marked and always among the slices
 
@@ -33,6 +43,7 @@ class Figure(NamedTuple):
     path: Path
     title: str
     caption: str
+    study: str = ""  # whose section it stands in
 
 
 def page(comparison: Comparison, figures: Sequence[Figure], slices: int) -> str:
@@ -41,6 +52,7 @@ def page(comparison: Comparison, figures: Sequence[Figure], slices: int) -> str:
     files = resources.files("mrdiff_jax") / "page"
     convention = summary["convention"]
     chosen = choose_slices(comparison, slices)
+    studies = _studies(comparison, figures)
     return Template((files / "page.html").read_text(encoding="utf-8")).substitute(
         style=(files / "page.css").read_text(encoding="utf-8"),
         script=(files / "page.js").read_text(encoding="utf-8"),
@@ -57,9 +69,9 @@ def page(comparison: Comparison, figures: Sequence[Figure], slices: int) -> str:
         if summary["subjects"] > 1
         else "One subject is too few for a test.",
         tests="".join(_tests(comparison, region) for region in comparison.regions) if summary["subjects"] > 1 else "",
-        figures="".join(map(_figure, figures)),
-        studies=_studies(comparison),
-        studies_link='<a href="#studies">Beyond the paper</a>' if _studies(comparison) else "",
+        figures="".join(_figure(figure) for figure in figures if not figure.study),
+        studies=studies,
+        studies_link='<a href="#studies">Beyond the paper</a>' if studies else "",
         subjects_lead=f"PSNR (dB) of each subject, from {first}’s worst to its best.",
         subjects=_subjects(comparison, {subject for subject, _ in chosen}),
         slices_lead=f"{_count(len(chosen), 'slice')} of {summary['slices']}, in 8 bits. Click an image to enlarge that place in"
@@ -143,7 +155,7 @@ def _figure(figure: Figure) -> str:
     )
 
 
-def _studies(comparison: Comparison) -> str:
+def _studies(comparison: Comparison, figures: Sequence[Figure]) -> str:
     """The section of the studies, if any run has one."""
     parts = []
     for study, title in tables.STUDIES.items():
@@ -151,7 +163,8 @@ def _studies(comparison: Comparison) -> str:
         cells = ["".join(f"<td>{escape(text)}</td>" for text in row) for row in rows]
         if rows:
             body = _table(header, [f"<tr>{row}</tr>" for row in cells], dense=True)
-            parts.append(f"<h3>{title}</h3><p>{_STUDY_LEADS[study]}</p>{body}")
+            drawn = "".join(_figure(figure) for figure in figures if figure.study == study)
+            parts.append(f'<h3 id="{study}">{title}</h3><p>{_STUDY_LEADS[study]}</p>{body}{drawn}')
     return f'<section id="studies"><h2>Beyond the paper</h2>{"".join(parts)}</section>' if parts else ""
 
 

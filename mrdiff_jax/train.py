@@ -14,9 +14,11 @@ from ml_collections import ConfigDict
 from mrdiff_jax import evaluate, figures, methods, parallel, results, studies
 from mrdiff_jax.checkpoints import Checkpoints
 from mrdiff_jax.config import validate
+from mrdiff_jax.conventions import METRICS
 from mrdiff_jax.data.pipeline import Dataset, open_dataset, train_iterator
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.meter import Meter
+from mrdiff_jax.studies.context import Context
 from mrdiff_jax.train_state import TrainState, create_train_state, make_optimizer, make_train_step
 from mrdiff_jax.writer import Writer, duration, logger
 
@@ -48,10 +50,11 @@ def evaluate_only(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     if not workdir.is_dir():
         raise UserError(f"{workdir}: no such folder; train first, with --mode=train")
     run = Run(config, workdir)
+    names = studies.chosen(config, run.dataset, run.method)
     state = run.checkpoints.restore_state(run.initial)
     params = parallel.replicate(state.ema_params)
     summary = run.finish(params, int(state.step))
-    rows = studies.run(config, run.dataset, run.evaluator, params)
+    rows = list(studies.run(names, Context(config, run.dataset, run.method, run.evaluator, params)))
     if jax.process_index() == 0:
         results.write_studies(rows, workdir)
     return summary
@@ -64,7 +67,7 @@ class Run:
         validate(config)
         self.started = time.monotonic()
         self.config, self.workdir = config, workdir
-        method = methods.create(config)
+        self.method = method = methods.create(config)
         self.dataset = open_dataset(config.data)
         _check_same_run(workdir, config, self.dataset)
         self.evaluator = evaluate.Evaluator(method, self.dataset, config.evaluate)
@@ -132,9 +135,10 @@ class Run:
             "seed": config.evaluate.seed,
             "dataset": self.dataset.fingerprint,
         }
-        summary = evaluate.summarise(evaluation, about)
+        scores = {"synthesis": evaluation.scores, **self.evaluator.reference_scores}
+        summary = evaluate.summarise(scores, config.evaluate.convention, about)
         if jax.process_index() == 0:
-            evaluate.write(evaluation, summary, self.workdir)
+            evaluate.write(evaluation, scores, summary, self.workdir)
         print(evaluate.table(summary, self.dataset.sources))
         print(f"metrics.json, metrics.csv, samples.png, checkpoints and event files are in {self.workdir}")
         return summary
@@ -201,7 +205,7 @@ class Run:
         if not len(self.dataset.split("validation")):
             return
         evaluation = self.evaluator(state.ema_params, "validation", self.config.evaluate.slices)
-        scores = evaluation.means("synthesis")
+        scores = evaluation.scores.means(METRICS, self.config.evaluate.convention)
         writer.scalars(step, {f"validation/{name}": value for name, value in scores.items()})
         logger.info("step %d  validation  %s", step, "  ".join(f"{n} {v:.4g}" for n, v in scores.items()))
         (self.workdir / "panels").mkdir(exist_ok=True)

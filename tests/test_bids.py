@@ -213,6 +213,31 @@ def test_wrong_roots_are_refused(tmp_path, root):
     refused(data_config(root), root / "sub-05", "no anat folder")
 
 
+def test_lesion_masks_are_optional_by_exam_and_lie_on_the_grid_of_the_scans(root):
+    mask = np.zeros(SHAPE, np.float32)
+    mask[4:10, 8:14, 2:4] = 1
+    write_scan(root, "sub-01", "label-lesion_mask", mask)
+    write_scan(root, "sub-02", "label-lesion_mask", 0 * mask)  # nothing found: no mistake
+    config = data_config(root, image_size=24, lesions="label-lesion_mask")
+    dataset = pipeline.open_dataset(config)
+    found = {}
+    for split in ("train", "validation", "test"):
+        examples = dataset.split(split)
+        for example in map(examples.__getitem__, range(len(examples))):
+            found.setdefault(example["subject"], {})[int(example["slice"])] = example["lesions"]
+    assert {name: {z for z, m in masks.items() if m.any()} for name, masks in found.items()} == {
+        "sub-01": {2, 3},
+        "sub-02": set(),
+        "sub-03": set(),
+    }
+    expected = np.pad(preprocessing.slice_image(mask[..., 2]), ((0, 0), (2, 2)))
+    np.testing.assert_array_equal(found["sub-01"][2], expected)
+    assert "lesions" not in pipeline.open_dataset(data_config(root)).split("test")[0]
+    refused(data_config(root, lesions="lesions"), "--config.data.lesions=lesions", "sub-*_lesions.nii.gz")
+    write_scan(root, "sub-02", "label-lesion_mask", mask[1:])
+    refused(config, "label-lesion_mask", "its grid differs")
+
+
 # Real scans
 
 

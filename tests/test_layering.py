@@ -13,7 +13,7 @@ LAYERS = [
     "layers unet model losses",
     "data.volumes data.phantom data.preprocessing data.builder data.pipeline",
     "methods.__init__ methods.*",
-    "parallel train_state checkpoints writer meter figures references results evaluate studies train",
+    "parallel train_state checkpoints writer meter figures references results scoring evaluate studies train",
     "comparison tables report",
     "cli main compare",
 ]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import tensorflow_datasets as tfds
 
+TRUTHS = ("maps", "lesions")
 _BYTES = tfds.features.Encoding.BYTES
 
 
@@ -12,11 +13,12 @@ class MRSlices(tfds.core.GeneratorBasedBuilder):
     """Slices of multi-contrast exams, with C contrasts named in the metadata.
 
     image (H, W, C): uint16, [0, 1] times 65535; scale (C, 2): offset and factor to scanner units; tr, te, ti (C,): ms;
-    subject and slice: where it comes from; maps (H, W, 3), where `has_maps`: true T1 (ms), T2 (ms) and S0.
+    subject and slice: where it comes from; spacing: side of a pixel, mm; and of TRUTHS what is known: maps (H, W, 3), true
+    T1 (ms), T2 (ms) and S0; lesions (H, W), uint8, 1 in a lesion.
     """
 
     # part of the fingerprint: raise it whenever the same input gives other examples
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
 
     def __init__(
         self,
@@ -24,14 +26,17 @@ class MRSlices(tfds.core.GeneratorBasedBuilder):
         examples: Mapping[str, Callable[[], Iterator[dict]]],
         contrasts: Sequence[str],
         image_size: int,
-        has_maps: bool,
+        truths: Sequence[str],
         **kwargs,
     ):
-        """`examples` maps a split to a function that yields its examples; a split without examples stays out."""
+        """`examples` maps a split to a function that yields its examples; a split without examples stays out.
+
+        `truths` are those of TRUTHS that every example has.
+        """
         self._examples = examples
         self._contrasts = list(contrasts)
         self._image_size = image_size
-        self._has_maps = has_maps
+        self._truths = truths
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -44,12 +49,15 @@ class MRSlices(tfds.core.GeneratorBasedBuilder):
             "ti": tfds.features.Tensor(shape=(count,), dtype=np.float32),
             "subject": tfds.features.Text(),
             "slice": np.int32,
+            "spacing": np.float32,
         }
-        if self._has_maps:
-            features["maps"] = tfds.features.Tensor(shape=(side, side, 3), dtype=np.float32, encoding=_BYTES)
+        truths = {
+            "maps": tfds.features.Tensor(shape=(side, side, 3), dtype=np.float32, encoding=_BYTES),
+            "lesions": tfds.features.Tensor(shape=(side, side), dtype=np.uint8, encoding=_BYTES),
+        }
         return tfds.core.DatasetInfo(
             builder=self,
-            features=tfds.features.FeaturesDict(features),
+            features=tfds.features.FeaturesDict(features | {name: truths[name] for name in self._truths}),
             metadata=tfds.core.MetadataDict(contrasts=self._contrasts),
             disable_shuffling=True,
         )

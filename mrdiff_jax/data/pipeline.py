@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from mrdiff_jax.data import phantom, preprocessing, volumes
-from mrdiff_jax.data.builder import MRSlices
+from mrdiff_jax.data.builder import TRUTHS, MRSlices
 from mrdiff_jax.errors import UserError
 
 TRAINING_KEYS = ("sources", "target", "tr", "te", "ti")
@@ -36,12 +36,12 @@ class ExamRef(NamedTuple):
 
 
 class Study(NamedTuple):
-    """What there is to prepare; `identity` is JSON that changes whenever the exams do."""
+    """What there is to prepare; `identity` is JSON that changes whenever the exams do, `truths` what is known beside them."""
 
     contrasts: tuple[str, ...]
     exams: list[ExamRef]
     identity: Any
-    has_maps: bool
+    truths: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Examples:
     """Random access to the examples of a split.
 
     An example: sources (H, W, K) and target (H, W), float32 in [0, 1]; tr, te, ti (K,) of the sources, ms; subject;
-    slice; scale (2,): offset and factor from target values to scanner units; and for the phantom maps (H, W, 3): true
-    T1 (ms), T2 (ms) and S0.
+    slice; spacing: side of a pixel, mm; scale (2,): offset and factor from target values to scanner units; and, where known,
+    maps (H, W, 3): true T1 (ms), T2 (ms) and S0, and lesions (H, W): 1 in a lesion, else 0.
     """
 
     records: Any
@@ -86,9 +86,10 @@ class Examples:
             **{time: record[time][self.source_channels] for time in ("tr", "te", "ti")},
             "subject": record["subject"].decode(),
             "slice": record["slice"],
+            "spacing": record["spacing"],
             "scale": record["scale"][self.target_channel],
         }
-        return example | ({"maps": record["maps"]} if "maps" in record else {})
+        return example | {truth: record[truth] for truth in TRUTHS if truth in record}
 
 
 def open_dataset(data_config: Any) -> Dataset:
@@ -156,7 +157,7 @@ def _phantom_study(config: Any) -> Study:
         )
         for index in range(config.subjects)
     ]
-    return Study(contrasts, exams, [config.subjects, config.subject_slices, config.seed], has_maps=True)
+    return Study(contrasts, exams, [config.subjects, config.subject_slices, config.seed], ("maps", "lesions"))
 
 
 def _bids_study(config: Any, contrasts: tuple[str, ...], sources: tuple[str, ...]) -> Study:
@@ -164,14 +165,20 @@ def _bids_study(config: Any, contrasts: tuple[str, ...], sources: tuple[str, ...
         raise UserError("config.data.root is empty; set it to the folder of your scans")
     root = Path(config.root).expanduser()
     stated = {field: _stated_times(field, getattr(config, field)) for field in ("tr", "te", "ti")}
-    exams, identity = [], []
-    for files in volumes.find_exams(root, contrasts):
+    exams, identity, masked = [], [], False
+    for files in volumes.find_exams(root, contrasts, config.lesions):
         times = {name: volumes.scan_times(path, name, stated, name in sources) for name, path in files.scans.items()}
         exams.append(ExamRef(files.subject, partial(volumes.read_exam, files, times)))
-        for name, path in files.scans.items():
+        masks = {"lesions": files.lesions} if files.lesions else {}
+        for name, path in {**files.scans, **masks}.items():
             status = path.stat()
-            identity.append([str(path.relative_to(root)), status.st_size, status.st_mtime_ns, times[name]])
-    return Study(contrasts, exams, identity, has_maps=False)
+            identity.append([str(path.relative_to(root)), status.st_size, status.st_mtime_ns, times.get(name)])
+        masked = masked or bool(masks)
+    if config.lesions and not masked:
+        raise UserError(
+            f"--config.data.lesions={config.lesions}: no exam under {root} has a file sub-*_{config.lesions}.nii.gz"
+        )
+    return Study(contrasts, exams, identity, ("lesions",) if masked else ())
 
 
 def _stated_times(field: str, text: str) -> dict[str, float]:
@@ -207,10 +214,11 @@ def _prepare(study: Study, splits: Mapping[str, str], folder: Path, *, image_siz
         tempfile.TemporaryDirectory(prefix=".preparing-", dir=folder.parent, ignore_cleanup_errors=True) as temporary,
         tqdm(total=len(study.exams), desc="Preparing slices", unit="exam", delay=1) as progress,
     ):
+        unmarked = {"lesions": np.zeros((image_size, image_size), np.uint8)} if "lesions" in study.truths else {}
 
         def examples(split: str) -> Iterator[dict]:
             for exam in _loaded(exams[split]):
-                yield from preprocessing.exam_examples(exam, image_size, **options)
+                yield from (unmarked | example for example in preprocessing.exam_examples(exam, image_size, **options))
                 progress.update()
 
         whole = Path(temporary) / folder.name
@@ -218,7 +226,7 @@ def _prepare(study: Study, splits: Mapping[str, str], folder: Path, *, image_siz
             examples={split: partial(examples, split) for split in exams},
             contrasts=study.contrasts,
             image_size=image_size,
-            has_maps=study.has_maps,
+            truths=study.truths,
             data_dir=whole,
         )
         with _quiet_tfds():

@@ -110,6 +110,7 @@ def exam_examples(
         return np.ascontiguousarray(np.moveaxis(images, 0, -1))
 
     tr, te, ti = exam.times.T
+    pixel = (np.delete(exam.volumes.shape[1:], axis)[::-1] * spacing).max() / image_size
     for i in chosen:
         example = {
             "image": quantise(np.clip(resized(scaled[..., i]), 0, 1)),
@@ -119,9 +120,12 @@ def exam_examples(
             "ti": ti,
             "subject": exam.name,
             "slice": int(i),
+            "spacing": pixel,
         }
         if exam.maps is not None:
             example["maps"] = resized(np.moveaxis(exam.maps.take(i, axis), -1, 0))
+        if exam.lesions is not None:
+            example["lesions"] = (resized(exam.lesions.take(i, axis)[None])[..., 0] >= 0.5).astype(np.uint8)
         yield example
 
 

@@ -49,7 +49,8 @@ class Exam:
     """One subject's aligned scans of one session.
 
     volumes (C, X, Y, Z) in scanner units, in the order of `contrasts`; spacing: the voxel size in mm;
-    times (C, 3): TR, TE, TI in ms; maps (X, Y, Z, 3): true T1 (ms), T2 (ms) and S0, where known.
+    times (C, 3): TR, TE, TI in ms; maps (X, Y, Z, 3): true T1 (ms), T2 (ms) and S0, where known; lesions (X, Y, Z): the share
+    of lesion in each voxel, where known.
     """
 
     name: str
@@ -58,22 +59,24 @@ class Exam:
     spacing: tuple[float, float, float]
     times: np.ndarray
     maps: np.ndarray | None = None
+    lesions: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class ExamFiles:
-    """Where the scans of one exam lie: a path for each contrast."""
+    """Where the scans of one exam lie: a path for each contrast, and for the mask of its lesions if there is one."""
 
     name: str
     subject: str
     scans: Mapping[str, Path]
+    lesions: Path | None = None
 
 
-def read_nifti(path: Path) -> Volume:
+def read_nifti(path: Path, *, may_be_constant: bool = False) -> Volume:
     """The volume in a NIfTI file, turned to the closest canonical (RAS+) axes.
 
     Raises UserError for a missing, foreign or truncated file, more than one volume, an affine that cannot be inverted,
-    and voxels that are not finite or all equal.
+    and voxels that are not finite or, unless they may be, all equal.
     """
     path = Path(path)
     if not path.is_file():
@@ -87,7 +90,7 @@ def read_nifti(path: Path) -> Volume:
         raise UserError(f"{path}: not a readable NIfTI file ({_one_line(error)}); convert or copy it again") from None
     if not np.isfinite(data).all():
         raise UserError(f"{path}: has voxels that are not finite; convert it again from the scanner's files")
-    if data.min() == data.max():
+    if data.min() == data.max() and not may_be_constant:
         raise UserError(f"{path}: all voxels are {data.flat[0]:g}; remove the scan or convert it again")
     canonical = nib.as_closest_canonical(nib.Nifti1Image(data.reshape(data.shape[:3]), image.affine))
     return Volume(np.asarray(canonical.dataobj), canonical.affine, path)
@@ -164,8 +167,10 @@ def scan_times(path: Path, contrast: str, stated: Mapping[str, Mapping[str, floa
     return SequenceTimes(tr, te, ti)
 
 
-def find_exams(root: Path, contrasts: Sequence[str]) -> list[ExamFiles]:
+def find_exams(root: Path, contrasts: Sequence[str], lesions: str = "") -> list[ExamFiles]:
     """The exams under a BIDS-like folder, root/sub-*/[ses-*/]anat/sub-*_[ses-*_]CONTRAST.nii[.gz], sorted by name.
+
+    `lesions` is what stands in the place of CONTRAST in the names of lesion masks, which an exam may lack.
 
     Raises UserError where there are none, or an exam lacks a contrast or has it twice.
     """
@@ -176,13 +181,13 @@ def find_exams(root: Path, contrasts: Sequence[str]) -> list[ExamFiles]:
         sessions = [path for path in [folder, *sorted(folder.glob("ses-*"))] if (path / "anat").is_dir()]
         if not sessions:
             raise UserError(f"{folder}: has no anat folder; remove the subject")
-        exams += [_exam_files(folder.name, session, contrasts) for session in sessions]
+        exams += [_exam_files(folder.name, session, contrasts, lesions) for session in sessions]
     if not exams:
         raise UserError(f"{root}: has no sub-*/anat folders; arrange the scans as BIDS asks")
     return exams
 
 
-def _exam_files(subject: str, session: Path, contrasts: Sequence[str]) -> ExamFiles:
+def _exam_files(subject: str, session: Path, contrasts: Sequence[str], lesions: str) -> ExamFiles:
     name = subject if session.name == subject else f"{subject}_{session.name}"
     found: dict[str, Path] = {}
     for path in sorted((session / "anat").iterdir()):
@@ -199,13 +204,14 @@ def _exam_files(subject: str, session: Path, contrasts: Sequence[str]) -> ExamFi
                 f"{session / 'anat'}: {name} has no {contrast} (it has {', '.join(sorted(found)) or 'no scans'}); "
                 "choose other contrasts or remove the subject"
             )
-    return ExamFiles(name, subject, {contrast: found[contrast] for contrast in contrasts})
+    return ExamFiles(name, subject, {contrast: found[contrast] for contrast in contrasts}, found.get(lesions))
 
 
 def read_exam(files: ExamFiles, times: Mapping[str, SequenceTimes]) -> Exam:
     """The scans of an exam with the given sequence times. Raises UserError where they lie on different grids."""
     volumes = [read_nifti(path) for path in files.scans.values()]
-    for volume in volumes[1:]:
+    mask = [read_nifti(files.lesions, may_be_constant=True)] if files.lesions else []
+    for volume in (*volumes[1:], *mask):
         if not same_grid(volumes[0], volume):
             raise UserError(
                 f"{volume.path}: its grid differs from that of {volumes[0].path}; "
@@ -217,6 +223,7 @@ def read_exam(files: ExamFiles, times: Mapping[str, SequenceTimes]) -> Exam:
         volumes=np.stack([volume.data for volume in volumes]),
         spacing=tuple(nib.affines.voxel_sizes(volumes[0].affine).tolist()),
         times=np.array([times[contrast] for contrast in files.scans], np.float32),
+        lesions=(mask[0].data > 0).astype(np.float32) if mask else None,
     )
 
 

@@ -35,6 +35,8 @@ class Method:
       synthesize: (params, batch, rng) -> images (B, H, W) in [0, 1]; needs no 'target' in the batch.
       describe: (params, batch, rng) -> images (B, H, W) that show what the method sees, one for each of `described`.
       described: their names.
+      maps: (params, batch, rng) -> feature maps (B, h, w, C) that stand for T1, T2 and S0, by these names, of a method that has
+        them; h and w divide H and W.
     """
 
     init: Callable[[Array, Batch], Params]
@@ -42,6 +44,7 @@ class Method:
     synthesize: Callable[[Params, Batch, Array], Array]
     describe: Callable[[Params, Batch, Array], tuple[Array, ...]] = lambda params, batch, rng: ()
     described: tuple[str, ...] = ()
+    maps: Callable[[Params, Batch, Array], Mapping[str, Array]] | None = None
 
 
 def names() -> list[str]:
