@@ -109,7 +109,7 @@ class Evaluator:
         shown, kept = set(evenly(wanted, self._config.panels)), set(evenly(wanted, self._config.images))
         for batch in self.batches(split, wanted, f"evaluating {split}"):
             synthesis, _ = self.sample(params, batch)
-            self.score.add(result.scores, synthesis, batch)
+            result.scores.extend(self.score(synthesis, batch))
             _add_images(result, batch | {"synthesis": synthesis}, kept)
             if shown & set(batch["index"][batch["valid"]]):
                 described = parallel.gather(self._describe(params, arrays(batch)))

@@ -29,6 +29,11 @@ class Scores:
     rows: list[Row] = field(default_factory=list)
     spectra: list[np.ndarray] = field(default_factory=list)
 
+    def extend(self, other: "Scores") -> None:
+        """Adds the slices of another."""
+        self.rows.extend(other.rows)
+        self.spectra.extend(other.spectra)
+
     def means(self, columns: Iterable[str], convention: str) -> dict[str, float]:
         """Each column, averaged as the convention says: slices of a subject and then subjects, or all slices."""
         aggregation = CONVENTIONS[convention].aggregation
@@ -45,18 +50,15 @@ class Scorer:
 
     def __init__(self, convention: str):
         self.convention = convention
-        self._score = parallel.pmap(scorer(CONVENTIONS[convention]))
+        score = scorer(CONVENTIONS[convention])
+        self._score = parallel.pmap(lambda images, target, body: (score(images, target, body), radial_power_spectrum(images)))
 
-    def __call__(self, images: np.ndarray, batch: Mapping[str, Any]) -> list[Row]:
-        """A row of each valid slice of a batch of `batches`."""
-        scores = parallel.gather(self._score(*parallel.shard((images, batch["target"], batch["body"]))))
-        columns = CONVENTIONS[self.convention].columns()
-        return [about(batch, i) | {column: float(scores[column][i]) for column in columns} for i in valid(batch)]
-
-    def add(self, scores: Scores, images: np.ndarray, batch: Mapping[str, Any]) -> None:
-        """Adds the rows and spectra of a batch."""
-        scores.rows.extend(self(images, batch))
-        scores.spectra.extend(np.asarray(radial_power_spectrum(images))[valid(batch)])
+    def __call__(self, images: np.ndarray, batch: Mapping[str, Any]) -> Scores:
+        """Of the valid slices of a batch of `batches`, for which there are images (B, H, W)."""
+        scores, spectra = parallel.gather(self._score(*parallel.shard((images, batch["target"], batch["body"]))))
+        columns, slices = CONVENTIONS[self.convention].columns(), valid(batch)
+        rows = [about(batch, i) | {column: float(scores[column][i]) for column in columns} for i in slices]
+        return Scores(rows, list(spectra[slices]))
 
 
 def valid(batch: Mapping[str, Any]) -> np.ndarray:
@@ -92,9 +94,9 @@ def reference_scores(dataset: Dataset, score: Scorer, batch_size: int) -> tuple[
     every = np.arange(len(dataset.split("test")))
     for batch in batches(dataset, "test", batch_size, every, "scoring the references"):
         for name, images in fitted.predict(batch["sources"]).items():
-            score.add(scores[name], images, batch)
-        scores[_TARGET].rows.extend(about(batch, i) for i in valid(batch))
-        scores[_TARGET].spectra.extend(np.asarray(radial_power_spectrum(batch["target"]))[valid(batch)])
+            scores[name].extend(score(images, batch))
+        spectra = np.asarray(radial_power_spectrum(batch["target"]))[valid(batch)]
+        scores[_TARGET].extend(Scores([about(batch, i) for i in valid(batch)], list(spectra)))
     try:
         _write(path, fitted, scores)
     except OSError as error:

@@ -30,7 +30,7 @@ def run(context: Context) -> Iterator[Row]:
                 "linear": references.predict(spoiled["sources"])["linear"],
             }
             for method, image in images.items():
-                for row in score(image, batch):
+                for row in score(image, batch).rows:
                     yield from rows("robustness", setting, method, row, {metric: row[metric] for metric in METRICS})
 
 

@@ -20,5 +20,5 @@ def run(context: Context) -> Iterator[Row]:
         sample = Sampler(methods.create(changed), evaluate.seed, samples)
         setting = f"{steps} step{'s' * (steps > 1)}" + (f", mean of {samples}" if samples > 1 else "")
         for batch in context.batches(f"sampling: {setting}"):
-            for row in context.evaluator.score(sample(context.params, batch)[0], batch):
+            for row in context.evaluator.score(sample(context.params, batch)[0], batch).rows:
                 yield from rows("sampling", setting, SYNTHESIS, row, {metric: row[metric] for metric in METRICS})
