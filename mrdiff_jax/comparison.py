@@ -159,7 +159,7 @@ class Comparison:
         }
 
     def reliability(self) -> dict[str, Reliability]:
-        """Predicted against real error, of the runs that have the study 'uncertainty'."""
+        """Predicted against real error, of the runs that have the study 'uncertainty' and predict any error."""
         found = {}
         for run, rows in self._studied("reliability").items():
             sums: dict[str, dict[str, float]] = {}
@@ -169,7 +169,7 @@ class Comparison:
             bins = [[of_bin[name] for name in ("pixels", "predicted_squares", "error_squares")] for of_bin in sums.values()]
             pixels, predicted, error = np.array(sorted(bins, key=lambda of_bin: of_bin[1] / of_bin[0])).T
             found[run] = Reliability(np.sqrt(predicted / pixels), np.sqrt(error / pixels), pixels / pixels.sum())
-        return found
+        return {run: curve for run, curve in found.items() if curve.predicted.any()}
 
     @cached_property
     def ranked_subjects(self) -> list[str]:

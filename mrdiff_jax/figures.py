@@ -202,22 +202,23 @@ def robustness(scores: Mapping[str, Mapping[str, float]], path: Path) -> None:
 
 def reliability(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], path: Path) -> None:
     """Draws predicted against real error and the share of pixels, (bins,) each by method; PNG and PDF."""
-    figure = Figure(figsize=(8.5, 3.8), layout="constrained")
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
     against, shares = figure.subplots(1, 2)
+    ends = []
     for (method, (predicted, error, share)), colour in zip(curves.items(), colours(list(curves)).values(), strict=True):
-        seen = share >= 0.001  # the mean of a handful of pixels says nothing
+        seen = (share >= 0.001) & (predicted > 0)  # the mean of a handful of pixels says nothing
         against.loglog(predicted[seen], error[seen], "o-", color=colour, label=method, linewidth=1.4, markersize=4)
         shares.semilogx(predicted[seen], 100 * share[seen], "o-", color=colour, linewidth=1.4, markersize=4)
-    ends = [max(min(axis[0] for axis in (against.get_xlim(), against.get_ylim())), 1e-4), 1]
-    against.plot(ends, ends, "--", color="black", linewidth=1, zorder=0)
-    against.set_ylim(*against.get_ylim())
-    against.set_xlabel("predicted error, of the data range", fontsize=9)
+        ends += [*predicted[seen], *error[seen]]
+    ends = [min(ends) / 1.3, max(ends) * 1.3]
+    against.plot(ends, ends, "--", color="black", linewidth=1, zorder=0, label="as predicted")
+    against.set(xlim=ends, ylim=ends, aspect="equal")
+    shares.set(xlim=ends, ylim=(0, None))
     against.set_ylabel("real error (RMS)", fontsize=9)
-    shares.set_xlabel("predicted error, of the data range", fontsize=9)
     shares.set_ylabel("share of pixels (%)", fontsize=9)
-    shares.set_ylim(0, None)
     against.legend(fontsize=8, frameon=False)
     for ax in (against, shares):
+        ax.set_xlabel("predicted error, of the data range", fontsize=9)
         _plain(ax)
     _save(figure, path)
 

@@ -1,5 +1,7 @@
 """Scores of the references: computed once for a data set and a convention, and the same from then on."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -9,9 +11,11 @@ from mrdiff_jax.scoring import Scorer, Scores
 
 
 @pytest.fixture
-def dataset(tiny_config, tmp_path):
-    tiny_config.data.cache = str(tmp_path)
-    return open_dataset(tiny_config.data)
+def dataset(tiny_config):
+    """The session's tiny phantom, with no scores of references kept."""
+    dataset = open_dataset(tiny_config.data)
+    shutil.rmtree(dataset.folder / "references", ignore_errors=True)
+    return dataset
 
 
 def test_references_are_scored_once(dataset, monkeypatch):
@@ -38,7 +42,7 @@ def test_another_convention_or_other_sources_are_scored_anew(dataset, tiny_confi
 
 
 def test_a_cache_that_cannot_be_written_is_no_mistake(dataset, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise OSError("no space left on device")
 
     monkeypatch.setattr(np, "savez", full)
