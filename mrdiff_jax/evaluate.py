@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mrdiff_jax import figures, parallel, results, scoring
+from mrdiff_jax import figures, parallel, results, scoring, stats
 from mrdiff_jax.conventions import BANDS, CONVENTIONS, METRICS
 from mrdiff_jax.data.pipeline import Dataset
 from mrdiff_jax.methods import Method, Params
@@ -171,7 +171,7 @@ def summarise(scores: dict[str, Scores], convention: str, about: dict[str, Any])
         **({"body": means(inside)} if inside else {}),
         "bands": means(BANDS),
         "convention": used.describe(convention),
-        "subjects": len({row["subject"] for row in rows}),
+        "subjects": len({stats.subject_of(row["subject"]) for row in rows}),
         "slices": len(rows),
         **about,
     }

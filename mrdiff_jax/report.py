@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -18,6 +18,7 @@ from PIL import Image
 from mrdiff_jax import tables
 from mrdiff_jax.comparison import Comparison
 from mrdiff_jax.conventions import METRICS
+from mrdiff_jax.stats import subject_of
 
 _STUDY_LEADS = {
     "sampling": "The same weights with other numbers of reverse steps, and with several syntheses of a slice averaged.",
@@ -73,7 +74,7 @@ def page(comparison: Comparison, figures: Sequence[Figure], slices: int) -> str:
         studies=studies,
         studies_link='<a href="#studies">Beyond the paper</a>' if studies else "",
         subjects_lead=f"PSNR (dB) of each subject, from {first}’s worst to its best.",
-        subjects=_subjects(comparison, {subject for subject, _ in chosen}),
+        subjects=_subjects(comparison, {subject_of(exam): exam for exam, _ in reversed(chosen)}),
         slices_lead=f"{_count(len(chosen), 'slice')} of {summary['slices']}, in 8 bits. Click an image to enlarge that place in"
         " all of them; the arrow keys move the slider."
         if chosen
@@ -91,7 +92,9 @@ def choose_slices(comparison: Comparison, limit: int) -> list[tuple[str, int]]:
     ranked = comparison.ranked_subjects
     extremes = {*ranked[:EXTREMES], *ranked[-EXTREMES:]}
     chosen: list[tuple[str, int]] = []
-    for group in ([key for key in common if key[0] in extremes], [key for key in common if key[0] not in extremes]):
+    is_extreme = [subject_of(exam) in extremes for exam, _ in common]
+    for wanted in (True, False):
+        group = [key for key, found in zip(common, is_extreme, strict=True) if found == wanted]
         room = min(limit - len(chosen), len(group))
         chosen += [group[i] for i in np.linspace(0, len(group) - 1, room).round().astype(int)]
     return sorted(chosen, key=common.index)
@@ -168,7 +171,7 @@ def _studies(comparison: Comparison, figures: Sequence[Figure]) -> str:
     return f'<section id="studies"><h2>Beyond the paper</h2>{"".join(parts)}</section>' if parts else ""
 
 
-def _subjects(comparison: Comparison, shown: set[str]) -> str:
+def _subjects(comparison: Comparison, shown: Mapping[str, str]) -> str:
     ranked, methods = comparison.ranked_subjects, list(comparison.rows)
     scores = {method: comparison.by_subject(method, "psnr") for method in methods}
     marks: dict[str, str] = {}
@@ -179,7 +182,7 @@ def _subjects(comparison: Comparison, shown: set[str]) -> str:
     for subject in ranked:
         name = escape(subject)
         if subject in shown:
-            name = f'<a href="#slices" data-subject="{name}">{name}</a>'
+            name = f'<a href="#slices" data-subject="{escape(shown[subject])}">{name}</a>'
         cells = "".join(_number(scores[m][subject], tables.number(scores[m][subject], "psnr")) for m in methods)
         rows.append(f"<tr><td>{name}{marks.get(subject, '')}</td>{cells}</tr>")
     return _table(["Subject", *methods], rows, tall=len(rows) > 10)
@@ -197,7 +200,7 @@ def _viewer_data(comparison: Comparison, chosen: Sequence[tuple[str, int]]) -> d
         strip = _png(np.concatenate([*pictures.sources.values(), pictures.truth, *pictures.methods.values()], axis=1))
         slices.append({"subject": key[0], "slice": key[1], "scores": scores, "strip": strip})
     heat = (colormaps["inferno"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
-    kept = {subject for subject, _ in chosen}
+    kept = {subject_of(exam): exam for exam, _ in reversed(chosen)}
     return {
         "sources": names["sources"],
         "truth": f"{names['target']}, true",
@@ -205,7 +208,7 @@ def _viewer_data(comparison: Comparison, chosen: Sequence[tuple[str, int]]) -> d
         "size": size,
         "heat": base64.b64encode(heat.tobytes()).decode(),
         "slices": slices,
-        "first": next((subject for subject in comparison.ranked_subjects if subject in kept), None),
+        "first": next((kept[subject] for subject in comparison.ranked_subjects if subject in kept), None),
     }
 
 

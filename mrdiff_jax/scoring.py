@@ -41,7 +41,7 @@ class Scores:
 
     def mean_spectrum(self) -> np.ndarray:
         """The spectra averaged over the slices of a subject and then subjects."""
-        subjects = np.array([row["subject"] for row in self.rows])
+        subjects = np.array([stats.subject_of(row["subject"]) for row in self.rows])
         return np.mean([np.mean(np.array(self.spectra)[subjects == subject], 0) for subject in np.unique(subjects)], 0)
 
 
