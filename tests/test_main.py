@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from test_train import assert_same, final_state
 
+from mrdiff_jax import cli
 from mrdiff_jax.train import train_and_evaluate
 
 ROOT = Path(__file__).parents[1]
@@ -74,3 +75,13 @@ def test_a_mistake_is_one_line_and_status_2(flags, message, tmp_path):
     assert len(lines) == 1, run.stderr
     assert lines[0].startswith("error: ")
     assert message in lines[0]
+
+
+def test_an_interrupted_command_promises_no_more_than_it_can(monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_parse", lambda description: [])
+    monkeypatch.setattr(cli.jax.config, "update", lambda *_: None)
+    with pytest.raises(SystemExit, match="^interrupted$"):
+        cli.run(interrupted, "")
