@@ -82,6 +82,7 @@ def test_an_interrupted_command_promises_no_more_than_it_can(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "_parse", lambda description: [])
+    monkeypatch.setattr(cli, "log_to_console", lambda: None)
     monkeypatch.setattr(cli.jax.config, "update", lambda *_: None)
-    with pytest.raises(SystemExit, match="^interrupted$"):
+    with pytest.raises(SystemExit, match=r"^interrupted$"):
         cli.run(interrupted, "")
