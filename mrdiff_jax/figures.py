@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.stats import t
 
+PIXELS_PER_INCH = 160  # of figures for print and page
 ERROR_RANGE = 0.25  # absolute errors are drawn on one scale, up to this share of the data range
 
 
@@ -239,4 +240,4 @@ def _plain(ax: Axes) -> None:
 def _save(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
     for suffix in (".png", ".pdf"):
-        figure.savefig(path.with_suffix(suffix), dpi=160, facecolor="white")
+        figure.savefig(path.with_suffix(suffix), dpi=PIXELS_PER_INCH, facecolor="white")

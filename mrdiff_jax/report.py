@@ -18,6 +18,7 @@ from PIL import Image
 from mrdiff_jax import tables
 from mrdiff_jax.comparison import Comparison
 from mrdiff_jax.conventions import METRICS
+from mrdiff_jax.figures import PIXELS_PER_INCH
 from mrdiff_jax.stats import subject_of
 
 _STUDY_LEADS = {
@@ -31,7 +32,7 @@ _STUDY_LEADS = {
     " resolution of h_t. The best channel and the linear fit of all channels were found on training slices. The linear"
     " regression is the same fit of the sources: what can be read off the images without the maps.",
     "hallucination": "Flat regions of the body and background are away from the truth’s edges; an edge there as strong as the"
-    " truth’s is invented. An edge of the truth without half such a gradient within 2 pixels is lost. Errors are shares of the"
+    " truth’s is invented. An edge of the truth without half such a gradient within 1 pixel is lost. Errors are shares of the"
     " data range; the truth’s own noise is part of them for every method.",
     "lesions": "Slices that show a lesion; errors as shares of the data range, synthesis minus truth.",
 }
@@ -109,11 +110,12 @@ def _count(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
-def _table(head: Iterable[str], rows: Iterable[str], tall: bool = False, dense: bool = False) -> str:
-    cells = "".join(f'<th scope="col"><button type="button">{escape(text)}</button></th>' for text in head)
-    size, kind = " tall" if tall else "", " dense" if dense else ""
+def _table(head: Iterable[str], rows: Iterable[str], tall: bool = False, dense: bool = False, sortable: bool = True) -> str:
+    button = '<button type="button">{}</button>' if sortable else "{}"
+    cells = "".join(f'<th scope="col">{button.format(escape(text))}</th>' for text in head)
+    kinds = " ".join(["sortable"] * sortable + ["dense"] * dense)
     return (
-        f'<div class="scroll{size}" tabindex="0"><table class="sortable{kind}"><thead><tr>{cells}</tr></thead>'
+        f'<div class="scroll{" tall" * tall}" tabindex="0"><table class="{kinds}"><thead><tr>{cells}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -152,8 +154,10 @@ def _tests(comparison: Comparison, region: str) -> str:
 
 def _figure(figure: Figure) -> str:
     source = base64.b64encode(figure.path.read_bytes()).decode()
+    with Image.open(figure.path) as image:
+        width = round(image.width * 96 / PIXELS_PER_INCH)
     return (
-        f'<figure class="chart"><h3>{escape(figure.title)}</h3><img alt="{escape(figure.title)}"'
+        f'<figure class="chart"><h3>{escape(figure.title)}</h3><img width="{width}" alt="{escape(figure.title)}"'
         f' src="data:image/png;base64,{source}"><figcaption>{escape(figure.caption)}</figcaption></figure>'
     )
 
@@ -165,7 +169,7 @@ def _studies(comparison: Comparison, figures: Sequence[Figure]) -> str:
         header, rows = tables.study_table(comparison, study)
         cells = ["".join(f"<td>{escape(text)}</td>" for text in row) for row in rows]
         if rows:
-            body = _table(header, [f"<tr>{row}</tr>" for row in cells], dense=True)
+            body = _table(header, [f"<tr>{row}</tr>" for row in cells], dense=True, sortable=False)
             drawn = "".join(_figure(figure) for figure in figures if figure.study == study)
             parts.append(f'<h3 id="{study}">{title}</h3><p>{_STUDY_LEADS[study]}</p>{body}{drawn}')
     return f'<section id="studies"><h2>Beyond the paper</h2>{"".join(parts)}</section>' if parts else ""

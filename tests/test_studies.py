@@ -152,10 +152,10 @@ class TestMaps:
 class TestFalseStructures:
     @pytest.fixture
     def slice_(self):
-        """A disc with a brighter one in it, and where the body is."""
+        """A disc, in its right half chequered, and where the body is."""
         y, x = np.mgrid[:96, :96] - 48
-        radius = np.hypot(x, y)
-        return (0.5 * (radius < 40) + 0.3 * (radius < 15)).astype(np.float32), radius < 40
+        body = np.hypot(x, y) < 40
+        return (body * (0.4 + 0.2 * ((x > 0) & (x // 8 % 2 == y // 8 % 2)))).astype(np.float32), body
 
     def test_the_truth_itself_has_none(self, slice_):
         target, body = slice_
@@ -167,7 +167,7 @@ class TestFalseStructures:
     def test_a_blob_is_an_invention_where_it_stands(self, slice_, column, region):
         target, body = slice_
         wrong = target.copy()
-        wrong[46:50, column : column + 4] += 0.6
+        wrong[46:50, column : column + 4] += 0.4
         found = hallucination.structures(wrong, target, body)
         others = [found[name] for name in ("background", "flat regions") if name != region]
         assert 0 < found[region]["invented"] < 0.05

@@ -1,9 +1,10 @@
 """False structures: what a synthesis shows where the truth shows nothing, and the edges of the truth that it does not show.
 
 Edges are where the gradient of the image smoothed by a Gaussian (Canny 1986) is at least as strong as the truth's strongest
-tenth inside the body. A slice falls into the truth's edges, flat regions (in the body, away from edges) and background (outside
-the body, away from edges); an edge of the synthesis in the latter two is invented, an edge of the truth without at least half
-such a gradient nearby in the synthesis is lost. Nearby is within the reach, so that an edge a little out of place is neither.
+quarter inside the body. A slice falls into the truth's edges, flat regions (in the body, away from edges) and background
+(outside the body, away from edges); an edge of the synthesis in the latter two is invented, an edge of the truth without at
+least half such a gradient nearby in the synthesis is lost. Nearby is within the reach, so that an edge a little out of place is
+neither.
 """
 
 from collections.abc import Iterator
@@ -16,8 +17,8 @@ from mrdiff_jax.results import SYNTHESIS, Row
 from mrdiff_jax.studies.context import Context, rows
 
 SMOOTHING = 1.0  # pixels
-STRONGEST = 0.1  # share of the body that is edges
-REACH = 2  # pixels
+STRONGEST = 0.25  # share of the body that is edges
+REACH = 1  # pixels
 
 
 def run(context: Context) -> Iterator[Row]:
