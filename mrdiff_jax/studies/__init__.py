@@ -13,6 +13,7 @@ from mrdiff_jax.methods import Method
 from mrdiff_jax.results import Row
 from mrdiff_jax.studies import hallucination, lesions, maps, robustness, sampling, uncertainty
 from mrdiff_jax.studies.context import Context
+from mrdiff_jax.writer import logger
 
 _STUDIES = {
     "sampling": sampling,
@@ -35,6 +36,8 @@ def chosen(config: Any, dataset: Dataset, method: Method) -> list[str]:
     for name, obstacle in obstacles.items():
         if obstacle and config.evaluate.studies.strip() != "all":
             raise UserError(f"--config.evaluate.studies={config.evaluate.studies}: {name}: {obstacle}")
+        if obstacle:
+            logger.info("study '%s' is left out: %s", name, obstacle)
     return [name for name in names if not obstacles.get(name)]
 
 

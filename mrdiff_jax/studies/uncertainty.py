@@ -16,6 +16,7 @@ from mrdiff_jax.results import SYNTHESIS, Row
 from mrdiff_jax.studies.context import Context, rows
 
 CALIBRATED = "calibrated"  # the method whose rows hold what a perfect one would have
+ROUNDING = 1e-5  # of the data range: a smaller deviation is that of equal syntheses in float32
 EDGES = 0.001 * 2.0 ** np.arange(0, 9.5, 0.5)  # between bins of predicted error, of the data range
 
 
@@ -30,7 +31,7 @@ def run(context: Context) -> Iterator[Row]:
         for i in scoring.valid(batch):
             of, body = scoring.about(batch, i), batch["body"][i]
             error = np.abs(means[i] - batch["target"][i])[body]
-            predicted = np.sqrt(1 + 1 / samples) * deviations[i][body]
+            predicted = np.sqrt(1 + 1 / samples) * np.where(deviations[i] > ROUNDING, deviations[i], 0)[body]
             yield from rows("uncertainty", setting, SYNTHESIS, of, calibration(error, predicted))
             for bin_, sums in reliability(error, predicted).items():
                 yield from rows("reliability", bin_, SYNTHESIS, of, sums)
