@@ -4,8 +4,8 @@ A method has many channels for each map. The one that correlates best, and a lin
 slices and measured on test slices. The same fit of the sources stands beside them: what can be read off the images anyway.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from mrdiff_jax import parallel, scoring
 from mrdiff_jax.data.pipeline import Dataset
 from mrdiff_jax.evaluate import arrays
-from mrdiff_jax.methods import Method
+from mrdiff_jax.methods import Batch, Method, Params
 from mrdiff_jax.results import SYNTHESIS, Row
 from mrdiff_jax.studies.context import Context, rows
 
@@ -39,33 +39,36 @@ def obstacle(dataset: Dataset, method: Method) -> str:
 
 def run(context: Context) -> Iterator[Row]:
     """Pearson's correlation inside each test slice, by map: best channel, linear fit of all, linear fit of the sources."""
-    count = context.config.evaluate.study_slices
-    train = list(blocks(context, "train", context.evaluator.slices("train", count)))
-    fits = {}
-    for name in NAMES:
-        features, truth = (np.concatenate([getattr(b, field)[name] for b in train]) for field in ("features", "truth"))
-        fits[name] = best_channel(features, truth), linear(features, truth)
-        fits[name] += (linear(np.concatenate([b.sources for b in train]), truth),)
-    for test in blocks(context, "test", context.evaluator.slices("test", count)):
-        for name, (channel, of_features, of_sources) in fits.items():
-            features, truth = test.features[name], test.truth[name]
-            found = {"best_channel": correlation(features @ channel, truth)}
-            found["linear_fit"] = correlation(features @ of_features, truth)
-            yield from rows("maps", name, SYNTHESIS, test.of, found)
-            of_sources = {"linear_fit": correlation(test.sources @ of_sources, truth)}
-            yield from rows("maps", name, "linear", test.of, of_sources)
-
-
-def blocks(context: Context, split: str, wanted: np.ndarray) -> Iterator[Blocks]:
-    """The slices of a split that show enough of the brain."""
     key = jax.random.key(context.config.evaluate.seed)
 
-    def maps(params: Any, batch: Mapping[str, jax.Array]) -> Mapping[str, jax.Array]:
+    def maps(params: Params, batch: Batch) -> Mapping[str, jax.Array]:
         return context.method.maps(params, batch, parallel.keys_at(key, batch["index"]))
 
-    seen = parallel.pmap(maps)
+    see = parallel.pmap(maps)
+    train = list(blocks(context, "train", see))
+    sources = np.concatenate([slice_.sources for slice_ in train])
+    fits = {}
+    for name in NAMES:
+        features = np.concatenate([slice_.features[name] for slice_ in train])
+        truth = np.concatenate([slice_.truth[name] for slice_ in train])
+        fits[name] = best_channel(features, truth), linear(features, truth), linear(sources, truth)
+    for test in blocks(context, "test", see):
+        for name, (channel, of_features, of_sources) in fits.items():
+            features, truth = test.features[name], test.truth[name]
+            of_method = {
+                "best_channel": correlation(features @ channel, truth),
+                "linear_fit": correlation(features @ of_features, truth),
+            }
+            yield from rows("maps", name, SYNTHESIS, test.of, of_method)
+            beside = {"linear_fit": correlation(test.sources @ of_sources, truth)}
+            yield from rows("maps", name, "linear", test.of, beside)
+
+
+def blocks(context: Context, split: str, see: Callable[[Params, Batch], Mapping[str, jax.Array]]) -> Iterator[Blocks]:
+    """The slices of a split, so many as a study has, that show enough of the brain; `see` gives their maps."""
+    wanted = context.evaluator.slices(split, context.config.evaluate.study_slices)
     for batch in context.evaluator.batches(split, wanted, f"maps: {split}"):
-        features = parallel.gather(seen(context.params, arrays(batch)))
+        features = parallel.gather(see(context.params, arrays(batch)))
         for i in scoring.valid(batch):
             factor = batch["target"].shape[1] // features["T1"].shape[1]
             truth, brain = block_means(batch["maps"][i], factor)
@@ -94,7 +97,7 @@ def _blocked(images: np.ndarray, factor: int) -> np.ndarray:
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson's correlation; NaN where one of the two does not vary."""
-    a, b = a - a.mean(), b - b.mean()
+    a, b = (values.astype(np.float64) - values.mean(dtype=np.float64) for values in (a, b))
     scale = np.sqrt((a @ a) * (b @ b))
     return float(a @ b / scale) if scale > 0 else np.nan
 
