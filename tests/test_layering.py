@@ -11,7 +11,7 @@ LAYERS = [
     "__init__ errors",
     "wavelets physics diffusion metrics stats conventions config",
     "layers unet model losses",
-    "data.volumes data.phantom data.preprocessing data.builder data.pipeline",
+    "data.volumes data.phantom data.preprocessing data.augmentation data.builder data.pipeline",
     "methods.__init__ methods.*",
     "parallel train_state checkpoints writer meter figures references results scoring evaluate studies train",
     "comparison tables report",
