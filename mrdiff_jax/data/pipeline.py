@@ -66,8 +66,8 @@ class Examples:
     """Random access to the examples of a split.
 
     An example: sources (H, W, K) and target (H, W), float32 in [0, 1]; tr, te, ti (K,) of the sources, ms; subject;
-    slice; scale (2,): offset and factor from target values to scanner units; and for the phantom maps (H, W, 3): true
-    T1 (ms), T2 (ms) and S0.
+    slice; scale (2,): offset and factor from target values to scanner units; pixel: its side in mm; and for the phantom
+    maps (H, W, 3): true T1 (ms), T2 (ms) and S0.
     """
 
     records: Any
@@ -87,6 +87,7 @@ class Examples:
             "subject": record["subject"].decode(),
             "slice": record["slice"],
             "scale": record["scale"][self.target_channel],
+            "pixel": record["pixel"],
         }
         return example | ({"maps": record["maps"]} if "maps" in record else {})
 
@@ -252,6 +253,27 @@ def _loaded(exams: list[ExamRef], workers: int = 2) -> Iterator[volumes.Exam]:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+
+
+def describe_training(dataset: Dataset) -> dict[str, Any]:
+    """What synthesis must know of the training slices, for JSON: medians over them, and the range of their pixel sizes.
+
+    sources: name -> tr, te, ti in ms; target: its name, and offset and factor from [0, 1] to scanner units; pixel_mm: the
+    smallest and the largest.
+    """
+    slices = dataset.split("train")
+    columns = {name: [] for name in ("tr", "te", "ti", "scale", "pixel")}
+    for i in range(len(slices)):
+        example = slices[i]
+        for name, values in columns.items():
+            values.append(example[name])
+    median = {name: np.median(values, axis=0).tolist() for name, values in columns.items()}
+    offset, factor = median["scale"]
+    return {
+        "sources": {name: {time: median[time][k] for time in ("tr", "te", "ti")} for k, name in enumerate(dataset.sources)},
+        "target": {"name": dataset.target, "offset": offset, "factor": factor},
+        "pixel_mm": [float(min(columns["pixel"])), float(max(columns["pixel"]))],
+    }
 
 
 def train_iterator(

@@ -68,15 +68,18 @@ def resize_in_plane(images: np.ndarray, spacing: Sequence[float], size: int) -> 
 
     Pixels that grow are averages over their area, pixels that shrink are interpolated linearly.
     """
-    *_, h, w = images.shape
-    field = max(h * spacing[0], w * spacing[1])
-    rows, columns = (_resampling(n, mm, field, size) for n, mm in zip((h, w), spacing, strict=True))
+    pixel = pixel_size(images.shape[-2:], spacing, size)
+    rows, columns = (resampling(n, mm, size, pixel) for n, mm in zip(images.shape[-2:], spacing, strict=True))
     return rows @ np.ascontiguousarray(images, np.float32) @ columns.T
 
 
-def _resampling(n: int, spacing: float, field: float, size: int) -> np.ndarray:
-    """(size, n): the weight of each of n pixels, `spacing` mm wide, in each of `size` pixels that share the field."""
-    pixel = field / size
+def pixel_size(shape: Sequence[int], spacing: Sequence[float], size: int) -> float:
+    """Side, in mm, of the pixels of `resize_in_plane`."""
+    return float(max(n * mm for n, mm in zip(shape, spacing, strict=True)) / size)
+
+
+def resampling(n: int, spacing: float, size: int, pixel: float) -> np.ndarray:
+    """(size, n): the weight of each of n pixels, `spacing` mm wide, in each of `size` pixels, `pixel` mm wide, on one centre."""
     position = (np.arange(n) - (n - 1) / 2) * spacing
     distance = np.abs((np.arange(size)[:, None] - (size - 1) / 2) * pixel - position)
     if pixel < spacing:
@@ -110,6 +113,7 @@ def exam_examples(
         return np.ascontiguousarray(np.moveaxis(images, 0, -1))
 
     tr, te, ti = exam.times.T
+    pixel = pixel_size(np.delete(exam.volumes.shape[1:], axis)[::-1], spacing, image_size)
     for i in chosen:
         example = {
             "image": quantise(np.clip(resized(scaled[..., i]), 0, 1)),
@@ -117,6 +121,7 @@ def exam_examples(
             "tr": tr,
             "te": te,
             "ti": ti,
+            "pixel": np.float32(pixel),
             "subject": exam.name,
             "slice": int(i),
         }
