@@ -16,6 +16,7 @@ from mrdiff_jax.checkpoints import Checkpoints
 from mrdiff_jax.config import validate
 from mrdiff_jax.data.pipeline import Dataset, describe_training, open_dataset, train_iterator
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.files import write_text
 from mrdiff_jax.meter import Meter
 from mrdiff_jax.train_state import TrainState, create_train_state, make_optimizer, make_train_step
 from mrdiff_jax.writer import Writer, duration, logger
@@ -247,20 +248,13 @@ def _claim(workdir: Path, config: ConfigDict, dataset: Dataset) -> None:
     if jax.process_index():
         return
     workdir.mkdir(parents=True, exist_ok=True)
-    _write(workdir / "config.json", json.dumps(json.loads(config.to_json()), indent=2) + "\n")
-    _write(workdir / "splits.csv", (dataset.folder / "splits.csv").read_text())
+    write_text(workdir / "config.json", json.dumps(json.loads(config.to_json()), indent=2) + "\n")
+    write_text(workdir / "splits.csv", (dataset.folder / "splits.csv").read_text())
     _describe_data(workdir, dataset)
-    _write(workdir / _IDENTITY, json.dumps(_identity(config, dataset), indent=2) + "\n")
+    write_text(workdir / _IDENTITY, json.dumps(_identity(config, dataset), indent=2) + "\n")
 
 
 def _describe_data(workdir: Path, dataset: Dataset) -> None:
     """Leaves in the workdir what synthesis must know of the training data, which need not be at hand then."""
     if jax.process_index() == 0 and not (workdir / _TRAINING_DATA).exists():
-        _write(workdir / _TRAINING_DATA, json.dumps(describe_training(dataset), indent=2) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file that is there whole or not at all."""
-    aside = path.with_name(path.name + ".partial")
-    aside.write_text(text)
-    aside.replace(path)
+        write_text(workdir / _TRAINING_DATA, json.dumps(describe_training(dataset), indent=2) + "\n")

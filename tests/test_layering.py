@@ -8,14 +8,14 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mrdiff_jax"
 
 LAYERS = [
-    "__init__ errors",
+    "__init__ errors files",
     "wavelets physics diffusion metrics stats conventions config",
     "layers unet model losses",
     "data.volumes data.phantom data.preprocessing data.builder data.pipeline",
     "methods.__init__ methods.*",
-    "parallel train_state checkpoints writer meter figures references results evaluate studies train",
+    "parallel train_state checkpoints writer meter figures references results evaluate studies train trained synthesizer",
     "comparison tables report",
-    "cli main compare",
+    "cli main compare export",
 ]
 ORDER = [name for layer in LAYERS for name in layer.split()]
 TEXTS = {path: path.read_text() for path in PACKAGE.rglob("*.py")}

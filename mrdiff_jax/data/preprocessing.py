@@ -79,7 +79,7 @@ def pixel_size(shape: Sequence[int], spacing: Sequence[float], size: int) -> flo
 
 
 def resampling(n: int, spacing: float, size: int, pixel: float) -> np.ndarray:
-    """(size, n): the weight of each of n pixels, `spacing` mm wide, in each of `size` pixels, `pixel` mm wide, on one centre."""
+    """(size, n): the weight of each of n pixels of `spacing` mm in each of `size` pixels of `pixel` mm, on one centre."""
     position = (np.arange(n) - (n - 1) / 2) * spacing
     distance = np.abs((np.arange(size)[:, None] - (size - 1) / 2) * pixel - position)
     if pixel < spacing:

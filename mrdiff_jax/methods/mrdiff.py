@@ -100,6 +100,7 @@ def create(config: Any) -> Method:
         synthesize=synthesize,
         describe=describe,
         described=("T1 features", "T2 features", "S0 features"),
+        stride=network.backbone.image_stride(network.wavelet_domain),
     )
 
 
