@@ -149,17 +149,14 @@ def complete(
 
 def check(times: SequenceTimes, scan: Path) -> None:
     """Raises UserError, naming the scan, for known times that no pulse sequence has: mostly a mistaken unit."""
+    mend = "mend what its header or sidecar (seconds) says, or what is stated for it (milliseconds)"
     for field, (low, high) in PLAUSIBLE_MS.items():
         value = getattr(times, field)
         if value is None or low <= value < high or (field == "ti" and value == 0):
             continue
-        unit = "seconds taken for milliseconds?" if 0 < value < low else "milliseconds taken for seconds?"
-        raise UserError(
-            f"{scan}: {field.upper()} {value:g} ms is implausible ({low:g} to {high:g}; {unit if value > 0 else 'not a time'}); "
-            "mend its sidecar (seconds), or what is stated for it (milliseconds)"
+        guess = (
+            "; seconds taken for milliseconds?" if 0 < value < low else "; milliseconds taken for seconds?" if value > 0 else ""
         )
+        raise UserError(f"{scan}: {field.upper()} {value:g} ms is implausible, not {low:g} to {high:g}{guess}; {mend}")
     if times.tr is not None and times.te is not None and times.te >= times.tr:
-        raise UserError(
-            f"{scan}: TE {times.te:g} ms of a TR of {times.tr:g} ms is implausible; "
-            "mend its sidecar (seconds), or what is stated for it (milliseconds)"
-        )
+        raise UserError(f"{scan}: TE {times.te:g} ms in a TR of {times.tr:g} ms is implausible; {mend}")

@@ -1,4 +1,4 @@
-"""Scans on disk: NIfTI volumes, their sequence times, and the BIDS folders that hold them."""
+"""Scans on disk: volumes in NIfTI or DICOM files with their sequence times, and the BIDS folders that hold them."""
 
 import math
 import zlib
@@ -9,7 +9,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from mrdiff_jax.data.sequence_times import SequenceTimes, complete
+from mrdiff_jax.data import dicom
+from mrdiff_jax.data.sequence_times import SequenceTimes, check, complete, read_sidecar
 from mrdiff_jax.errors import UserError
 
 MAX_VOXELS = 2**28  # a gigabyte of float32; a header that declares more is taken for damaged
@@ -65,6 +66,51 @@ class ExamFiles:
     times: Mapping[str, SequenceTimes] = field(default_factory=dict)
 
 
+def read_scan(path: Path) -> tuple[Volume, SequenceTimes]:
+    """A scan and the times recorded with it: a NIfTI file, a DICOM folder (or multi-frame file), or 'FOLDER#2'.
+
+    '#2' chooses the second of a folder's series, as a refusal lists them; an echo of a dual-echo series counts as one.
+    Times are in ms, from the DICOM header, else from the JSON sidecar; None where unknown, refused where implausible.
+    The volume is on RAS+ axes, as `read_nifti` has it.
+
+    Raises:
+      UserError: as `read_nifti`; no DICOM images, several series and none chosen, slices that are missing, unevenly spaced,
+        of different sizes or orientations, damaged or compressed in a way that needs another package; implausible times.
+    """
+    path = Path(path)
+    source, number = dicom.split_choice(path)
+    if not dicom.is_dicom(source):
+        return read_nifti(path), read_scan_parameters(path)
+    series = dicom.choose(source, number)
+    times = _recorded_times(series.times, path)
+    return _turned(*dicom.read_series(series, source), path), times
+
+
+def read_scan_parameters(path: Path) -> SequenceTimes:
+    """TR, TE and TI in ms as `read_scan` gives them, without reading the voxels. Raises UserError as it does."""
+    path = Path(path)
+    source, number = dicom.split_choice(path)
+    header = dicom.choose(source, number).times if dicom.is_dicom(source) else SequenceTimes()
+    return _recorded_times(header, path)
+
+
+def _recorded_times(header: SequenceTimes, path: Path) -> SequenceTimes:
+    times = header.or_else(read_sidecar(path))
+    check(times, path)
+    return times
+
+
+def scan_times(
+    path: Path, contrast: str, stated: Mapping[str, SequenceTimes], required: bool = True, flag: str = "--config.data."
+) -> SequenceTimes:
+    """TR, TE and TI in ms of a scan: those recorded with it, else those stated for the contrast; an unknown TI is 0.
+
+    Raises UserError as `sequence_times.complete` does.
+    """
+    recorded = read_scan_parameters(path)
+    return complete(recorded, stated.get(contrast, SequenceTimes()), path, contrast, required=required, flag=flag)
+
+
 def read_nifti(path: Path) -> Volume:
     """The volume in a NIfTI file, turned to the closest canonical (RAS+) axes.
 
@@ -81,11 +127,16 @@ def read_nifti(path: Path) -> Volume:
             data = image.get_fdata(dtype=np.float32, caching="unchanged")
     except _UNREADABLE as error:
         raise UserError(f"{path}: not a readable NIfTI file ({_one_line(error)}); convert or copy it again") from None
+    return _turned(data.reshape(data.shape[:3]), image.affine, path)
+
+
+def _turned(data: np.ndarray, affine: np.ndarray, path: Path) -> Volume:
+    """The volume on the closest canonical axes. Raises UserError for voxels that are not finite or all equal."""
     if not np.isfinite(data).all():
         raise UserError(f"{path}: has voxels that are not finite; convert it again from the scanner's files")
     if data.min() == data.max():
         raise UserError(f"{path}: all voxels are {data.flat[0]:g}; remove the scan or convert it again")
-    canonical = nib.as_closest_canonical(nib.Nifti1Image(data.reshape(data.shape[:3]), image.affine))
+    canonical = nib.as_closest_canonical(nib.Nifti1Image(data, affine))
     return Volume(np.asarray(canonical.dataobj), canonical.affine, path)
 
 
@@ -105,36 +156,6 @@ def _check_header(image: nib.spatialimages.SpatialImage, path: Path) -> None:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def read_scan(path: Path) -> tuple[Volume, SequenceTimes]:
-    """A scan and the times recorded with it: a NIfTI file, a DICOM folder (or multi-frame file), or 'FOLDER#2'.
-
-    '#2' chooses the second of a folder's series, as a refusal lists them; an echo of a dual-echo series counts as one.
-    Times are in ms, from the DICOM header, else from the JSON sidecar; None where unknown, refused where implausible.
-    The volume is on RAS+ axes, as `read_nifti` has it.
-
-    Raises:
-      UserError: as `read_nifti`; no DICOM images, several series and none chosen, slices that are missing, unevenly spaced,
-        of different sizes or orientations, damaged or compressed in a way that needs another package; implausible times.
-    """
-    raise NotImplementedError
-
-
-def read_scan_parameters(path: Path) -> SequenceTimes:
-    """TR, TE and TI in ms as `read_scan` gives them, without reading the voxels. Raises UserError as it does."""
-    raise NotImplementedError
-
-
-def scan_times(
-    path: Path, contrast: str, stated: Mapping[str, SequenceTimes], required: bool = True, flag: str = "--config.data."
-) -> SequenceTimes:
-    """TR, TE and TI in ms of a scan: those recorded with it, else those stated for the contrast; an unknown TI is 0.
-
-    Raises UserError as `sequence_times.complete` does.
-    """
-    recorded = read_scan_parameters(path)
-    return complete(recorded, stated.get(contrast, SequenceTimes()), path, contrast, required=required, flag=flag)
 
 
 def find_exams(root: Path, contrasts: Sequence[str]) -> list[ExamFiles]:
