@@ -8,6 +8,7 @@ import pytest
 from scans import SHAPE, TIMES, data_config, head, real_scans, refused, write_scan
 
 from mrdiff_jax.data import pipeline, preprocessing, volumes
+from mrdiff_jax.data.sequence_times import SequenceTimes, sidecar_path
 from mrdiff_jax.errors import UserError
 
 # Volumes
@@ -103,11 +104,11 @@ def test_a_corrupt_sidecar_is_refused_by_name(root, text):
 
 def test_sidecars_win_over_the_config_which_fills_the_gaps(root):
     path = root / "sub-01/anat/sub-01_T1w.nii.gz"
-    stated = {"tr": {"T1w": 700.0}, "te": {"T1w": 20.0}, "ti": {}}
+    stated = {"T1w": SequenceTimes(tr=700.0, te=20.0)}
     assert volumes.scan_times(path, "T1w", stated) == (500, 10, 0)
-    volumes.sidecar_path(path).write_text('{"EchoTime": 0.015}')
+    sidecar_path(path).write_text('{"EchoTime": 0.015}')
     assert volumes.scan_times(path, "T1w", stated) == (700, 15, 0)
-    volumes.sidecar_path(path).unlink()
+    sidecar_path(path).unlink()
     assert volumes.scan_times(path, "T1w", stated) == (700, 20, 0)
 
 

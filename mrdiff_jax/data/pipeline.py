@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from mrdiff_jax.data import phantom, preprocessing, volumes
 from mrdiff_jax.data.builder import MRSlices
+from mrdiff_jax.data.sequence_times import parse_stated
 from mrdiff_jax.errors import UserError
 
 TRAINING_KEYS = ("sources", "target", "tr", "te", "ti")
@@ -164,7 +165,7 @@ def _bids_study(config: Any, contrasts: tuple[str, ...], sources: tuple[str, ...
     if not config.root:
         raise UserError("config.data.root is empty; set it to the folder of your scans")
     root = Path(config.root).expanduser()
-    stated = {field: _stated_times(field, getattr(config, field)) for field in ("tr", "te", "ti")}
+    stated = parse_stated(config.tr, config.te, config.ti, "config.data.")
     exams, identity = [], []
     for files in volumes.find_exams(root, contrasts):
         times = {name: volumes.scan_times(path, name, stated, name in sources) for name, path in files.scans.items()}
@@ -173,15 +174,6 @@ def _bids_study(config: Any, contrasts: tuple[str, ...], sources: tuple[str, ...
             status = path.stat()
             identity.append([str(path.relative_to(root)), status.st_size, status.st_mtime_ns, times[name]])
     return Study(contrasts, exams, identity, has_maps=False)
-
-
-def _stated_times(field: str, text: str) -> dict[str, float]:
-    """Milliseconds by contrast from 'T1w=500,FLAIR=9000'."""
-    try:
-        pairs = (part.split("=") for part in split_names(text))
-        return {name.strip(): float(milliseconds) for name, milliseconds in pairs}
-    except ValueError:
-        raise UserError(f"config.data.{field}: cannot read {text!r}; write it as T1w=500,FLAIR=9000 (ms)") from None
 
 
 def _splits(config: Any, subjects: list[str]) -> dict[str, str]:
