@@ -95,9 +95,9 @@ def find_series(source: Path) -> list[Series]:
     for (unnumbered, number, uid, description), frames in sorted(groups.items()):
         number = None if unnumbered else number
         echoes = _echoes(frames)
-        for echo in echoes:
+        for index, echo in enumerate(echoes, 1):
             others = tuple(frame for other in echoes if other is not echo for frame in other)
-            found.append(Series(uid, number, description, tuple(echo), echo[0].times, others))
+            found.append(Series(uid, number, description, tuple(echo), echo[0].times, index, len(echoes), others))
     return found
 
 
