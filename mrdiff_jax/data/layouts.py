@@ -239,7 +239,8 @@ def _by_series(
             uids.append(set())
             continue
         fits = {contrast: [scan for scan in scans if _fits(scan, contrast, rule)] for contrast, rule in rules.items()}
-        seen = ", ".join(scan.label for scan in scans) or ", ".join(sorted({*texts.values()} - {""}))
+        passed_over = sorted({text for text in texts.values() if not _wanted(text, rules)})
+        seen = ", ".join([*(scan.label for scan in scans), *passed_over])
         mend = "say which it is by its description, --rules=CONTRAST=TEXT, or remove the subject"
         exams.append(_exam(subject, session, fits, times, mend, seen))
         uids.append({scan.uid for scan in scans} - {""})
