@@ -1,9 +1,12 @@
 """Raw scans: DICOM files grouped to series and stacked to volumes. Of a header only what is named here is ever read."""
 
+import logging
 import os
 import struct
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +66,21 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps pydicom's warnings back: they quote what a header says."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"pydicom\.")
+        logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+@_quiet()
 def find_series(source: Path) -> list[Series]:
     """The MR series in a folder, its subfolders included, or in a file, ordered by number, UID and echo time.
 
@@ -224,6 +242,7 @@ def _echoes(frames: Sequence[Frame]) -> list[list[Frame]]:
     return echoes
 
 
+@_quiet()
 def _pixels(path: Path) -> np.ndarray:
     try:
         return pixel_array(path)
