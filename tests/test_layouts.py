@@ -1,5 +1,6 @@
 """What is found where: trees as archives and users have them, their problems told one by one."""
 
+import os
 import shutil
 
 import nibabel as nib
@@ -198,6 +199,33 @@ def test_a_subject_that_is_there_twice_is_found_by_its_series(tmp_path):
     the_problem(exams["p1"], "p1: holds a DICOM series that p3 holds too")
     the_problem(exams["p3"], "p3: holds a DICOM series that p1 holds too")
     assert not exams["p2"].problems
+
+
+def test_names_that_differ_in_case_alone_are_told(tmp_path):
+    for subject in ("P1", "p1", "p2"):
+        nifti(tmp_path / f"{subject}_T1w.nii")
+    exams = found(tmp_path, "pattern", "T1w", pattern="{subject}_{contrast}.nii")
+    assert [name for name, exam in exams.items() if exam.problems] == ["P1", "p1"]
+    the_problem(exams["p1"], "another exam has this name")
+
+
+def test_a_folder_that_cannot_be_read_is_one_problem(tmp_path, monkeypatch):
+    for subject in ("sub-01", "sub-02"):
+        write_scan(tmp_path, subject, "T1w")
+    scandir, listdir = os.scandir, os.listdir
+    locked = tmp_path / "sub-02/anat"
+
+    def refuse(original, path):
+        if os.fspath(path) == str(locked):
+            raise PermissionError(13, "Permission denied", str(locked))
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", lambda path=".": refuse(scandir, path))
+    monkeypatch.setattr(os, "listdir", lambda path=".": refuse(listdir, path))
+    for layout, contrast, name in (("bids", "T1w", "sub-02"), ("pattern", "T1w", "sub-02/anat"), ("dicom", "T1w", "sub-02")):
+        exams = found(tmp_path, layout, contrast, pattern="*/anat/{subject}_{contrast}.nii.gz")
+        assert not exams["sub-01"].problems
+        the_problem(exams[name], tmp_path / "sub-02", "cannot be read (Permission denied)")
 
 
 # Archives

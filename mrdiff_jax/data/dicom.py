@@ -166,12 +166,13 @@ def _files(source: Path) -> Iterator[Path]:
     if source.is_file():
         yield source
         return
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); mend its permissions") from None
-
-    for folder, _, names in os.walk(source, onerror=refuse):
+    for folder, _, names in os.walk(source, onerror=refuse_unreadable):
         yield from (Path(folder, name) for name in names)
+
+
+def refuse_unreadable(error: OSError) -> None:
+    """Raises UserError for a folder that the system does not let us list."""
+    raise UserError(f"{error.filename}: cannot be read ({error.strerror}); mend its permissions") from None
 
 
 def _has_slices(header: pydicom.Dataset, path: Path) -> bool:

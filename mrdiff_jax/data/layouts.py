@@ -1,10 +1,9 @@
 """What lies where: the scans of subjects in BIDS folders, by filename pattern, in DICOM folders, and in archives' layouts."""
 
-import glob
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -61,7 +60,7 @@ def find_subjects(
             raise UserError(f"no layout {layout!r}; choose one of {', '.join(LAYOUTS)}")
     if not exams:
         raise UserError(f"{root}: {_nothing_found(root, layout, pattern)}")
-    return sorted(exams, key=lambda exam: (exam.subject, exam.session))
+    return sorted(_named_apart(exams), key=lambda exam: (exam.subject, exam.session))
 
 
 def parse_rules(texts: Sequence[str]) -> dict[str, str]:
@@ -89,6 +88,16 @@ def _checked(rules: Mapping[str, str]) -> dict[str, str]:
     return {contrast: rule for contrast, rule in rules.items() if rule}
 
 
+def _named_apart(exams: Sequence[ExamFiles]) -> list[ExamFiles]:
+    """The exams, with a problem for those whose names differ in upper and lower case at most."""
+    count = Counter(exam.name.casefold() for exam in exams)
+    problem = "another exam has this name, but for upper and lower case; rename or remove one"
+    return [
+        replace(exam, problems=(*exam.problems, f"{exam.name}: {problem}")) if count[exam.name.casefold()] > 1 else exam
+        for exam in exams
+    ]
+
+
 def _nothing_found(root: Path, layout: str, pattern: str) -> str:
     expected = {
         "bids": "has no sub-*/anat folders",
@@ -99,7 +108,7 @@ def _nothing_found(root: Path, layout: str, pattern: str) -> str:
         "ixi": "has no files named as IXI012-HH-1211-T1.nii.gz",
         "brats": "has no files named as *_t1.nii.gz or *-t1n.nii.gz",
     }[layout]
-    example = next(iter(_nifti_files(root)), "")
+    example = next(iter(_nifti_files(root, dicom.refuse_unreadable)), "")
     seen = f" (it has {example})" if example else ""
     mend = "; mend --pattern, or say how a contrast is written with --rules=T1w=t1" if layout == "pattern" else ""
     return f"{expected}{seen}{mend or '; name its folder, or choose another --layout'}"
@@ -141,10 +150,11 @@ def _exam(
 # By the names of files
 
 
-def _nifti_files(root: Path) -> list[str]:
-    """Paths of the NIfTI files under a folder, sorted, relative and with forward slashes."""
-    found = glob.iglob("**/*.nii*", root_dir=root, recursive=True)  # follows links, as archives in use have them
-    return sorted(path.replace(os.sep, "/") for path in found if re.fullmatch(f".*{archives.NIFTI}", path))
+def _nifti_files(root: Path, onerror: Callable[[OSError], None]) -> list[str]:
+    """Paths of the NIfTI files under a folder, sorted, relative and with forward slashes; links are followed."""
+    walk = os.walk(root, onerror=onerror, followlinks=True)
+    paths = (Path(folder, name).relative_to(root).as_posix() for folder, _, names in walk for name in names)
+    return sorted(path for path in paths if re.fullmatch(f".*{archives.NIFTI}", path))
 
 
 def _find_pattern(root: Path, contrasts: Sequence[str], pattern: str, own: Mapping[str, str]) -> list[ExamFiles]:
@@ -177,18 +187,24 @@ def _by_path(
     """The exams of files whose paths fit one of the expressions, with groups subject, contrast, and session or site."""
     exams: dict[tuple[str, str], dict[str, list[_Scan]]] = {}
     times: dict[tuple[str, str], Mapping[str, SequenceTimes]] = {}
-    for path in _nifti_files(root):
-        found = next(filter(None, (expression.fullmatch(path) for expression in expressions)), None)
-        if not found:
+    unreadable: list[OSError] = []
+    for path in _nifti_files(root, unreadable.append):
+        match = next(filter(None, (expression.fullmatch(path) for expression in expressions)), None)
+        if not match:
             continue
-        groups = found.groupdict()
+        groups = match.groupdict()
         name = groups["subject"], groups.get("session") or ""
         fits = exams.setdefault(name, {contrast: [] for contrast in contrasts})
         times[name] = archives.IXI_TIMES.get(groups.get("site", ""), {})
         for contrast in contrasts:
             if re.fullmatch(rules.get(contrast, re.escape(contrast)), groups["contrast"], re.IGNORECASE):
                 fits[contrast].append(_Scan(root / path, groups["contrast"], path))
-    return [_exam(*name, fits, times[name], mend="remove the subject") for name, fits in exams.items()]
+    found = [_exam(*name, fits, times[name], mend="remove the subject") for name, fits in exams.items()]
+    for error in unreadable:
+        name = Path(error.filename).relative_to(root).as_posix()
+        problem = f"{error.filename}: cannot be read ({error.strerror}); mend its permissions"
+        found.append(ExamFiles(name, name, {}, problems=(problem,)))
+    return found
 
 
 # By the descriptions of DICOM series
@@ -258,7 +274,7 @@ def _fits(scan: _Scan, contrast: str, rule: str) -> bool:
 
 def _scans(folder: Path, text: str, subject: str) -> Iterator[_Scan]:
     """The NIfTI files and DICOM series in a folder."""
-    files = _nifti_files(folder)
+    files = _nifti_files(folder, dicom.refuse_unreadable)
     for path in files:
         yield _Scan(folder / path, text or Path(path).name.replace(subject, ""), path)
     if files and not any(map(dicom.is_dicom, (path for path in folder.rglob("*") if path.is_file()))):

@@ -178,11 +178,14 @@ def find_bids(root: Path, contrasts: Sequence[str]) -> list[ExamFiles]:
     """The exams that `find_exams` finds, those that cannot be used with their problems."""
     exams = []
     for folder in sorted(path for path in root.glob("sub-*") if path.is_dir()):
-        sessions = [path for path in [folder, *sorted(folder.glob("ses-*"))] if (path / "anat").is_dir()]
+        problem = f"{folder}: has no anat folder; remove the subject"
+        try:
+            sessions = [path for path in [folder, *sorted(folder.glob("ses-*"))] if (path / "anat").is_dir()]
+            exams += [_exam_files(folder.name, session, contrasts) for session in sessions]
+        except OSError as error:
+            sessions, problem = [], f"{folder}: cannot be read ({error.strerror}); mend its permissions"
         if not sessions:
-            problem = f"{folder}: has no anat folder; remove the subject"
             exams.append(ExamFiles(folder.name, folder.name, {}, problems=(problem,)))
-        exams += [_exam_files(folder.name, session, contrasts) for session in sessions]
     return exams
 
 
