@@ -21,6 +21,7 @@ from dicom_files import (
     write_series,
 )
 from pydicom import dcmread
+from pydicom.config import disable_value_validation
 from pydicom.encaps import encapsulate
 from pydicom.uid import EncapsulatedPDFStorage, JPEGLosslessSV1, RLELossless, SecondaryCaptureImageStorage
 from scans import real_scans
@@ -95,6 +96,15 @@ def test_run_length_compression_needs_no_package(tmp_path):
         dataset.compress(RLELossless)
         save(dataset, path)
     np.testing.assert_array_equal(read_scan(tmp_path)[0].data, canonical(pixels, AXIAL)[0])
+
+
+def test_sloppy_headers_are_read_in_silence(tmp_path, capfd):
+    with disable_value_validation(), warnings.catch_warnings(action="ignore"):
+        for path in write_series(tmp_path, SeriesInstanceUID="1.02.3", SeriesDescription="T1" * 40):
+            change(path, SpecificCharacterSet=PATIENT[0], PatientBirthDate=PATIENT[0], InversionTime="1000.00000000000000001")
+    capfd.readouterr()
+    assert read_scan(tmp_path)[1].ti == 1000
+    assert capfd.readouterr() == ("", "")
 
 
 # What is passed over

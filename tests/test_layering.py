@@ -11,7 +11,7 @@ LAYERS = [
     "__init__ errors files",
     "wavelets physics diffusion metrics stats conventions config",
     "layers unet model losses",
-    "data.sequence_times data.stacks data.dicom data.volumes data.layouts",
+    "data.sequence_times data.stacks data.dicom data.volumes data.archives data.layouts",
     "data.phantom data.preprocessing data.builder data.pipeline",
     "methods.__init__ methods.*",
     "parallel train_state checkpoints writer meter figures references results evaluate studies train trained synthesizer",

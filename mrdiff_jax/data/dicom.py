@@ -1,9 +1,12 @@
 """Raw scans: DICOM files grouped to series and stacked to volumes. Of a header only what is named here is ever read."""
 
+import logging
 import os
 import struct
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +66,21 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps pydicom's warnings back: they quote what a header says."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"pydicom\.")
+        logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+@_quiet()
 def find_series(source: Path) -> list[Series]:
     """The MR series in a folder, its subfolders included, or in a file, ordered by number, UID and echo time.
 
@@ -95,9 +113,9 @@ def find_series(source: Path) -> list[Series]:
     for (unnumbered, number, uid, description), frames in sorted(groups.items()):
         number = None if unnumbered else number
         echoes = _echoes(frames)
-        for echo in echoes:
+        for index, echo in enumerate(echoes, 1):
             others = tuple(frame for other in echoes if other is not echo for frame in other)
-            found.append(Series(uid, number, description, tuple(echo), echo[0].times, others))
+            found.append(Series(uid, number, description, tuple(echo), echo[0].times, index, len(echoes), others))
     return found
 
 
@@ -148,12 +166,13 @@ def _files(source: Path) -> Iterator[Path]:
     if source.is_file():
         yield source
         return
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); mend its permissions") from None
-
-    for folder, _, names in os.walk(source, onerror=refuse):
+    for folder, _, names in os.walk(source, onerror=refuse_unreadable):
         yield from (Path(folder, name) for name in names)
+
+
+def refuse_unreadable(error: OSError) -> None:
+    """Raises UserError for a folder that the system does not let us list."""
+    raise UserError(f"{error.filename}: cannot be read ({error.strerror}); mend its permissions") from None
 
 
 def _has_slices(header: pydicom.Dataset, path: Path) -> bool:
@@ -224,6 +243,7 @@ def _echoes(frames: Sequence[Frame]) -> list[list[Frame]]:
     return echoes
 
 
+@_quiet()
 def _pixels(path: Path) -> np.ndarray:
     try:
         return pixel_array(path)

@@ -1,7 +1,7 @@
 """Rigid registration of two contrasts of one head or body, and resampling, with SimpleITK.
 
-The measure is mutual information (Mattes et al., IEEE Trans Med Imaging 22:120, 2003). Everything runs in one thread with a fixed
-seed: the same scans give the same bits, and subjects run side by side.
+The measure is mutual information (Mattes et al., IEEE Trans Med Imaging 22:120, 2003). Everything runs in one thread with a
+fixed seed: the same scans give the same bits, and subjects run side by side.
 """
 
 from typing import NamedTuple
@@ -59,19 +59,23 @@ def resample(volume: Volume, grid: Grid, transform: np.ndarray, interpolation: s
     return np.ascontiguousarray(sitk.GetArrayFromImage(moved).T)
 
 
-def register(fixed: Volume, moving: Volume, finest_mm: float = LEVELS_MM[-1]) -> Registration:
-    """The rigid transform that lays `moving` on `fixed`, found from moves of up to 15 degrees and 20 mm, more where they overlap.
+def register(fixed: Volume, moving: Volume, finest_mm: float = LEVELS_MM[-1], start: np.ndarray | None = None) -> Registration:
+    """The rigid transform that lays `moving` on `fixed`, at the optimum near a `start`, if one is given.
 
-    The search starts from the scanner's coordinates, from centred fields of view and from centres of mass, each turned both
-    ways about each axis, and follows the best of them through LEVELS_MM down to `finest_mm`.
+    Otherwise the search begins from the scanner's coordinates, from centred fields of view and from centres of mass, each
+    turned both ways about each axis (which finds moves of 15 degrees and 20 mm), and follows the best of them through
+    LEVELS_MM down to `finest_mm`.
     """
     fixed_image, moving_image = _clipped(fixed), _clipped(moving)
-    coarse = _level(fixed_image, moving_image, LEVELS_MM[0])
-    starts = sorted(_starts(fixed_image, moving_image), key=coarse.value)[:REFINED_STARTS]
-    value, transform = min(map(coarse.optimise, starts), key=lambda found: found[0])
-    for size in LEVELS_MM[1:]:
-        if size >= finest_mm:
-            value, transform = _level(fixed_image, moving_image, size).optimise(transform)
+    if start is None:
+        coarse = _level(fixed_image, moving_image, LEVELS_MM[0])
+        starts = sorted(_starts(fixed_image, moving_image), key=coarse.value)[:REFINED_STARTS]
+        value, transform = min(map(coarse.optimise, starts), key=lambda found: found[0])
+        sizes = [size for size in LEVELS_MM[1:] if size >= finest_mm]
+    else:
+        transform, sizes = _euler(start, fixed_image), [finest_mm]
+    for size in sizes:
+        value, transform = _level(fixed_image, moving_image, size).optimise(transform)
     return Registration(_matrix(transform), -value)
 
 
@@ -178,6 +182,17 @@ def _image(data: np.ndarray, affine: np.ndarray) -> sitk.Image:
 def _itk(matrix: np.ndarray) -> sitk.AffineTransform:
     matrix = _LPS @ matrix @ _LPS
     return sitk.AffineTransform(matrix[:3, :3].ravel().tolist(), matrix[:3, 3].tolist())
+
+
+def _euler(matrix: np.ndarray, fixed: sitk.Image) -> sitk.Euler3DTransform:
+    """A rigid world matrix as a rotation about the middle of the fixed image."""
+    matrix = _LPS @ matrix @ _LPS
+    centre = np.array(fixed.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in fixed.GetSize()]))
+    euler = sitk.Euler3DTransform()
+    euler.SetCenter(centre.tolist())
+    euler.SetMatrix(matrix[:3, :3].ravel().tolist(), 1e-6)
+    euler.SetTranslation((matrix[:3, 3] + matrix[:3, :3] @ centre - centre).tolist())
+    return euler
 
 
 def _matrix(transform: sitk.Euler3DTransform) -> np.ndarray:

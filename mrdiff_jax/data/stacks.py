@@ -34,7 +34,7 @@ class Frame(NamedTuple):
 class Series:
     """A series, or one echo of it: its frames, not sorted yet, and times in ms from the header.
 
-    other_echoes: frames of the same series at other echo times; they lie in the same places.
+    echo: which of its `echoes` it is, from 1, the shortest first; other_echoes: their frames, which lie in the same places.
     """
 
     uid: str
@@ -42,6 +42,8 @@ class Series:
     description: str
     frames: tuple[Frame, ...]
     times: SequenceTimes
+    echo: int = 1
+    echoes: int = 1
     other_echoes: tuple[Frame, ...] = ()
 
     def label(self) -> str:

@@ -165,35 +165,50 @@ def find_exams(root: Path, contrasts: Sequence[str]) -> list[ExamFiles]:
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; set --config.data.root to the folder of your scans")
-    exams = []
-    for folder in sorted(path for path in root.glob("sub-*") if path.is_dir()):
-        sessions = [path for path in [folder, *sorted(folder.glob("ses-*"))] if (path / "anat").is_dir()]
-        if not sessions:
-            raise UserError(f"{folder}: has no anat folder; remove the subject")
-        exams += [_exam_files(folder.name, session, contrasts) for session in sessions]
+    exams = find_bids(root, contrasts)
+    for exam in exams:
+        if exam.problems:
+            raise UserError(exam.problems[0])
     if not exams:
         raise UserError(f"{root}: has no sub-*/anat folders; arrange the scans as BIDS asks")
+    return exams
+
+
+def find_bids(root: Path, contrasts: Sequence[str]) -> list[ExamFiles]:
+    """The exams that `find_exams` finds, those that cannot be used with their problems."""
+    exams = []
+    for folder in sorted(path for path in root.glob("sub-*") if path.is_dir()):
+        problem = f"{folder}: has no anat folder; remove the subject"
+        try:
+            sessions = [path for path in [folder, *sorted(folder.glob("ses-*"))] if (path / "anat").is_dir()]
+            exams += [_exam_files(folder.name, session, contrasts) for session in sessions]
+        except OSError as error:
+            sessions, problem = [], f"{folder}: cannot be read ({error.strerror}); mend its permissions"
+        if not sessions:
+            exams.append(ExamFiles(folder.name, folder.name, {}, problems=(problem,)))
     return exams
 
 
 def _exam_files(subject: str, session: Path, contrasts: Sequence[str]) -> ExamFiles:
     name = subject if session.name == subject else f"{subject}_{session.name}"
     found: dict[str, Path] = {}
+    problems = []
     for path in sorted((session / "anat").iterdir()):
         stem = path.name.removesuffix(".gz").removesuffix(".nii")
         if stem == path.name or not stem.startswith(f"{subject}_"):
             continue
         contrast = stem.removeprefix(f"{subject}_").removeprefix(f"{session.name}_")
-        if contrast in found:
-            raise UserError(f"{path}: a second {contrast} beside {found[contrast].name}; keep one of them")
-        found[contrast] = path
-    for contrast in contrasts:
-        if contrast not in found:
-            raise UserError(
-                f"{session / 'anat'}: {name} has no {contrast} (it has {', '.join(sorted(found)) or 'no scans'}); "
-                "choose other contrasts or remove the subject"
-            )
-    return ExamFiles(name, subject, {contrast: found[contrast] for contrast in contrasts})
+        if contrast in found and contrast in contrasts:
+            problems.append(f"{path}: a second {contrast} beside {found[contrast].name}; keep one of them")
+        found.setdefault(contrast, path)
+    problems += [
+        f"{session / 'anat'}: {name} has no {contrast} (it has {', '.join(sorted(found)) or 'no scans'}); "
+        "choose other contrasts or remove the subject"
+        for contrast in contrasts
+        if contrast not in found
+    ]
+    scans = {contrast: found[contrast] for contrast in contrasts if contrast in found}
+    return ExamFiles(name, subject, scans, "" if name == subject else session.name, tuple(problems))
 
 
 def read_exam(files: ExamFiles, times: Mapping[str, SequenceTimes]) -> Exam:
