@@ -52,7 +52,7 @@ def write(volumes: Mapping[str, np.ndarray], scans: Scans, about: Mapping[str, A
 
 def provenance(synthesizer: Synthesizer, scans: Scans, settings: Settings) -> dict[str, Any]:
     """How the volumes were made, for JSON; names of files, not of their folders."""
-    sample, cut = synthesizer.trained.config.sample, slicing_of(synthesizer, scans.grid)
+    cut = slicing_of(synthesizer, scans.grid)
     offset, factor = intensities(synthesizer)
     return {
         "Synthetic": True,
@@ -64,20 +64,12 @@ def provenance(synthesizer: Synthesizer, scans: Scans, settings: Settings) -> di
                 "RepetitionTime": times[0] / 1000,
                 "EchoTime": times[1] / 1000,
                 "InversionTime": times[2] / 1000,
-                "Registration": transform.tolist(),
+                "Registration": None if np.array_equal(transform, np.eye(4)) else transform.tolist(),
             }
             for (name, path), times, transform in zip(scans.paths.items(), scans.times.tolist(), scans.transforms, strict=True)
         },
         "Grid": scans.frame_path.name,
-        "Model": model(synthesizer),
-        "Sampling": {
-            "Sampler": settings.sampler or sample.sampler,
-            "Steps": settings.steps or sample.steps,
-            "Eta": sample.eta,
-            "Samples": settings.samples,
-            "Seed": settings.seed,
-            "SharedNoise": settings.shared_noise,
-        },
+        **recipe(synthesizer, settings),
         "Slices": {"Plane": synthesizer.trained.config.data.plane, "PixelMillimetres": cut.pixel, "Pixels": list(cut.size)},
         "Intensities": {
             "Offset": offset,
@@ -88,10 +80,21 @@ def provenance(synthesizer: Synthesizer, scans: Scans, settings: Settings) -> di
     }
 
 
-def model(synthesizer: Synthesizer) -> dict[str, Any]:
-    """Which model it is, for JSON."""
+def recipe(synthesizer: Synthesizer, settings: Settings) -> dict[str, Any]:
+    """Which model it is and how it samples, for JSON: what makes the volume of given scans."""
     trained = synthesizer.trained
-    return {"Method": trained.config.method.name, "Step": trained.step, "WeightsSHA256": trained.sha256}
+    sample = trained.config.sample
+    return {
+        "Model": {"Method": trained.config.method.name, "Step": trained.step, "WeightsSHA256": trained.sha256},
+        "Sampling": {
+            "Sampler": settings.sampler or sample.sampler,
+            "Steps": settings.steps or sample.steps,
+            "Eta": sample.eta,
+            "Samples": settings.samples,
+            "Seed": settings.seed,
+            "SharedNoise": settings.shared_noise,
+        },
+    }
 
 
 def _describe(name: str, about: Mapping[str, Any]) -> str:

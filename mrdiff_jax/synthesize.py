@@ -9,8 +9,8 @@ from pathlib import Path
 
 from absl import flags
 
-from mrdiff_jax import cli, inference, outputs, parallel
-from mrdiff_jax.data.sequence_times import parse_stated
+from mrdiff_jax import cli, cohort, inference, outputs, parallel
+from mrdiff_jax.data.sequence_times import Stated, parse_stated
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.inference import Settings
 from mrdiff_jax.synthesizer import Synthesizer
@@ -34,19 +34,44 @@ flags.mark_flags_as_required(["workdir", "output"])
 
 
 def main() -> None:
-    """Loads the model and synthesises one subject."""
+    """Loads the model and synthesises one subject, or all of a folder."""
     parallel.initialize(_BATCH.value)
-    settings = Settings(_STEPS.value, _SAMPLER.value, _SAMPLES.value, _SEED.value, _BATCH.value, _SHARED.value, _MAPS.value)
-    sources, output = _sources(), Path(_OUTPUT.value)
-    path_of = partial(outputs.beside, output)
-    path_of(inference.SYNTHETIC)
-    synthesizer = Synthesizer.load(_WORKDIR.value, maps=settings.maps)
+    settings = Settings(
+        steps=_STEPS.value,
+        sampler=_SAMPLER.value,
+        samples=_SAMPLES.value,
+        seed=_SEED.value,
+        batch_size=_BATCH.value,
+        shared_noise=_SHARED.value,
+        maps=_MAPS.value,
+    )
     stated = parse_stated(_TR.value, _TE.value, _TI.value, "--")
+    run = _one if _BIDS.value is None else _all
+    run(Path(_OUTPUT.value), settings, stated)
+
+
+def _one(output: Path, settings: Settings, stated: Stated) -> None:
+    path_of = partial(outputs.beside, output)
+    path_of(inference.DEVIATION)  # refuses a wrong name before anything is computed
+    sources = _sources()
+    synthesizer = Synthesizer.load(_WORKDIR.value, maps=settings.maps)
     scans = inference.read_scans(synthesizer, sources, Path(_GRID.value) if _GRID.value else None, stated)
     volumes = inference.synthesize(synthesizer, scans, settings)
     outputs.write(volumes, scans, outputs.provenance(synthesizer, scans, settings), path_of)
-    for name in volumes:
-        print(path_of(name))
+    print(*map(path_of, volumes), sep="\n")
+
+
+def _all(output: Path, settings: Settings, stated: Stated) -> None:
+    if _SOURCE.value or _GRID.value:
+        raise UserError("--bids: finds the sources itself, and each exam keeps its grid; leave --source and --grid out")
+    synthesizer = Synthesizer.load(_WORKDIR.value, maps=settings.maps)
+    outcomes = cohort.run(synthesizer, Path(_BIDS.value), output, settings, stated)
+    print(*cohort.summary(outcomes), sep="\n")
+    failed = [one for one in outcomes if one.outcome == "failed"]
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(outcomes)} exams failed, see {output / 'report.csv'}; first: {failed[0].reason}"
+        )
 
 
 def _sources() -> dict[str, Path]:
