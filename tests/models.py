@@ -5,11 +5,19 @@ import json
 import grain
 import jax
 import numpy as np
-from conftest import make_batch
+from conftest import TINY, make_batch
 
 from mrdiff_jax import methods
 from mrdiff_jax.checkpoints import Checkpoints
+from mrdiff_jax.config import default
 from mrdiff_jax.train_state import create_train_state, make_optimizer
+
+
+def tiny(**changes):
+    """Configuration of a tiny network for T2w and PDw to T1w."""
+    config = default("paper")
+    config.update_from_flattened_dict(TINY | changes)
+    return config
 
 
 def write_run(workdir, config, seed=0, step=7, pixel_mm=(2.0, 2.0)):

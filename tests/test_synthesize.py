@@ -1,6 +1,5 @@
 """From scans to the synthetic scan: geometry, intensities, what is written, and what is refused."""
 
-import csv
 import json
 import subprocess
 import sys
@@ -12,16 +11,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 from dicom_files import PATIENT, write_series
-from models import write_run
+from models import tiny
 from scans import write_scan
+from scipy.ndimage import center_of_mass
 from scipy.spatial.transform import Rotation
-from test_synthesizer import synthesizer, tiny, workdir  # noqa: F401
 
 from mrdiff_jax import cohort, inference, outputs
 from mrdiff_jax.data.frames import Frame
 from mrdiff_jax.data.registration import Grid, resample
 from mrdiff_jax.data.sequence_times import SequenceTimes
-from mrdiff_jax.data.volumes import Volume, read_nifti
+from mrdiff_jax.data.volumes import read_nifti
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.files import sha256
 from mrdiff_jax.inference import Settings
@@ -141,7 +140,8 @@ def test_the_head_comes_back_in_its_own_frame_and_place(name, plane, tmp_path):
     low, high = np.percentile(source.get_fdata(), (0.5, 99.5))
     expected = 10 + 200 * np.clip((source.get_fdata() - low) / (high - low), 0, 1)
     thick = plane != "axial"  # 3 mm slices cut across are brought to pixels of 2 mm and back
-    np.testing.assert_allclose(made.get_fdata(), expected, atol=12 if thick else 1e-3)
+    np.testing.assert_allclose(made.get_fdata(), expected, atol=20 if thick else 1e-3)
+    np.testing.assert_allclose(center_of_mass(made.get_fdata()), center_of_mass(expected), atol=0.02)
 
 
 def test_sources_on_other_grids_are_registered_to_the_first(second, tmp_path):
@@ -221,7 +221,7 @@ def test_every_slice_has_its_key_and_all_batches_one_shape(pair):
     assert len(np.unique(keys[4, True], axis=0)) == 1
 
 
-def test_same_seed_same_volume_whatever_the_batch_size(synthesizer, pair):  # noqa: F811
+def test_same_seed_same_volume_whatever_the_batch_size(synthesizer, pair):
     scans = inference.read_scans(synthesizer, pair, None, TIMES)
     first, again, other = (
         inference.synthesize(synthesizer, scans, Settings(seed=seed, batch_size=size))["synthetic"]
@@ -248,7 +248,7 @@ def test_deviation_and_maps_come_in_their_units_and_files(pair, tmp_path):
     assert "not quantitative" in described["t1_T1-features"]
 
 
-def test_the_sidecar_tells_how_it_was_made(synthesizer, pair):  # noqa: F811
+def test_the_sidecar_tells_how_it_was_made(synthesizer, pair):
     scans = inference.read_scans(synthesizer, pair, None, TIMES)
     about = outputs.provenance(synthesizer, scans, Settings(steps=1, seed=3, sampler="ddpm"))
     assert about["Synthetic"] is True
@@ -347,7 +347,7 @@ def make_cohort(root):
     return root
 
 
-def test_a_cohort_becomes_a_derivative(synthesizer, tmp_path):  # noqa: F811
+def test_a_cohort_becomes_a_derivative(synthesizer, tmp_path):
     root, output = make_cohort(tmp_path / "in"), tmp_path / "out"
 
     def run(**settings):
@@ -365,7 +365,7 @@ def test_a_cohort_becomes_a_derivative(synthesizer, tmp_path):  # noqa: F811
     description = json.loads((output / "dataset_description.json").read_text())
     assert description["DatasetType"] == "derivative"
     assert description["GeneratedBy"][0]["Name"] == "mrdiff_jax"
-    assert len(list(csv.DictReader((output / "report.csv").open()))) == 4
+    assert len((output / "report.csv").read_text().splitlines()) == 5
 
     volume = output / "sub-01/anat/sub-01_desc-synthetic_T1w.nii.gz"
     before = volume.stat().st_mtime_ns
@@ -384,7 +384,7 @@ def test_names_of_a_derivative_keep_the_targets_entities(tmp_path):
     assert names == [f"sub-01_ses-2_ce-gad_desc-synthetic{kind}_T1w.nii.gz" for kind in kinds]
 
 
-def test_another_data_set_is_not_written_into(synthesizer, tmp_path):  # noqa: F811
+def test_another_data_set_is_not_written_into(synthesizer, tmp_path):
     root = make_cohort(tmp_path)
     (root / "dataset_description.json").write_text('{"Name": "raw", "BIDSVersion": "1.9.0"}')
     with pytest.raises(UserError, match="did not make"):
@@ -398,7 +398,7 @@ def call(*flags):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_the_command(workdir, pair, tmp_path):  # noqa: F811
+def test_the_command(workdir, pair, tmp_path):
     output = tmp_path / "made" / "t1.nii.gz"
     sources = [f"--source={name}={path}" for name, path in pair.items()]
     run = call(
@@ -414,7 +414,7 @@ def test_the_command(workdir, pair, tmp_path):  # noqa: F811
     assert json.loads((output.parent / "t1.json").read_text())["Sampling"]["Steps"] == 1
 
 
-def test_a_mistake_is_one_line_and_status_2(workdir, pair, tmp_path):  # noqa: F811
+def test_a_mistake_is_one_line_and_status_2(workdir, pair, tmp_path):
     root = make_cohort(tmp_path / "in")
     sources = [f"--source={name}={path}" for name, path in pair.items()]
     for flags, message in (
@@ -427,7 +427,7 @@ def test_a_mistake_is_one_line_and_status_2(workdir, pair, tmp_path):  # noqa: F
         assert "Traceback" not in run.stderr
 
 
-def test_the_exported_model_makes_the_same(synthesizer, workdir, pair, tmp_path):  # noqa: F811
+def test_the_exported_model_makes_the_same(synthesizer, workdir, pair, tmp_path):
     command = [sys.executable, "-m", "mrdiff_jax.export", f"--workdir={workdir}", f"--output={tmp_path / 'model.safetensors'}"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert run.returncode == 0, run.stderr
@@ -437,6 +437,3 @@ def test_the_exported_model_makes_the_same(synthesizer, workdir, pair, tmp_path)
     settings = Settings(steps=1, batch_size=4)
     a, b = (inference.synthesize(one, scans, settings)["synthetic"] for one in (synthesizer, exported))
     np.testing.assert_array_equal(a, b)
-    assert isinstance(scans.grid, Grid)
-    assert write_run
-    assert Volume

@@ -7,34 +7,18 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import TINY, make_batch
-from models import write_run
+from conftest import make_batch
+from models import tiny, write_run
 from safetensors.numpy import load_file, save_file
 
 import mrdiff_jax
 from mrdiff_jax import methods, trained
-from mrdiff_jax.config import default, from_json
+from mrdiff_jax.config import from_json
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.train_state import create_train_state, make_optimizer
 
 KEY = jax.random.key(0)
 TIMES = ((4000.0, 2000.0), (100.0, 10.0))
-
-
-def tiny(**changes):
-    config = default("paper")
-    config.update_from_flattened_dict(TINY | changes)
-    return config
-
-
-@pytest.fixture(scope="session")
-def workdir(tmp_path_factory):
-    return write_run(tmp_path_factory.mktemp("run") / "mrdiff", tiny())
-
-
-@pytest.fixture(scope="session")
-def synthesizer(workdir):
-    return mrdiff_jax.Synthesizer.load(workdir)
 
 
 @pytest.fixture
