@@ -92,7 +92,7 @@ def find_series(source: Path) -> list[Series]:
       UserError: no MR image at all, or a damaged header.
     """
     groups: dict[tuple[bool, int, str, str], list[Frame]] = defaultdict(list)
-    others = 0
+    passed_over = 0
     for path in sorted(_files(source)):
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
@@ -100,23 +100,23 @@ def find_series(source: Path) -> list[Series]:
             continue
         except _MALFORMED:
             raise UserError(f"{path}: a damaged DICOM file; copy it again or remove it") from None
-        if not _has_slices(header, path):
-            others += 1
-            continue
         try:
-            groups[_series_key(header)] += _frames(header, path)
+            if _has_slices(header, path):
+                groups[_series_key(header)] += _frames(header, path)
+            else:
+                passed_over += 1
         except _MALFORMED:
             raise UserError(f"{path}: its header lacks or garbles geometry or times; export it again") from None
     if not groups:
-        passed_over = f" ({count(others, 'DICOM file')} of other kinds)" if others else ""
-        raise UserError(f"{source}: has no DICOM images of MR{passed_over}; name the folder that holds them")
+        kinds = f" ({count(passed_over, 'DICOM file')} of other kinds)" if passed_over else ""
+        raise UserError(f"{source}: has no DICOM images of MR{kinds}; name the folder that holds them")
     found = []
     for (unnumbered, number, uid, description), frames in sorted(groups.items()):
         number = None if unnumbered else number
         echoes = _echoes(frames)
         for index, echo in enumerate(echoes, 1):
-            others = tuple(frame for other in echoes if other is not echo for frame in other)
-            found.append(Series(uid, number, description, tuple(echo), echo[0].times, index, len(echoes), others))
+            other_echoes = tuple(frame for other in echoes if other is not echo for frame in other)
+            found.append(Series(uid, number, description, tuple(echo), echo[0].times, index, len(echoes), other_echoes))
     return found
 
 
