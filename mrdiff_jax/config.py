@@ -36,7 +36,8 @@ def _paper() -> ConfigDict:
             method=dict(name="mrdiff"),
             data=dict(
                 name="bids",
-                root="",  # folder of scans
+                root="",  # folder of scans, or, of 'prepared', of what mrdiff_jax.prepare wrote: image_size must be that of its
+                # slices, its splits.csv counts unless splits_file names another, and the other fields below do not
                 cache="",  # where prepared data sets are kept; '' is $MRDIFF_CACHE or ~/.cache/mrdiff_jax
                 sources="T1w,T2w",
                 target="FLAIR",
@@ -149,7 +150,7 @@ def _with_tuples(value: Any) -> Any:
 
 
 _CHOICES = {
-    "data.name": ("phantom", "bids"),
+    "data.name": ("phantom", "bids", "prepared"),
     "data.plane": ("axial", "coronal", "sagittal"),
     "model.wavelet_of": ("images", "features"),
     "model.positivity": ("relu", "softplus"),

@@ -1,9 +1,9 @@
 """From a subject's scans to the scan that was not acquired: one grid, the scaling of training, every slice, and back."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import nibabel as nib
@@ -13,14 +13,17 @@ from tqdm import tqdm
 from mrdiff_jax import parallel
 from mrdiff_jax.data import registration, slicing
 from mrdiff_jax.data.frames import Frame
+from mrdiff_jax.data.preparation import Options, correct, place
+from mrdiff_jax.data.prepared import misaligned
 from mrdiff_jax.data.preprocessing import percentile_scale
 from mrdiff_jax.data.registration import Grid, grid_of
 from mrdiff_jax.data.sequence_times import SequenceTimes, Stated, complete, merged, parse_stated
-from mrdiff_jax.data.volumes import Volume, read_scan, same_grid
+from mrdiff_jax.data.volumes import Volume, read_scan
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.synthesizer import Synthesizer
 from mrdiff_jax.writer import logger
 
+MAX_SHIFT_MM = 2.0  # between sources; more is warned of
 SYNTHETIC, DEVIATION = "synthetic", "std"  # the names of the first two results; the rest are feature maps
 
 
@@ -47,7 +50,7 @@ class Scans:
       paths: where they were read, by name, in the order of the model.
       volumes: (K, X, Y, Z) on RAS+ axes, in scanner units, 0 outside of a scan.
       times: (K, 3) TR, TE, TI in ms.
-      transforms: (K, 4, 4) from world mm of the first source that was given to those of each source.
+      placements: how each came to lie on the first that was given, by name, as `preparation.place` tells it.
       grid: of the volumes.
       frame: of the file that the grid is of.
       frame_path: that file.
@@ -56,7 +59,7 @@ class Scans:
     paths: dict[str, Path]
     volumes: np.ndarray
     times: np.ndarray
-    transforms: np.ndarray
+    placements: dict[str, dict[str, Any]]
     grid: Grid
     frame: Frame
     frame_path: Path
@@ -80,12 +83,19 @@ def read_scans(synthesizer: Synthesizer, paths: Mapping[str, Path], grid: Path |
     first = next(iter(read.values()))[0]
     reference = read_scan(grid)[0] if grid else first
     _check_overlap(first, reference)
-    laid = {name: _laid_on(first, volume, grid_of(reference)) for name, (volume, _) in read.items()}
+    options = preparation_of(synthesizer)
+    placed = {name: _place(first, volume, name, options) for name, (volume, _) in read.items()}
+    if reference is not first:  # once, from the original
+        for name, (volume, _) in read.items():
+            placed[name] = _on_grid(volume, grid_of(reference), placed[name][1], options), placed[name][1]
+    data = {name: placed[name][0] for name in synthesizer.sources}
+    if options.bias_correction or options.mask != "none":
+        data = correct(data, grid_of(reference), options)[0]
     return Scans(
         paths={name: paths[name] for name in synthesizer.sources},
-        volumes=np.stack([laid[name][0] for name in synthesizer.sources]),
+        volumes=np.stack(list(data.values())),
         times=np.array(times, np.float32),
-        transforms=np.stack([laid[name][1] for name in synthesizer.sources]),
+        placements={name: placed[name][1] for name in synthesizer.sources},
         grid=grid_of(reference),
         frame=Frame.of(reference),
         frame_path=reference.path,
@@ -128,16 +138,25 @@ def _box(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
     return places.min(0), places.max(0)
 
 
-def _laid_on(first: Volume, volume: Volume, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """A scan registered to the first and resampled to a grid, once, and the transform."""
-    transform = np.eye(4)
-    if volume is not first and not same_grid(first, volume):
-        _check_overlap(first, volume)
-        logger.info("registering %s to %s", volume.path.name, first.path.name)
-        transform = registration.register(first, volume).transform
-    if volume.data.shape == grid.shape and np.allclose(volume.affine @ np.linalg.inv(grid.affine), transform, atol=1e-6):
-        return volume.data, transform
-    return registration.resample(volume, grid, transform), transform
+def preparation_of(synthesizer: Synthesizer) -> Options:
+    """How the training scans became slices."""
+    return Options(**synthesizer.trained.data["preparation"])
+
+
+def _place(first: Volume, volume: Volume, name: str, options: Options) -> tuple[np.ndarray, dict[str, Any]]:
+    """A scan on the grid of the first, registered unless it lies there, and how; warns where it does not lie well."""
+    if volume is first:
+        return volume.data, {"action": "reference", "transform": np.eye(4).ravel().tolist()}
+    _check_overlap(first, volume)
+    data, placement = place(first, volume, replace(options, registration="auto"))
+    what = misaligned(placement, first.path.name, grid_of(first).spacing, MAX_SHIFT_MM)
+    if what:
+        logger.warning("%s: %s %s; look at it before you trust the result", volume.path, name, what)
+    return data, placement
+
+
+def _on_grid(volume: Volume, grid: Grid, placement: Mapping[str, Any], options: Options) -> np.ndarray:
+    return registration.resample(volume, grid, np.reshape(placement["transform"], (4, 4)), options.interpolation)
 
 
 def synthesize(synthesizer: Synthesizer, scans: Scans, settings: Settings) -> dict[str, np.ndarray]:
@@ -181,16 +200,13 @@ def intensities(synthesizer: Synthesizer) -> tuple[float, float]:
 
 def slicing_of(synthesizer: Synthesizer, grid: Grid) -> slicing.Slicing:
     """How volumes on a grid are cut for a model."""
-    model = synthesizer.trained
-    size = model.config.data.image_size
-    return slicing.cut(
-        grid.shape, grid.spacing, model.config.data.plane, size, model.data["pixel_mm"], synthesizer.method.stride
-    )
+    options, pixel_mm = preparation_of(synthesizer), synthesizer.trained.data["pixel_mm"]
+    return slicing.cut(grid.shape, grid.spacing, options.plane, options.image_size, pixel_mm, synthesizer.method.stride)
 
 
 def _scaled(synthesizer: Synthesizer, scans: Scans) -> np.ndarray:
     """The sources in [0, 1], by the percentiles of training, each from its own volume."""
-    percentiles = synthesizer.trained.config.data.percentiles
+    percentiles = preparation_of(synthesizer).percentiles
     scaled = []
     for path, volume in zip(scans.paths.values(), scans.volumes, strict=True):
         offset, factor = percentile_scale(volume, percentiles)

@@ -13,7 +13,7 @@ from mrdiff_jax.data.dicom import split_choice
 from mrdiff_jax.data.sequence_times import sidecar_path
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.files import commit, replacing, sha256
-from mrdiff_jax.inference import DEVIATION, SYNTHETIC, Scans, Settings, intensities, slicing_of
+from mrdiff_jax.inference import DEVIATION, SYNTHETIC, Scans, Settings, intensities, preparation_of, slicing_of
 from mrdiff_jax.synthesizer import Synthesizer
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -52,7 +52,7 @@ def write(volumes: Mapping[str, np.ndarray], scans: Scans, about: Mapping[str, A
 
 def provenance(synthesizer: Synthesizer, scans: Scans, settings: Settings) -> dict[str, Any]:
     """How the volumes were made, for JSON; names of files, not of their folders."""
-    cut = slicing_of(synthesizer, scans.grid)
+    cut, options = slicing_of(synthesizer, scans.grid), preparation_of(synthesizer)
     offset, factor = intensities(synthesizer)
     return {
         "Synthetic": True,
@@ -64,13 +64,14 @@ def provenance(synthesizer: Synthesizer, scans: Scans, settings: Settings) -> di
                 "RepetitionTime": times[0] / 1000,
                 "EchoTime": times[1] / 1000,
                 "InversionTime": times[2] / 1000,
-                "Registration": None if np.array_equal(transform, np.eye(4)) else transform.tolist(),
+                "Placement": scans.placements[name],
             }
-            for (name, path), times, transform in zip(scans.paths.items(), scans.times.tolist(), scans.transforms, strict=True)
+            for (name, path), times in zip(scans.paths.items(), scans.times.tolist(), strict=True)
         },
         "Grid": scans.frame_path.name,
         **recipe(synthesizer, settings),
-        "Slices": {"Plane": synthesizer.trained.config.data.plane, "PixelMillimetres": cut.pixel, "Pixels": list(cut.size)},
+        "Preparation": {name: getattr(options, name) for name in ("plane", "percentiles", "bias_correction", "mask")},
+        "Slices": {"PixelMillimetres": cut.pixel, "Pixels": list(cut.size)},
         "Intensities": {
             "Offset": offset,
             "Factor": factor,

@@ -1,6 +1,7 @@
 """Trained runs for the tests, made without training: random weights that answer to their input."""
 
 import json
+from dataclasses import asdict
 
 import grain
 import jax
@@ -10,6 +11,7 @@ from conftest import TINY, make_batch
 from mrdiff_jax import methods
 from mrdiff_jax.checkpoints import Checkpoints
 from mrdiff_jax.config import default
+from mrdiff_jax.data.preparation import Options
 from mrdiff_jax.train_state import create_train_state, make_optimizer
 
 
@@ -33,10 +35,13 @@ def write_run(workdir, config, seed=0, step=7, pixel_mm=(2.0, 2.0)):
     state = state.replace(step=np.int32(step), params=disturbed(state.params), ema_params=disturbed(state.params))
     workdir.mkdir(parents=True)
     (workdir / "config.json").write_text(config.to_json())
+    size = config.data.image_size
+    options = Options([*names, config.data.target], names[0], bias_correction=False, mask="none", image_size=size)
     data = {
         "sources": {name: {"tr": 4000.0, "te": 100.0, "ti": 0.0} for name in names},
         "target": {"name": config.data.target, "offset": 10.0, "factor": 200.0},
         "pixel_mm": list(pixel_mm),
+        "preparation": asdict(options),
     }
     (workdir / "training_data.json").write_text(json.dumps(data))
     checkpoints = Checkpoints(workdir, keep=1)

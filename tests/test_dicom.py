@@ -174,6 +174,13 @@ def test_an_echo_that_lacks_a_slice_at_the_end_is_refused(tmp_path):
     refused(tmp_path / "dual#2", "TE 96 ms, 5 slices", "lacks the slice at 26.0 mm", "E10_035.dcm")
 
 
+def test_a_multi_frame_file_that_lacks_frames_is_refused(tmp_path):
+    path = tmp_path / "enhanced.dcm"
+    write_enhanced(path, {12.0: counts()})
+    change(path, NumberOfFrames=3, PixelData=counts()[..., :3].tobytes())
+    refused(tmp_path, path, "fewer frames than its header says")
+
+
 @pytest.mark.parametrize("length", [132, 140, 300, 500, 700, 900, -241, -100, -1])
 def test_a_truncated_file_is_refused_by_name(tmp_path, length):
     path = write_series(tmp_path)[3]

@@ -12,12 +12,13 @@ LAYERS = [
     "wavelets physics diffusion metrics stats conventions config",
     "layers unet model losses",
     "data.sequence_times data.stacks data.dicom data.volumes data.archives data.layouts",
-    "data.registration data.alignment data.phantom data.preprocessing data.builder data.pipeline data.slicing data.frames",
+    "data.registration data.alignment data.correction data.phantom data.preprocessing data.builder",
+    "data.preparation data.prepared data.pipeline data.slicing data.frames",
     "methods.__init__ methods.*",
     "parallel train_state checkpoints writer meter figures references results evaluate studies train trained synthesizer",
-    "comparison tables report",
+    "comparison tables report prepared_page",
     "inference outputs cohort",
-    "cli main compare synthesize export",
+    "cli main compare prepare synthesize export",
 ]
 ORDER = [name for layer in LAYERS for name in layer.split()]
 TEXTS = {path: path.read_text() for path in PACKAGE.rglob("*.py")}

@@ -6,7 +6,7 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from dicom_files import PATIENT, SAGITTAL, counts, write_dual_echo, write_enhanced, write_series
+from dicom_files import PATIENT, SAGITTAL, canonical, counts, write_dual_echo, write_enhanced, write_series
 from scans import head, real_scans, write_scan
 
 from mrdiff_jax.data.layouts import LAYOUTS, find_subjects, parse_rules
@@ -319,10 +319,54 @@ def test_spine_from_dicom_or_nifti(tmp_path):
 # Real scans
 
 
+def linked(source, path):
+    """A real scan under another name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(source.resolve())
+
+
 def test_real_scans_in_their_layouts(tmp_path):
     exams = found(real_scans("open_ms/unregistered"), "bids", "T1w,T2w,FLAIR")
     assert list(exams) == ["sub-MSL01_ses-1", "sub-MSL01_ses-2", "sub-MSL03_ses-2", "sub-MSL04_ses-1"]
     assert not any(exam.problems for exam in exams.values())
-    (tmp_path / "p1").symlink_to(real_scans("dicom_pd").resolve())
+    linked(real_scans("dicom_pd"), tmp_path / "p1")
     (exam,) = found(tmp_path, "dicom", "PDw").values()
     assert scan_times(exam.scans["PDw"], "PDw", {}) == (2300, 22, 0)
+
+
+def test_real_scans_under_the_names_of_archives(tmp_path):
+    suffixes = {"T1w": "t1", "ce-gad_T1w": "t1ce", "FLAIR": "flair"}
+    for number, folder in enumerate(sorted(real_scans("lgg").glob("sub-CS494*")), 1):
+        for contrast, suffix in suffixes.items():
+            name = f"BraTS2021_{number:05d}"
+            linked(folder / f"anat/{folder.name}_{contrast}.nii.gz", tmp_path / f"brats/{name}/{name}_{suffix}.nii.gz")
+            linked(folder / f"anat/{folder.name}_{contrast}.nii.gz", tmp_path / f"own/{contrast}/{folder.name}.nii.gz")
+    for layout, root, options in (("brats", "brats", {}), ("pattern", "own", {"pattern": "{contrast}/{subject}.nii.gz"})):
+        exams = list(found(tmp_path / root, layout, ",".join(suffixes), **options).values())
+        assert len(exams) == 4
+        assert not any(exam.problems for exam in exams)
+        assert read_scan(exams[0].scans["FLAIR"])[0].data.shape == (256, 256, 10)
+    for session, number in (("ses-1", "001"), ("ses-2", "002")):  # their sidecars do not come along: IXI has none
+        folder = real_scans("open_ms/unregistered") / f"sub-MSL01/{session}/anat"
+        for contrast, suffix in (("T1w", "T1"), ("T2w", "T2")):
+            linked(
+                folder / f"sub-MSL01_{session}_{contrast}.nii.gz", tmp_path / f"ixi/IXI{number}-HH-0{number}-{suffix}.nii.gz"
+            )
+    exams = found(tmp_path / "ixi", "ixi", "T1w,T2w")
+    assert list(exams) == ["IXI001", "IXI002"]
+    assert scan_times(exams["IXI002"].scans["T2w"], "T2w", exams["IXI002"].times) == (5725.79, 100, 0)
+
+
+def test_a_real_scan_written_as_adni_dicom_comes_back(tmp_path):
+    image = nib.load(real_scans("open_ms/unregistered") / "sub-MSL01/ses-1/anat/sub-MSL01_ses-1_T1w.nii.gz").slicer[
+        ::4, ::4, ::4
+    ]
+    pixels = np.asarray(image.dataobj).clip(0).round().astype(np.uint16)
+    folder = tmp_path / "941_S_1194/MP-RAGE/2007-01-31_09_10_11.0/I38000"
+    write_series(folder, pixels, image.affine, tr=2300.0, te=2.98, ti=900.0, SeriesDescription="MP-RAGE")
+    (exam,) = found(tmp_path, "adni", "T1w").values()
+    volume, times = read_scan(exam.scans["T1w"])
+    data, affine = canonical(pixels, image.affine)
+    np.testing.assert_array_equal(volume.data, data)
+    np.testing.assert_allclose(volume.affine, affine, atol=1e-4)
+    assert times == (2300, 2.98, 900)

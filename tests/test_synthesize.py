@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from scipy.spatial.transform import Rotation
 
 from mrdiff_jax import cohort, inference, outputs
 from mrdiff_jax.data.frames import Frame
+from mrdiff_jax.data.preparation import Options
 from mrdiff_jax.data.registration import Grid, resample
 from mrdiff_jax.data.sequence_times import SequenceTimes
 from mrdiff_jax.data.volumes import read_nifti
@@ -40,8 +42,9 @@ DATA = {
 class Copy(Synthesizer):
     """Answers with its first source, and counts its calls."""
 
-    def __init__(self, plane="axial", pixel_mm=(2.0, 2.0)):
-        self.trained = Trained(tiny(**{"data.plane": plane, "data.image_size": 32}), DATA | {"pixel_mm": pixel_mm}, 1, {})
+    def __init__(self, **changes):
+        options = Options(("T2w", "PDw", "T1w"), "T2w", bias_correction=False, mask="none", image_size=32)
+        self.trained = Trained(tiny(), DATA | {"preparation": asdict(options) | changes}, 1, {})
         self.method = SimpleNamespace(stride=4, described=("T1 features",))
         self.calls = []
 
@@ -130,7 +133,7 @@ def second(tmp_path_factory):
 def test_the_head_comes_back_in_its_own_frame_and_place(name, plane, tmp_path):
     affine, shape = FRAMES[name]
     paths = {source: save(tmp_path / f"{source}.nii.gz", affine, shape) for source in TIMES}
-    copy = Copy(plane)
+    copy = Copy(plane=plane)
     scans = inference.read_scans(copy, paths, None, TIMES)
     volumes = inference.synthesize(copy, scans, Settings(batch_size=5))
     outputs.write(volumes, scans, outputs.provenance(copy, scans, Settings()), lambda _: tmp_path / "t1.nii.gz")
@@ -148,8 +151,8 @@ def test_sources_on_other_grids_are_registered_to_the_first(second, tmp_path):
     first = save(tmp_path / "t2.nii.gz", *FRAMES["oblique"])
     scans = inference.read_scans(Copy(), {"T2w": first, "PDw": second}, None, TIMES)
     assert scans.grid.shape == SHAPE
-    np.testing.assert_array_equal(scans.transforms[0], np.eye(4))
-    np.testing.assert_allclose(scans.transforms[1], np.eye(4), atol=0.5)
+    assert [placement["action"] for placement in scans.placements.values()] == ["reference", "registered"]
+    np.testing.assert_allclose(np.reshape(scans.placements["PDw"]["transform"], (4, 4)), np.eye(4), atol=0.5)
     a, b = scans.volumes
     assert np.abs(a - b)[a > 300].mean() < 15
     assert list(scans.paths) == ["T2w", "PDw"]

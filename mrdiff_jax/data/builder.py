@@ -1,6 +1,9 @@
 """The prepared data set: a TFDS builder that needs no TensorFlow."""
 
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -62,3 +65,24 @@ class MRSlices(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split):
         yield from enumerate(self._examples[split]())
+
+
+EXAMPLES_FOLDER = Path("mr_slices", str(MRSlices.VERSION))  # where TFDS puts them in a data_dir
+
+
+def write(folder: Path, **contents) -> None:
+    """Writes what an MRSlices of these arguments holds under a folder that is not there yet."""
+    with _quiet_tfds():
+        builder = MRSlices(data_dir=folder, **contents)
+        builder.download_and_prepare(download_dir=folder.parent, file_format="array_record")
+
+
+@contextmanager
+def _quiet_tfds() -> Iterator[None]:
+    """Silences TFDS, which would speak of downloads and draw bars of its own over ours."""
+    tfds.display_progress_bar(False)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.display_progress_bar(True)

@@ -7,6 +7,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,7 @@ def find_series(source: Path) -> list[Series]:
       UserError: no MR image at all, or a damaged header.
     """
     groups: dict[tuple[bool, int, str, str], list[Frame]] = defaultdict(list)
-    others = 0
+    passed_over = 0
     for path in sorted(_files(source)):
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
@@ -99,23 +100,23 @@ def find_series(source: Path) -> list[Series]:
             continue
         except _MALFORMED:
             raise UserError(f"{path}: a damaged DICOM file; copy it again or remove it") from None
-        if not _has_slices(header, path):
-            others += 1
-            continue
         try:
-            groups[_series_key(header)] += _frames(header, path)
+            if _has_slices(header, path):
+                groups[_series_key(header)] += _frames(header, path)
+            else:
+                passed_over += 1
         except _MALFORMED:
             raise UserError(f"{path}: its header lacks or garbles geometry or times; export it again") from None
     if not groups:
-        passed_over = f" ({count(others, 'DICOM file')} of other kinds)" if others else ""
-        raise UserError(f"{source}: has no DICOM images of MR{passed_over}; name the folder that holds them")
+        kinds = f" ({count(passed_over, 'DICOM file')} of other kinds)" if passed_over else ""
+        raise UserError(f"{source}: has no DICOM images of MR{kinds}; name the folder that holds them")
     found = []
     for (unnumbered, number, uid, description), frames in sorted(groups.items()):
         number = None if unnumbered else number
         echoes = _echoes(frames)
         for index, echo in enumerate(echoes, 1):
-            others = tuple(frame for other in echoes if other is not echo for frame in other)
-            found.append(Series(uid, number, description, tuple(echo), echo[0].times, index, len(echoes), others))
+            other_echoes = tuple(frame for other in echoes if other is not echo for frame in other)
+            found.append(Series(uid, number, description, tuple(echo), echo[0].times, index, len(echoes), other_echoes))
     return found
 
 
@@ -147,18 +148,14 @@ def read_series(series: Series, source: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     frames, affine = stack(series, source)
     data = np.empty((*frames[0].shape[::-1], len(frames)), np.float32)
-    decoded: dict[Path, np.ndarray] = {}
-    for index, frame in enumerate(frames):
-        if frame.path not in decoded:
-            if len(decoded) > 1:
-                decoded.clear()
-            decoded[frame.path] = _pixels(frame.path).reshape(-1, *frame.shape)
-        try:
-            pixels = decoded[frame.path][frame.index]
-        except IndexError:
-            raise UserError(f"{frame.path}: has fewer frames than its header says; copy it again") from None
-        slope, intercept = frame.scale
-        data[..., index] = pixels.T * np.float32(slope) + np.float32(intercept)
+    places = sorted(range(len(frames)), key=lambda place: frames[place].path)
+    for path, of_file in groupby(places, key=lambda place: frames[place].path):
+        pixels = _pixels(path).reshape(-1, *frames[0].shape)
+        for place in of_file:
+            index, (slope, intercept) = frames[place].index, frames[place].scale
+            if index >= len(pixels):
+                raise UserError(f"{path}: has fewer frames than its header says; copy it again")
+            data[..., place] = pixels[index].T * np.float32(slope) + np.float32(intercept)
     return data, affine
 
 
@@ -176,7 +173,11 @@ def refuse_unreadable(error: OSError) -> None:
 
 
 def _has_slices(header: pydicom.Dataset, path: Path) -> bool:
-    """Whether a file holds slices of MR: not other modalities, reports, screenshots or colours."""
+    """Whether a file holds slices of MR: not other modalities, reports, screenshots or colours.
+
+    Raises:
+      UserError: it should, but its header is cut off.
+    """
     placed = "ImagePositionPatient" in header or "PerFrameFunctionalGroupsSequence" in header
     whole = placed and "SeriesInstanceUID" in header and "Rows" in header and "Columns" in header
     kind = header.file_meta.get("MediaStorageSOPClassUID")

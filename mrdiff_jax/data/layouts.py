@@ -32,8 +32,9 @@ def find_subjects(
       layout: one of LAYOUTS.
       contrasts: the names wanted, as T1w, T2w, PDw, FLAIR, ce-gad_T1w, T2wFS.
       pattern: of 'pattern', path of a scan under root, as '{subject}/{session}/{contrast}_*.nii.gz'; {session} may be left out.
-      rules: regular expression by contrast, searched (case ignored) in the SeriesDescription for DICOM layouts; for
-        'pattern' it must match all of the {contrast} text; '' or absent: the layout's own rule.
+      rules: regular expression by contrast, case ignored: searched in the SeriesDescription (or a NIfTI file's name) for
+        'dicom', 'adni' and 'spine'; elsewhere it must match all of the text that stands for the contrast. Contrasts without
+        one follow the layout's own.
 
     Raises:
       UserError: no such folder or layout, a pattern or rule that cannot be read, or no subject at all.

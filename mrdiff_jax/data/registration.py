@@ -14,7 +14,7 @@ from mrdiff_jax.data.volumes import Volume
 
 SEED = 1
 LEVELS_MM = (8.0, 4.0, 2.0, 1.0)  # voxel sizes from coarse to fine
-SAMPLES = 60_000  # of the fixed image, at most, in each evaluation of the measure
+SAMPLES = 30_000  # of the fixed image, at most, in each evaluation of the measure
 BINS = 40
 SMOOTHING = 0.7  # standard deviation, in voxels of the level
 START_TURNS = (-15.0, 15.0)  # degrees about each axis, beside none
@@ -57,6 +57,12 @@ def resample(volume: Volume, grid: Grid, transform: np.ndarray, interpolation: s
     reference = _image(np.zeros(grid.shape, np.uint8), grid.affine)
     moved = sitk.Resample(_image(volume.data, volume.affine), reference, _itk(transform), INTERPOLATORS[interpolation], 0.0)
     return np.ascontiguousarray(sitk.GetArrayFromImage(moved).T)
+
+
+def field_of_view(volume: Volume, grid: Grid, transform: np.ndarray) -> np.ndarray:
+    """(X, Y, Z) bool: the voxels of a grid that fall into the volume, as `resample` places it."""
+    whole = Volume(np.ones(volume.data.shape, np.uint8), volume.affine, volume.path)
+    return resample(whole, grid, transform, "nearest") > 0
 
 
 def register(fixed: Volume, moving: Volume, finest_mm: float = LEVELS_MM[-1], start: np.ndarray | None = None) -> Registration:
