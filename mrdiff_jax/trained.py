@@ -28,6 +28,7 @@ from mrdiff_jax.files import replacing, write_text
 from mrdiff_jax.methods import Method, Params
 
 _FORMAT = "mrdiff_jax synthesizer"
+_DATA = {"sources", "target", "pixel_mm", "preparation"}
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,17 @@ def load(path: Path, maps: bool = False) -> Trained:
 
 def _load_workdir(workdir: Path, maps: bool) -> Trained:
     config = _config(_read_json(workdir / "config.json", "not the workdir of a run"), workdir / "config.json")
-    data = _read_json(workdir / "training_data.json", "written by --mode=train and --mode=eval of main; run one of them")
+    mend = "python -m mrdiff_jax.main --mode=eval, with the config and the data of the run, writes it"
+    data = _read_json(workdir / "training_data.json", mend)
+    if not data.keys() >= _DATA:
+        raise UserError(f"{workdir / 'training_data.json'}: is of another version; remove it, then {mend}")
     step, params = restore_average(workdir, _chooser(config, maps, workdir / "checkpoints"))
     return Trained(config, data, step, params)
 
 
 def _load_pair(weights: Path, description: Path, maps: bool) -> Trained:
     about = _read_json(description, "it belongs beside its .safetensors file")
-    if about.get("format") != _FORMAT:
+    if about.get("format") != _FORMAT or not about["training_data"].keys() >= _DATA:
         raise UserError(f"{description}: does not describe an exported model; give the .json file of the export")
     config = _config(about["config"], description)
     try:

@@ -1,5 +1,6 @@
 """From scans to the synthetic scan: geometry, intensities, what is written, and what is refused."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -30,6 +31,9 @@ from mrdiff_jax.synthesizer import Synthesizer
 from mrdiff_jax.trained import Trained
 
 ROOT = Path(__file__).parents[1]
+_spec = importlib.util.spec_from_file_location("score_volume", ROOT / "tools" / "score_volume.py")
+score_volume = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(score_volume)
 SHAPE, SPACING = (26, 30, 14), (2.0, 2.0, 3.0)
 TIMES = {"T2w": SequenceTimes(4000.0, 100.0), "PDw": SequenceTimes(2000.0, 10.0)}
 DATA = {
@@ -440,3 +444,13 @@ def test_the_exported_model_makes_the_same(synthesizer, workdir, pair, tmp_path)
     settings = Settings(steps=1, batch_size=4)
     a, b = (inference.synthesize(one, scans, settings)["synthetic"] for one in (synthesizer, exported))
     np.testing.assert_array_equal(a, b)
+
+
+def test_banding_is_seen():
+    truth = head(nib.affines.apply_affine(affine_of(), np.moveaxis(np.indices(SHAPE), 0, -1))) / 1000
+    body, banding = truth > 0.1, score_volume.banding
+    banded = truth + np.where(np.arange(SHAPE[2]) % 2, 0.05, -0.05)
+    assert banding(truth, truth, body, 2) == pytest.approx(1)
+    assert banding(0.5 * truth, truth, body, 2) == pytest.approx(1)
+    assert banding(banded, truth, body, 2) > 1.3
+    assert banding(np.swapaxes(banded, 0, 2), np.swapaxes(truth, 0, 2), np.swapaxes(body, 0, 2), 0) > 1.3

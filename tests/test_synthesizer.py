@@ -206,7 +206,7 @@ def test_a_workdir_that_lacks_something_is_refused(workdir, tmp_path):
     cases = {
         "nothing": ((), "no such folder"),
         "no config": (("training_data.json",), "config.json: no such file"),
-        "old": (("config.json",), "training_data.json: no such file"),
+        "old": (("config.json",), "training_data.json: no such file; python -m mrdiff_jax.main --mode=eval"),
         "untrained": (("config.json", "training_data.json"), "no checkpoint; train first"),
     }
     for name, (files, message) in cases.items():
@@ -217,6 +217,13 @@ def test_a_workdir_that_lacks_something_is_refused(workdir, tmp_path):
         with pytest.raises(UserError, match=message):
             trained.load(folder)
         assert not (folder / "checkpoints").exists()
+
+
+def test_a_description_of_another_version_is_refused(workdir, tmp_path):
+    (tmp_path / "config.json").write_text((workdir / "config.json").read_text())
+    (tmp_path / "training_data.json").write_text("{}")
+    with pytest.raises(UserError, match=r"training_data\.json: is of another version"):
+        trained.load(tmp_path)
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path):
