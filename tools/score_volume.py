@@ -2,8 +2,8 @@
 
     python tools/score_volume.py --synthetic=flair.nii.gz --truth=FLAIR.nii.gz --source=T1w=t1.nii.gz --picture=panel.png
 
-Prints PSNR and SSIM, means over the slices that show enough of the body, and how much more neighbouring slices differ than they
-should: against the truth at the pixels that the network sees. Both volumes are taken to [0, 1]: the truth by its percentiles, the
+Prints PSNR and SSIM, means over the slices that show enough of the body, and how much more neighbouring slices differ than
+they should: against the truth at the pixels that the network sees. Both are taken to [0, 1]: the truth by its percentiles, the
 synthesis as its sidecar says.
 """
 
