@@ -49,7 +49,7 @@ def write_series(folder, pixels=None, affine=AXIAL, *, te=10.0, tr=2500.0, ti=No
         dataset.RepetitionTime, dataset.EchoTime, dataset.InversionTime = tr, te, ti
         for keyword, value in common.items():
             setattr(dataset, keyword, value)
-        paths.append(folder / f"{name}{(7 * index) % 97:03d}.dcm")
+        paths.append(folder / f"{name}{37 * index % 97:03d}.dcm")
         save(dataset, paths[-1])
     return paths
 

@@ -103,7 +103,9 @@ def test_sloppy_headers_are_read_in_silence(tmp_path, capfd):
         for path in write_series(tmp_path, SeriesInstanceUID="1.02.3", SeriesDescription="T1" * 40):
             change(path, SpecificCharacterSet=PATIENT[0], PatientBirthDate=PATIENT[0], InversionTime="1000.00000000000000001")
     capfd.readouterr()
-    assert read_scan(tmp_path)[1].ti == 1000
+    with warnings.catch_warnings(record=True, action="always") as told:
+        assert read_scan(tmp_path)[1].ti == 1000
+    assert not told
     assert capfd.readouterr() == ("", "")
 
 
@@ -141,22 +143,22 @@ def test_a_folder_without_dicom_and_a_path_to_nowhere(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda paths: paths[2].unlink(), ("lacks 1 slice at 17.0 mm", "between I007.dcm (14.0 mm) and I021.dcm (20.0 mm)")),
+        (lambda paths: paths[2].unlink(), ("lacks 1 slice at 17.0 mm", "between I037.dcm (14.0 mm) and I014.dcm (20.0 mm)")),
         (lambda paths: [path.unlink() for path in paths[1:3]], ("lacks 2 slices at 14.0 mm",)),
-        (lambda paths: change(paths[5], ImagePositionPatient=[7, -5, 27]), ("unevenly spaced", "I028.dcm lies 0.80 mm off")),
-        (lambda paths: change(paths[2], ImagePositionPatient=[9, -5, 17]), ("shifted", "I014.dcm")),
+        (lambda paths: change(paths[5], ImagePositionPatient=[7, -5, 27]), ("unevenly spaced", "I051.dcm lies 0.80 mm off")),
+        (lambda paths: change(paths[2], ImagePositionPatient=[9, -5, 17]), ("shifted", "I074.dcm")),
         (
             lambda paths: change(paths[1], ImagePositionPatient=[7, -5, 11]),
-            ("two images in one place", "I000.dcm and I007.dcm"),
+            ("two images in one place", "I000.dcm and I037.dcm"),
         ),
-        (lambda paths: change(paths[3], ImageOrientationPatient=[1, 0, 0, 0, 0, -1]), ("several orientations", "I021.dcm")),
-        (lambda paths: change(paths[3], Rows=5, Columns=24), ("several sizes", "I021.dcm")),
-        (lambda paths: change(paths[3], PixelSpacing=[1, 1]), ("several sizes", "I021.dcm")),
+        (lambda paths: change(paths[3], ImageOrientationPatient=[1, 0, 0, 0, 0, -1]), ("several orientations", "I014.dcm")),
+        (lambda paths: change(paths[3], Rows=5, Columns=24), ("several sizes", "I014.dcm")),
+        (lambda paths: change(paths[3], PixelSpacing=[1, 1]), ("several sizes", "I014.dcm")),
         (lambda paths: [path.unlink() for path in paths[1:]], ("single slice",)),
-        (lambda paths: change(paths[3], PixelSpacing=None), ("I021.dcm", "header lacks")),
-        (lambda paths: change(paths[3], ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), ("I021.dcm", "header lacks")),
-        (lambda paths: change(paths[3], ImagePositionPatient=None), ("I021.dcm", "lacks the place")),
-        (lambda paths: change(paths[3], PixelData=None), ("I021.dcm", "truncated")),
+        (lambda paths: change(paths[3], PixelSpacing=None), ("I014.dcm", "header lacks")),
+        (lambda paths: change(paths[3], ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), ("I014.dcm", "header lacks")),
+        (lambda paths: change(paths[3], ImagePositionPatient=None), ("I014.dcm", "lacks the place")),
+        (lambda paths: change(paths[3], PixelData=None), ("I014.dcm", "truncated")),
         (lambda paths: [change(path, EchoTime=0.1) for path in paths], ("TE 0.1 ms is implausible", "seconds taken for")),
         (lambda paths: [change(path, EchoTime=3000) for path in paths], ("TE 3000 ms is implausible",)),
         (lambda paths: [change(path, RepetitionTime=9) for path in paths], ("TE 10 ms in a TR of 9 ms",)),
@@ -170,8 +172,8 @@ def test_what_makes_no_volume_is_refused_by_name(tmp_path, spoil, words):
 
 def test_an_echo_that_lacks_a_slice_at_the_end_is_refused(tmp_path):
     write_dual_echo(tmp_path / "dual")
-    (tmp_path / "dual/E96_035.dcm").unlink()
-    refused(tmp_path / "dual#2", "TE 96 ms, 5 slices", "lacks the slice at 26.0 mm", "E10_035.dcm")
+    (tmp_path / "dual/E96_088.dcm").unlink()
+    refused(tmp_path / "dual#2", "TE 96 ms, 5 slices", "lacks the slice at 26.0 mm", "E10_088.dcm")
 
 
 def test_a_multi_frame_file_that_lacks_frames_is_refused(tmp_path):
@@ -204,6 +206,7 @@ def test_unknown_compression_names_the_package(tmp_path):
 def test_the_header_is_trusted_before_sidecar_and_flags(tmp_path):
     stated = {"T2w": SequenceTimes(tr=4000.0, te=80.0, ti=150.0)}
     write_series(tmp_path / "full")
+    (tmp_path / "full.json").write_text('{"EchoTime": 0.09, "RepetitionTime": 5}')
     assert scan_times(tmp_path / "full", "T2w", stated) == (2500, 10, 150)
     paths = write_series(tmp_path / "bare", te=None, tr=None)
     (tmp_path / "bare.json").write_text('{"EchoTime": 0.09}')
