@@ -45,6 +45,7 @@ def _paper() -> ConfigDict:
                 image_size=256,
                 batch_size=8,  # over all devices
                 mirror=False,  # left and right of the training slices, by chance
+                intensity=0.0,  # how far gamma and black level of the training sources vary by chance, 0 to 1
                 percentiles=(0.5, 99.5),  # of each volume, mapped to 0 and 1
                 tr="",  # milliseconds, as 'T1w=500,T2w=4000', for scans without a sidecar
                 te="",
@@ -169,6 +170,7 @@ _CHOICES = {
 _AT_LEAST = {
     "data.image_size": 16,
     "data.batch_size": 1,
+    "data.intensity": 0,
     "data.subjects": 3,
     "data.subject_slices": 1,
     "model.base_channels": 8,

@@ -81,6 +81,7 @@ class Run:
             self.batch_size,
             config.train.seed,
             mirror=config.data.mirror,
+            intensity=config.data.intensity,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )

@@ -12,7 +12,7 @@ LAYERS = [
     "wavelets physics diffusion metrics stats conventions config",
     "layers unet model losses",
     "data.sequence_times data.stacks data.dicom data.volumes data.archives data.layouts",
-    "data.registration data.alignment data.correction data.phantom data.preprocessing data.builder",
+    "data.registration data.alignment data.correction data.phantom data.preprocessing data.augmentation data.builder",
     "data.preparation data.prepared data.pipeline data.slicing data.frames",
     "methods.__init__ methods.*",
     "parallel train_state checkpoints writer meter figures references results evaluate studies train trained synthesizer",

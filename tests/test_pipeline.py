@@ -278,6 +278,20 @@ def test_mirroring_turns_half_of_the_slices_whole(dataset):
     assert 0.3 < np.mean(turned) < 0.7
 
 
+def test_varied_intensity_keeps_the_target_and_the_order_of_grey_values(dataset):
+    plain, varied = (pipeline.train_iterator(dataset, 16, 0, intensity=intensity) for intensity in (0.0, 0.4))
+    blacks = []
+    for a, b in zip(itertools.islice(plain, 4), varied, strict=False):
+        assert np.array_equal(a["target"], b["target"])
+        for before, after in zip(np.moveaxis(a["sources"], -1, 1).reshape(32, -1), np.moveaxis(b["sources"], -1, 1).reshape(32, -1)):
+            assert (np.diff(after[np.argsort(before)]) >= -1e-6).all()
+            assert 0 <= after.min() <= after.max() <= 1
+            assert not np.array_equal(before, after)
+            blacks.append(after[before.argmin()] - before.min())
+    assert 0.3 < np.mean(np.array(blacks) > 0.01) < 0.7
+    assert 0.2 < max(blacks) <= 0.4
+
+
 def test_the_order_is_seeded(dataset):
     def order(seed):
         iterator = pipeline.train_iterator(dataset, 3, seed)

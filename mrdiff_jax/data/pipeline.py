@@ -18,6 +18,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from mrdiff_jax.data import builder, phantom, prepared, preprocessing, volumes
+from mrdiff_jax.data.augmentation import augment
 from mrdiff_jax.data.builder import MRSlices
 from mrdiff_jax.data.preparation import Options
 from mrdiff_jax.data.sequence_times import parse_stated
@@ -305,28 +306,29 @@ def describe_training(dataset: Dataset) -> dict[str, Any]:
 
 
 def train_iterator(
-    dataset: Dataset, batch_size: int, seed: int, *, mirror: bool = False, process_index: int = 0, process_count: int = 1
+    dataset: Dataset,
+    batch_size: int,
+    seed: int,
+    *,
+    mirror: bool = False,
+    intensity: float = 0.0,
+    process_index: int = 0,
+    process_count: int = 1,
 ) -> grain.DatasetIterator:
     """Endless shuffled batches of this process's share of the training slices; its state can be saved and restored.
 
     A batch: sources (B, H, W, K) and target (B, H, W), float32 in [0, 1]; tr, te, ti (B, K), ms. Processes see disjoint
-    slices in each pass over the data. With `mirror` every other slice, by chance, is mirrored left to right.
+    slices in each pass over the data. `mirror` and `intensity` are those of `augmentation.augment`.
     """
     slices = grain.MapDataset.source(dataset.split("train")).seed(seed).shuffle()
     share = len(slices) // process_count * process_count
     slices = slices[process_index:share:process_count].repeat().map(_training_part)
-    if mirror:
-        slices = slices.random_map(_mirrored_by_chance)
+    slices = augment(slices, mirror=mirror, intensity=intensity)
     return iter(slices.batch(batch_size, drop_remainder=True).to_iter_dataset(READ_OPTIONS))
 
 
 def _training_part(example: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {key: example[key] for key in TRAINING_KEYS}
-
-
-def _mirrored_by_chance(example: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    step = rng.choice((1, -1))
-    return example | {key: example[key][:, ::step] for key in ("sources", "target")}
 
 
 def evaluation_batches(
