@@ -21,7 +21,6 @@ from ml_collections import ConfigDict
 from safetensors import SafetensorError, numpy, safe_open
 
 from mrdiff_jax import methods
-from mrdiff_jax.checkpoints import restore_average
 from mrdiff_jax.config import from_json
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.files import replacing, write_text
@@ -71,6 +70,8 @@ def load(path: Path, maps: bool = False) -> Trained:
 
 
 def _load_workdir(workdir: Path, maps: bool) -> Trained:
+    from mrdiff_jax.checkpoints import restore_average  # orbax, which an exported pair does without
+
     config = _config(_read_json(workdir / "config.json", "not the workdir of a run"), workdir / "config.json")
     mend = "python -m mrdiff_jax.main --mode=eval, with the config and the data of the run, writes it"
     data = _read_json(workdir / "training_data.json", mend)

@@ -153,6 +153,8 @@ def test_an_exported_pair_gives_the_same_images_without_orbax(synthesizer, pair,
     assert {name.split("/")[1] for name in weights} == {"encoder", "generator", "step_embedding"}
     assert trained.load(pair).sha256 == synthesizer.trained.sha256
     assert not list(tmp_path.glob(".partial*"))
+    code = f"import sys; sys.modules['orbax'] = None; import mrdiff_jax; mrdiff_jax.Synthesizer.load({str(pair)!r})"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def change_description(path, **changes):
