@@ -32,6 +32,21 @@ def beside(output: Path, result: str) -> Path:
     raise UserError(f"--output={output}: name it .nii.gz or .nii")
 
 
+def check_free(path: Path) -> None:
+    """Checks that a volume may be written there.
+
+    Raises:
+      UserError: a scan, or its sidecar, lies there that was not synthesised.
+    """
+    sidecar = sidecar_path(path)
+    try:
+        synthetic = sidecar.exists() and json.loads(sidecar.read_text(encoding="utf-8")).get("Synthetic")
+    except (ValueError, AttributeError):
+        synthetic = False
+    if (path.exists() or sidecar.exists()) and not synthetic:
+        raise UserError(f"{path}: is there and not synthetic; choose another --output")
+
+
 def write(volumes: Mapping[str, np.ndarray], scans: Scans, about: Mapping[str, Any], path_of: Callable[[str], Path]) -> None:
     """Writes each volume with its sidecar, in the frame of the scans: all of them, or none.
 
@@ -40,10 +55,14 @@ def write(volumes: Mapping[str, np.ndarray], scans: Scans, about: Mapping[str, A
       scans: that they were made from.
       about: as `provenance` gives it, for all sidecars.
       path_of: from a volume's name to its path.
+
+    Raises:
+      UserError: a scan that was not synthesised lies at one of the paths.
     """
     with ExitStack() as files:
         for name, volume in volumes.items():
             path = path_of(name)
+            check_free(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             sidecar = files.enter_context(replacing(sidecar_path(path)))
             sidecar.write_text(json.dumps({"Description": _describe(name, about), **about}, indent=2) + "\n", encoding="utf-8")

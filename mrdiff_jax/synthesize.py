@@ -52,7 +52,7 @@ def main() -> None:
 
 def _one(output: Path, settings: Settings, stated: Stated) -> None:
     path_of = partial(outputs.beside, output)
-    path_of(inference.DEVIATION)  # refuses a wrong name before anything is computed
+    outputs.check_free(path_of(inference.SYNTHETIC))  # before anything is computed
     sources = _sources()
     synthesizer = Synthesizer.load(_WORKDIR.value, maps=settings.maps)
     scans = inference.read_scans(synthesizer, sources, Path(_GRID.value) if _GRID.value else None, stated)

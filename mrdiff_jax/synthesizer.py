@@ -40,9 +40,12 @@ class Synthesizer:
           maps: loads as well what `maps` needs, which an exported file does not hold.
 
         Raises:
-          UserError: there is none, or its parts do not fit each other.
+          UserError: there is none, its parts do not fit each other, or its method has no feature maps.
         """
-        return cls(trained.load(Path(path), maps))
+        synthesizer = cls(trained.load(Path(path), maps))
+        if maps and not synthesizer.method.described:
+            raise UserError(f"{path}: the method {synthesizer.trained.config.method.name} has no feature maps")
+        return synthesizer
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -110,9 +113,12 @@ class Synthesizer:
 
     def _compile(self, steps: int | None, sampler: str | None, samples: int) -> Callable[..., Any]:
         config = copy.deepcopy(self.trained.config)
-        config.sample.update(steps=steps or config.sample.steps, sampler=sampler or config.sample.sampler)
-        validate(config)
-        method = methods.create(config)
+        config.sample.update({name: value for name, value in (("steps", steps), ("sampler", sampler)) if value is not None})
+        try:
+            validate(config)
+            method = methods.create(config)
+        except UserError as error:
+            raise UserError(str(error).replace("--config.sample.", "--")) from error
 
         def synthesize(params: methods.Params, batch: methods.Batch, rng: Array) -> tuple[Array, Array]:
             def draw(number: Array) -> Array:

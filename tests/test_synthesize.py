@@ -238,6 +238,11 @@ def test_same_seed_same_volume_whatever_the_batch_size(synthesizer, pair):
     assert np.abs(first - other).max() > 1
 
 
+def test_outputs_are_nifti():
+    with pytest.raises(UserError, match=r"t1\.mgz: name it \.nii\.gz"):
+        outputs.beside(Path("t1.mgz"), "synthetic")
+
+
 def test_deviation_and_maps_come_in_their_units_and_files(pair, tmp_path):
     copy, settings = Copy(), Settings(samples=2, maps=True)
     scans = inference.read_scans(copy, pair, None, TIMES)
@@ -297,9 +302,25 @@ def test_a_full_disk_leaves_nothing_half_written(pair, tmp_path, monkeypatch):
     before = target.read_bytes()
     written.clear()
     with pytest.raises(OSError, match="No space left"):
-        write({"Sources": {}, "Target": "other", "Sampling": {"Samples": 2}})
+        write({"Sources": {}, "Target": "other", "Sampling": {"Samples": 2}, "Synthetic": True})
     assert target.read_bytes() == before
     assert len(list(target.parent.iterdir())) == 4
+
+
+def test_no_acquired_scan_is_overwritten(pair, tmp_path):
+    copy = Copy()
+    scans = inference.read_scans(copy, pair, None, TIMES)
+    volumes = inference.synthesize(copy, scans, Settings())
+    about = outputs.provenance(copy, scans, Settings())
+    before = pair["T2w"].read_bytes()
+    with pytest.raises(UserError, match=r"T2w\.nii\.gz: is there and not synthetic"):
+        outputs.write(volumes, scans, about, lambda _: pair["T2w"])
+    assert pair["T2w"].read_bytes() == before
+    for _ in range(2):  # what is synthetic may be made again
+        outputs.write(volumes, scans, about, lambda _: tmp_path / "t1.nii.gz")
+    (tmp_path / "t1.json").write_text('{"EchoTime": 0.1}')
+    with pytest.raises(UserError, match="not synthetic"):
+        outputs.write(volumes, scans, about, lambda _: tmp_path / "t1.nii.gz")
 
 
 def refused(paths, *words, grid=None, stated=TIMES, copy=None):
@@ -425,7 +446,10 @@ def test_a_mistake_is_one_line_and_status_2(workdir, pair, tmp_path):
     root = make_cohort(tmp_path / "in")
     sources = [f"--source={name}={path}" for name, path in pair.items()]
     for flags, message in (
-        ([*sources, f"--output={tmp_path / 't1.mgz'}"], "name it .nii.gz"),
+        (
+            [*sources, f"--output={tmp_path / 't1.nii.gz'}", "--tr=T2w=4000,PDw=2000", "--te=T2w=90,PDw=9", "--steps=1001"],
+            "--steps",
+        ),
         (["--bids", root, "--output", tmp_path / "out", "--steps=1"], "of 4 exams failed"),
     ):
         run = call(f"--workdir={workdir}", *flags)

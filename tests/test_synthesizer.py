@@ -204,6 +204,12 @@ def test_feature_maps_need_the_workdir(pair):
         trained.load(pair, maps=True)
 
 
+def test_maps_of_a_method_without_any_are_refused(tmp_path):
+    folder = write_run(tmp_path / "run", tiny(**{"method.name": "regression"}))
+    with pytest.raises(UserError, match="regression has no feature maps"):
+        mrdiff_jax.Synthesizer.load(folder, maps=True)
+
+
 def test_a_workdir_that_lacks_something_is_refused(workdir, tmp_path):
     cases = {
         "nothing": ((), "no such folder"),
@@ -254,6 +260,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
         ((np.zeros((2, 16, 16, 3)), *TIMES), {}, r"give \(B, H, W, 2\) for T2w, PDw"),
         ((np.zeros((16, 16, 2)), *TIMES), {}, r"give \(B, H, W, 2\)"),
         ((np.zeros((2, 16, 16, 2)), *TIMES), {"steps": 2000}, "the chain has 1000 steps"),
+        ((np.zeros((2, 16, 16, 2)), *TIMES), {"steps": 0}, "at least 1"),
         ((np.zeros((2, 16, 16, 2)), *TIMES), {"sampler": "euler"}, "ddim, ddpm"),
         ((np.zeros((2, 16, 16, 2)), *TIMES), {"samples": 0}, "at least 1"),
     ],

@@ -58,7 +58,7 @@ def mirror_gain(fixed: Volume, moving: Volume, transform: np.ndarray) -> float:
     """
     mirrored = Volume(moving.data[::-1], moving.affine, moving.path)
     straight = registration.register(fixed, moving, MIRROR_MM, start=transform).information
-    return registration.register(fixed, mirrored, MIRROR_MM).information / straight - 1
+    return registration.register(fixed, mirrored, MIRROR_MM).information / max(straight, 1e-9) - 1
 
 
 def _block_means(data: np.ndarray, factors: list[int]) -> np.ndarray:
