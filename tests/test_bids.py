@@ -1,6 +1,7 @@
 """Scans on disk: what is read from a BIDS folder, and what is refused, in words that help."""
 
 import gzip
+import json
 
 import nibabel as nib
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from scans import SHAPE, TIMES, data_config, head, real_scans, refused, write_scan
 
 from mrdiff_jax.data import pipeline, preprocessing, volumes
+from mrdiff_jax.data.preparation import Options
 from mrdiff_jax.data.sequence_times import SequenceTimes, sidecar_path
 from mrdiff_jax.errors import UserError
 
@@ -236,3 +238,18 @@ def test_real_scans_on_their_own_grids_ask_for_registration(tmp_path):
     root = real_scans("open_ms/unregistered")
     config = data_config(root, sources="T1w,T2w", target="FLAIR", cache=str(tmp_path))
     refused(config, "registered to one grid")
+
+
+def test_training_slices_are_described_for_synthesis(root):
+    about = json.loads(json.dumps(pipeline.describe_training(pipeline.open_dataset(data_config(root)))))
+    assert about["sources"] == {
+        "T1w": {"tr": 500, "te": 10, "ti": 0},
+        "T2w": {"tr": 4000, "te": 100, "ti": 0},
+    }
+    assert about["target"]["name"] == "FLAIR"
+    low, high = np.percentile(head(0), (0.5, 99.5))
+    assert about["target"]["offset"] == pytest.approx(low, abs=0.2)
+    assert about["target"]["factor"] == pytest.approx(high - low, rel=0.02)
+    assert about["pixel_mm"] == [24 / 16, 24 / 16]
+    options = Options(**about["preparation"])
+    assert (options.plane, options.mask, options.bias_correction, options.image_size) == ("axial", "none", False, 16)

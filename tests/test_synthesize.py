@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from mrdiff_jax import cohort, inference, outputs
 from mrdiff_jax.data.frames import Frame
-from mrdiff_jax.data.preparation import Options
+from mrdiff_jax.data.preparation import Options, correct
 from mrdiff_jax.data.registration import Grid, resample
 from mrdiff_jax.data.sequence_times import SequenceTimes
 from mrdiff_jax.data.volumes import read_nifti
@@ -187,6 +187,14 @@ def test_an_aligned_source_is_resampled_once_and_else_left_alone(tmp_path):
     scans = inference.read_scans(Copy(), {"T2w": first, "PDw": other}, reference.path, TIMES)
     grid = Grid(reference.data.shape, reference.affine)
     np.testing.assert_array_equal(scans.volumes[1], resample(read_nifti(other), grid, np.eye(4)))
+
+
+def test_sources_are_corrected_as_the_training_scans_were(pair):
+    raw, corrected = (inference.read_scans(Copy(mask=mask), pair, None, TIMES) for mask in ("none", "body"))
+    options = inference.preparation_of(Copy(mask="body"))
+    expected = correct(dict(zip(TIMES, raw.volumes, strict=True)), raw.grid, options)[0]
+    np.testing.assert_array_equal(corrected.volumes, list(expected.values()))
+    assert (corrected.volumes != raw.volumes).mean() > 0.1
 
 
 def test_dicom_in_nifti_out_without_the_patients_name(tmp_path):
