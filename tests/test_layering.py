@@ -12,11 +12,12 @@ LAYERS = [
     "wavelets physics diffusion metrics stats conventions config",
     "layers unet model losses",
     "data.sequence_times data.stacks data.dicom data.volumes data.archives data.layouts",
-    "data.phantom data.preprocessing data.builder data.pipeline",
+    "data.registration data.alignment data.correction",
+    "data.phantom data.preprocessing data.preparation data.builder data.prepared data.pipeline",
     "methods.__init__ methods.*",
     "parallel train_state checkpoints writer meter figures references results evaluate studies train",
-    "comparison tables report",
-    "cli main compare",
+    "comparison tables report prepared_page",
+    "cli main compare prepare",
 ]
 ORDER = [name for layer in LAYERS for name in layer.split()]
 TEXTS = {path: path.read_text() for path in PACKAGE.rglob("*.py")}

@@ -167,7 +167,7 @@ def _manifest_rows(record: Record, splits: Mapping[str, str]) -> Iterator[dict[s
     for index, scan in enumerate(record["scans"] or [{}]):
         row = exam | {column: scan[column] for column in _MANIFEST_COLUMNS if column in scan}
         if "shape" in scan:
-            tr, te, ti = record["times"][index]
+            tr, te, ti = (time or "" for time in record["times"][index])
             offset, factor = record["scale"][index]
             row |= {"tr_ms": tr, "te_ms": te, "ti_ms": ti, "offset": offset, "factor": factor}
             row |= {"shape": _spaced(scan["shape"]), "spacing_mm": _spaced(scan["spacing"])}
