@@ -247,7 +247,7 @@ def _claim(workdir: Path, config: ConfigDict, dataset: Dataset) -> None:
         return
     workdir.mkdir(parents=True, exist_ok=True)
     _write(workdir / "config.json", json.dumps(json.loads(config.to_json()), indent=2) + "\n")
-    _write(workdir / "splits.csv", (dataset.folder / "splits.csv").read_text())
+    _write(workdir / "splits.csv", dataset.splits_file.read_text(encoding="utf-8"))
     _write(workdir / _IDENTITY, json.dumps(_identity(config, dataset), indent=2) + "\n")
 
 

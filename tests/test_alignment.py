@@ -13,7 +13,7 @@ from mrdiff_jax.data.volumes import Volume, read_nifti
 @pytest.mark.parametrize("contrast", ["T2w", "FLAIR"])
 def test_contrasts_that_lie_on_each_other_pass(contrast):
     found = alignment.measure(head("T1w"), head(contrast, seed=1), grid())
-    assert found.shift_mm < 0.5
+    assert found.shift_mm < 0.8
     assert 0.2 < found.overlap <= 1
 
 

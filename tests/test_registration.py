@@ -38,14 +38,6 @@ def test_the_same_scans_give_the_same_bits():
     assert first.information == second.information
 
 
-def test_information_is_most_where_scans_lie_on_each_other():
-    fixed, moving = volume("T1w"), volume("T2w", seed=1)
-    assert (
-        registration.register(fixed, moving, 4.0).information
-        > 1.05 * registration.register(fixed, Volume(moving.data[::-1], moving.affine, None), 4.0).information
-    )
-
-
 def test_resampling_to_its_own_grid_changes_nothing():
     one = volume("T1w", grid((9, 8, 7), (8, 9, 12)))
     for kind in registration.INTERPOLATORS:

@@ -46,7 +46,7 @@ class Study(NamedTuple):
 class Dataset:
     """A prepared set of slices, seen as source contrasts and a target.
 
-    rows: where each split stands in the set, of one that is written as a whole; elsewhere splits are written apart.
+    splits_file: the CSV of subjects and splits; rows: where each split stands in the set, of one that is written as a whole; elsewhere splits are written apart.
     """
 
     contrasts: tuple[str, ...]
@@ -54,6 +54,7 @@ class Dataset:
     target: str
     folder: Path
     fingerprint: str
+    splits_file: Path
     rows: Mapping[str, Sequence[int]] | None = None
 
     def split(self, name: str) -> "Examples":
@@ -136,7 +137,7 @@ def open_dataset(data_config: Any) -> Dataset:
     folder = cache_folder(data_config.cache) / f"{data_config.name}-{fingerprint}"
     if not folder.is_dir():
         _prepare(study, splits, folder, **options)
-    return Dataset(study.contrasts, sources, target, folder, fingerprint)
+    return Dataset(study.contrasts, sources, target, folder, fingerprint, folder / prepared.SPLITS_FILE)
 
 
 def _check_names(sources: tuple[str, ...], target: str, contrasts: Sequence[str]) -> None:
@@ -166,7 +167,7 @@ def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Datase
     splits = preprocessing.read_splits(file, sorted({exam["subject"] for exam in written["exams"]}))
     fingerprint = hashlib.sha256(json.dumps([written["fingerprint"], splits]).encode()).hexdigest()[:16]
     folder = root / prepared.DATASET_FOLDER
-    return Dataset(contrasts, sources, target, folder, fingerprint, prepared.rows_of_splits(written, splits))
+    return Dataset(contrasts, sources, target, folder, fingerprint, file, prepared.rows_of_splits(written, splits))
 
 
 def cache_folder(stated: str = "") -> Path:
@@ -256,7 +257,7 @@ def _prepare(study: Study, splits: Mapping[str, str], folder: Path, *, image_siz
             image_size=image_size,
             has_maps=study.has_maps,
         )
-        preprocessing.write_splits(whole / "splits.csv", splits)
+        preprocessing.write_splits(whole / prepared.SPLITS_FILE, splits)
         try:
             whole.rename(folder)
         except OSError:
