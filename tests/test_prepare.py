@@ -204,7 +204,7 @@ def test_a_set_that_does_not_fit_the_config_is_refused(made, changes, words):
     [
         (["--contrasts=T1w"], "two contrasts"),
         (["--contrasts=T1w,T2w", "--reference=PDw"], "--reference=PDw"),
-        (["--contrasts=T1w,T2w", "--percentiles=90,10"], "--percentiles"),
+        (["--contrasts=T1w,T2w", "--slices=all"], "--slices=all"),
     ],
 )
 def test_wrong_flags_are_told_in_one_line(cohort, tmp_path, flags, words):
@@ -237,7 +237,7 @@ def test_a_mended_scan_is_prepared_anew_and_others_are_not(cohort, tmp_path):
     assert (output / "subjects" / "sub-01" / "record.json").stat().st_mtime_ns == written
 
 
-def test_scans_that_do_not_overlap_are_refused():
+def test_another_grid_is_refused_where_registration_is_not_allowed():
     fixed = Volume(head("T1w", THICK), THICK.affine, Path("a.nii.gz"))
     with pytest.raises(UserError, match="grid differs"):
         preparation.place(fixed, Volume(fixed.data[:-1], fixed.affine, Path("b.nii.gz")), Options(CONTRASTS, "T1w", "never"))

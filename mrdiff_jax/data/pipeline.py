@@ -46,7 +46,8 @@ class Study(NamedTuple):
 class Dataset:
     """A prepared set of slices, seen as source contrasts and a target.
 
-    splits_file: the CSV of subjects and splits; rows: where each split stands in the set, of one that is written as a whole; elsewhere splits are written apart.
+    splits_file: the CSV of subjects and splits; rows: where each split stands in a set that is written as a whole; elsewhere
+    splits are written apart.
     """
 
     contrasts: tuple[str, ...]

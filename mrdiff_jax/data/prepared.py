@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -151,19 +152,19 @@ def refuse_misaligned(record: Record, reference: str, max_shift_mm: float) -> Re
 
 def write_manifest(output: Path, records: Sequence[Record], splits: Mapping[str, str]) -> None:
     """Writes a row for every source file, and one for an exam of which no file is known."""
-    with tempfile.NamedTemporaryFile("w", dir=output, newline="", encoding="utf-8", delete=False) as file:
-        table = csv.DictWriter(file, _MANIFEST_COLUMNS, restval="")
-        table.writeheader()
-        for record in records:
-            table.writerows(_manifest_rows(record, splits))
-    os.replace(file.name, output / MANIFEST_FILE)
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, _MANIFEST_COLUMNS, restval="")
+    table.writeheader()
+    for record in records:
+        table.writerows(_manifest_rows(record, splits))
+    write_text(output / MANIFEST_FILE, text.getvalue())
 
 
 def _manifest_rows(record: Record, splits: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     exam = {key: record[key] for key in ("exam", "subject", "session")}
     failed = "reason" in record
     exam |= {"status": "failed" if failed else "done", "reason": record.get("reason", "")}
-    exam |= {} if failed else {"split": splits[record["subject"]], "slices": len(record["slices"])}
+    exam |= {} if failed else {"split": splits.get(record["subject"], ""), "slices": len(record["slices"])}
     for index, scan in enumerate(record["scans"] or [{}]):
         row = exam | {column: scan[column] for column in _MANIFEST_COLUMNS if column in scan}
         if "shape" in scan:
@@ -181,13 +182,14 @@ def _spaced(numbers: Sequence[float]) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file, whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
+    beside = path.with_name(f".{path.name}.writing")
+    beside.write_text(text, encoding="utf-8", newline="")
     os.replace(beside, path)
 
 
 def clear_leftovers(output: Path) -> None:
     """Removes what a killed run was writing."""
-    for folder in (output, output / "subjects"):
-        for path in folder.glob(".*-*"):
-            shutil.rmtree(path, ignore_errors=True)
+    for path in (*output.glob(".dataset-*"), *output.glob("subjects/.*-*")):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in output.glob(".*.writing"):
+        path.unlink()
