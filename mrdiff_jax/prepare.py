@@ -5,6 +5,7 @@ Finished subjects are kept: after a stop, or with scans mended or added, the sam
 
 import multiprocessing
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -20,6 +21,7 @@ from mrdiff_jax.data import layouts, preparation, prepared, preprocessing, regis
 from mrdiff_jax.data.pipeline import split_names
 from mrdiff_jax.data.preparation import Options, Task
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.files import write_text
 
 _INPUT = flags.DEFINE_string("input", None, "Folder of the scans.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the prepared set.")
@@ -66,12 +68,19 @@ def main() -> None:
     if not _KEEP_MISALIGNED.value:
         records = [prepared.refuse_misaligned(record, options.reference, _MAX_SHIFT.value) for record in records]
     done = [record for record in records if "reason" not in record]
-    splits = _splits(output, done) if done else {}
+    try:
+        splits, unsplit = _splits(output, done) if done else {}, None
+    except UserError as error:  # what is prepared is written nevertheless
+        splits, unsplit = {}, error
     prepared.write_manifest(output, records, splits)
-    prepared.write_text(output / "index.html", prepared_page.page(output, records, options, splits))
+    write_text(output / "index.html", prepared_page.page(output, records, options, splits))
     if done:
         prepared.write_dataset(output, done, options)
     _tell(output, options, records)
+    if unsplit:
+        raise unsplit
+    if len(done) < len(records) and not _ALLOW_FAILURES.value:
+        sys.exit(2)
 
 
 def _options() -> Options:
@@ -81,6 +90,8 @@ def _options() -> Options:
         raise UserError(f"--contrasts={_CONTRASTS.value}: name two contrasts or more, each once")
     if reference not in contrasts:
         raise UserError(f"--reference={reference}: not among the contrasts {', '.join(contrasts)}")
+    if not re.fullmatch(r"(\d+:\d+)?", _SLICES.value):
+        raise UserError(f"--slices={_SLICES.value}: give a range such as 40:120")
     return Options(
         contrasts=contrasts,
         reference=reference,
@@ -179,8 +190,6 @@ def _tell(output: Path, options: Options, records: Sequence[dict[str, Any]]) -> 
         )
     for record in failed:
         print(f"failed: {record['reason']}", file=sys.stderr)
-    if failed and not _ALLOW_FAILURES.value:
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -250,7 +250,7 @@ def _claim(workdir: Path, config: ConfigDict, dataset: Dataset) -> None:
         return
     workdir.mkdir(parents=True, exist_ok=True)
     write_text(workdir / "config.json", json.dumps(json.loads(config.to_json()), indent=2) + "\n")
-    write_text(workdir / "splits.csv", (dataset.folder / "splits.csv").read_text())
+    write_text(workdir / "splits.csv", dataset.splits_file.read_text(encoding="utf-8"))
     _describe_data(workdir, dataset)
     write_text(workdir / _IDENTITY, json.dumps(_identity(config, dataset), indent=2) + "\n")
 

@@ -18,7 +18,7 @@ from mrdiff_jax.data.volumes import Volume
 
 WORKING_MM = 1.5  # voxels of the comparison; thicker ones stay
 REACH_MM = 15.0  # largest shift along an axis that is looked for
-BLOCK_MM = 60.0  # least side of a block, and its least number of voxels: an axis of twice that is halved
+BLOCK_MM = 40.0  # least side of a block, and its least number of voxels: an axis of twice that is halved
 BLOCK_VOXELS = 12
 LEAST_SHARE = 0.05  # a block with a smaller share of the edges has no say
 MIRROR_MM = 4.0  # voxels in which a scan and its mirror image are compared
@@ -114,7 +114,7 @@ def _shift(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return fft.irfftn(spectrum.sum(0), shape, axes)[tuple(slice(n + 1) for n in room)]
 
     energy = correlate(np.ones(a.shape[1:], np.float32), (b**2).sum(0))
-    score = correlate(a, b) / np.sqrt(np.maximum(energy, 0.1 * energy.max()))
+    score = correlate(a, b) / np.sqrt(np.maximum(energy, 0.1 * energy.max() + 1e-6))
     peak = np.array(np.unravel_index(score.argmax(), score.shape))
     return peak + _vertex(score, peak) - room / 2
 

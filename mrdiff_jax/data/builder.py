@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 _BYTES = tfds.features.Encoding.BYTES
 
@@ -72,7 +73,7 @@ EXAMPLES_FOLDER = Path("mr_slices", str(MRSlices.VERSION))  # where TFDS puts th
 
 def write(folder: Path, **contents) -> None:
     """Writes what an MRSlices of these arguments holds under a folder that is not there yet."""
-    with _quiet_tfds():
+    with _quiet_tfds(), _deterministic_records():
         builder = MRSlices(data_dir=folder, **contents)
         builder.download_and_prepare(download_dir=folder.parent, file_format="array_record")
 
@@ -86,3 +87,16 @@ def _quiet_tfds() -> Iterator[None]:
             yield
     finally:
         tfds.display_progress_bar(True)
+
+
+@contextmanager
+def _deterministic_records() -> Iterator[None]:
+    """The same examples give the same bytes; TFDS would leave the order of their features to a hash seeded by chance."""
+    theirs = ExampleSerializer.serialize_example
+    ExampleSerializer.serialize_example = lambda self, example: self.get_tf_example(example).SerializeToString(
+        deterministic=True
+    )
+    try:
+        yield
+    finally:
+        ExampleSerializer.serialize_example = theirs

@@ -48,8 +48,8 @@ class Study(NamedTuple):
 class Dataset:
     """A prepared set of slices, seen as source contrasts and a target.
 
-    preparation: how its scans became slices.
-    rows: where each split stands in the set, of one that is written as a whole; elsewhere splits are written apart.
+    preparation: how its scans became slices; splits_file: the CSV of subjects and splits; rows: where each split stands in a set
+    that is written as a whole; elsewhere splits are written apart.
     """
 
     contrasts: tuple[str, ...]
@@ -58,6 +58,7 @@ class Dataset:
     folder: Path
     fingerprint: str
     preparation: Options
+    splits_file: Path
     rows: Mapping[str, Sequence[int]] | None = None
 
     def split(self, name: str) -> "Examples":
@@ -142,7 +143,8 @@ def open_dataset(data_config: Any) -> Dataset:
     if not folder.is_dir():
         _prepare(study, splits, folder, **options)
     preparation = Options(study.contrasts, sources[0], bias_correction=False, mask="none", **options)
-    return Dataset(study.contrasts, sources, target, folder, fingerprint, preparation)
+    splits_file = folder / prepared.SPLITS_FILE
+    return Dataset(study.contrasts, sources, target, folder, fingerprint, preparation, splits_file)
 
 
 def _check_names(sources: tuple[str, ...], target: str, contrasts: Sequence[str]) -> None:
@@ -172,8 +174,8 @@ def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Datase
     splits = preprocessing.read_splits(file, sorted({exam["subject"] for exam in written["exams"]}))
     fingerprint = hashlib.sha256(json.dumps([written["fingerprint"], splits]).encode()).hexdigest()[:16]
     folder = root / prepared.DATASET_FOLDER
-    rows = prepared.rows_of_splits(written, splits)
-    return Dataset(contrasts, sources, target, folder, fingerprint, Options(**written["options"]), rows)
+    preparation, rows = Options(**written["options"]), prepared.rows_of_splits(written, splits)
+    return Dataset(contrasts, sources, target, folder, fingerprint, preparation, file, rows)
 
 
 def cache_folder(stated: str = "") -> Path:
@@ -263,7 +265,7 @@ def _prepare(study: Study, splits: Mapping[str, str], folder: Path, *, image_siz
             image_size=image_size,
             has_maps=study.has_maps,
         )
-        preprocessing.write_splits(whole / "splits.csv", splits)
+        preprocessing.write_splits(whole / prepared.SPLITS_FILE, splits)
         try:
             whole.rename(folder)
         except OSError:

@@ -27,6 +27,7 @@ VERSION = 1  # raise it whenever the same scans give other bytes
 REGISTRATIONS = ("auto", "never")
 MASKS = ("body", "none")
 ALIGNED_MM = 1.0  # scans on one grid that are this close are left alone
+WORTH_IT = 0.8  # and those that registration does not bring closer than this share of their shift
 COVERED = 0.98  # a slice of whose body a contrast shows less than this share is left out
 PICTURE_SIDE = 160
 _RECORD = "record.json"
@@ -204,7 +205,7 @@ def _prepared(task: Task) -> tuple[dict[str, Any], np.ndarray, dict[str, np.ndar
 def place(fixed: Volume, moving: Volume, options: Options) -> tuple[np.ndarray, dict[str, Any]]:
     """A scan on the grid of the reference, (X, Y, Z) float32, and how it came there with what the checks say.
 
-    Scans that share a grid and lie on each other are left alone, and so are those that registration would not bring closer.
+    Scans that share a grid and lie on each other are left alone, and so are those that registration brings hardly closer.
     Raises UserError where the grids differ and registration is not allowed.
     """
     grid, identity = registration.grid_of(fixed), np.eye(4)
@@ -217,7 +218,7 @@ def place(fixed: Volume, moving: Volume, options: Options) -> tuple[np.ndarray, 
         registered = registration.register(fixed, moving).transform
         moved = registration.resample(moving, grid, registered, options.interpolation)
         after = alignment.measure(fixed.data, moved, grid)
-        if not shared or after.shift_mm < before.shift_mm:
+        if not shared or after.shift_mm < WORTH_IT * before.shift_mm:
             data, found, transform, action = moved, after, registered, "registered"
     return data, {
         "action": action,

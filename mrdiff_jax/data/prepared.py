@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 from mrdiff_jax.data import builder, preparation, preprocessing
 from mrdiff_jax.data.preparation import Options
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.files import write_text
 
 DATASET_FOLDER = "dataset"
 SPLITS_FILE = "splits.csv"
@@ -155,23 +157,23 @@ def misaligned(placement: Mapping[str, Any], reference: str, spacing: Sequence[f
 
 def write_manifest(output: Path, records: Sequence[Record], splits: Mapping[str, str]) -> None:
     """Writes a row for every source file, and one for an exam of which no file is known."""
-    with tempfile.NamedTemporaryFile("w", dir=output, newline="", encoding="utf-8", delete=False) as file:
-        table = csv.DictWriter(file, _MANIFEST_COLUMNS, restval="")
-        table.writeheader()
-        for record in records:
-            table.writerows(_manifest_rows(record, splits))
-    os.replace(file.name, output / MANIFEST_FILE)
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, _MANIFEST_COLUMNS, restval="")
+    table.writeheader()
+    for record in records:
+        table.writerows(_manifest_rows(record, splits))
+    write_text(output / MANIFEST_FILE, text.getvalue())
 
 
 def _manifest_rows(record: Record, splits: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     exam = {key: record[key] for key in ("exam", "subject", "session")}
     failed = "reason" in record
     exam |= {"status": "failed" if failed else "done", "reason": record.get("reason", "")}
-    exam |= {} if failed else {"split": splits[record["subject"]], "slices": len(record["slices"])}
+    exam |= {} if failed else {"split": splits.get(record["subject"], ""), "slices": len(record["slices"])}
     for index, scan in enumerate(record["scans"] or [{}]):
         row = exam | {column: scan[column] for column in _MANIFEST_COLUMNS if column in scan}
         if "shape" in scan:
-            tr, te, ti = record["times"][index]
+            tr, te, ti = (time or "" for time in record["times"][index])
             offset, factor = record["scale"][index]
             row |= {"tr_ms": tr, "te_ms": te, "ti_ms": ti, "offset": offset, "factor": factor}
             row |= {"shape": _spaced(scan["shape"]), "spacing_mm": _spaced(scan["spacing"])}
@@ -183,15 +185,9 @@ def _spaced(numbers: Sequence[float]) -> str:
     return " ".join(f"{number:g}" for number in numbers)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file, whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
-
-
 def clear_leftovers(output: Path) -> None:
     """Removes what a killed run was writing."""
-    for folder in (output, output / "subjects"):
-        for path in folder.glob(".*-*"):
-            shutil.rmtree(path, ignore_errors=True)
+    for path in (*output.glob(".dataset-*"), *output.glob("subjects/.*-*")):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in output.glob(".*.writing"):
+        path.unlink()

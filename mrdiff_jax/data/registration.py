@@ -4,6 +4,7 @@ The measure is mutual information (Mattes et al., IEEE Trans Med Imaging 22:120,
 fixed seed: the same scans give the same bits, and subjects run side by side.
 """
 
+from itertools import product
 from typing import NamedTuple
 
 import nibabel as nib
@@ -17,8 +18,8 @@ LEVELS_MM = (8.0, 4.0, 2.0, 1.0)  # voxel sizes from coarse to fine
 SAMPLES = 30_000  # of the fixed image, at most, in each evaluation of the measure
 BINS = 40
 SMOOTHING = 0.7  # standard deviation, in voxels of the level
-START_TURNS = (-15.0, 15.0)  # degrees about each axis, beside none
-REFINED_STARTS = 4  # the best starts, optimised on the coarsest level
+START_TURNS = (-14.0, 0.0, 14.0)  # degrees about each axis
+KEPT_STARTS = (8, 4, 2, 1)  # the best of them, followed on each level
 INTERPOLATORS = {"nearest": sitk.sitkNearestNeighbor, "linear": sitk.sitkLinear, "cubic": sitk.sitkBSpline}
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world has x to the left and y to the back
 
@@ -69,19 +70,20 @@ def register(fixed: Volume, moving: Volume, finest_mm: float = LEVELS_MM[-1], st
     """The rigid transform that lays `moving` on `fixed`, at the optimum near a `start`, if one is given.
 
     Otherwise the search begins from the scanner's coordinates, from centred fields of view and from centres of mass, each
-    turned both ways about each axis (which finds moves of 15 degrees and 20 mm), and follows the best of them through
-    LEVELS_MM down to `finest_mm`.
+    turned both ways and not at all about each axis (which finds moves of 15 degrees and 20 mm), and follows the best of them
+    through LEVELS_MM down to `finest_mm`.
     """
     fixed_image, moving_image = _clipped(fixed), _clipped(moving)
-    if start is None:
-        coarse = _level(fixed_image, moving_image, LEVELS_MM[0])
-        starts = sorted(_starts(fixed_image, moving_image), key=coarse.value)[:REFINED_STARTS]
-        value, transform = min(map(coarse.optimise, starts), key=lambda found: found[0])
-        sizes = [size for size in LEVELS_MM[1:] if size >= finest_mm]
-    else:
-        transform, sizes = _euler(start, fixed_image), [finest_mm]
-    for size in sizes:
-        value, transform = _level(fixed_image, moving_image, size).optimise(transform)
+    if start is not None:
+        value, transform = _level(fixed_image, moving_image, finest_mm).optimise(_euler(start, fixed_image))
+        return Registration(_matrix(transform), -value)
+    coarse = _level(fixed_image, moving_image, LEVELS_MM[0])
+    found = [(0.0, start) for start in sorted(_starts(fixed_image, moving_image), key=coarse.value)]
+    for size, kept in zip(LEVELS_MM, KEPT_STARTS, strict=True):
+        if size >= finest_mm:
+            level = _level(fixed_image, moving_image, size)
+            found = sorted((level.optimise(start) for _, start in found[:kept]), key=lambda each: each[0])
+    value, transform = found[0]
     return Registration(_matrix(transform), -value)
 
 
@@ -118,8 +120,8 @@ class _Level(NamedTuple):
         method.SetOptimizerAsRegularStepGradientDescent(
             learningRate=self.size / 2,
             minStep=self.size / 500,
-            numberOfIterations=100,
-            relaxationFactor=0.6,
+            numberOfIterations=150,
+            relaxationFactor=0.8,  # steps that shrink faster end short of the optimum
             gradientMagnitudeTolerance=1e-9,
         )
         method.SetOptimizerScalesFromPhysicalShift()
@@ -159,10 +161,9 @@ def _starts(fixed: sitk.Image, moving: sitk.Image) -> list[sitk.Euler3DTransform
     ]
     scanner = sitk.Euler3DTransform(centred[0])
     scanner.SetTranslation((0, 0, 0))
-    turns = [np.zeros(3), *(np.radians(turn) * axis for axis in np.eye(3) for turn in START_TURNS)]
     starts = []
     for place in (scanner, *centred):
-        for turn in turns:
+        for turn in product(np.radians(START_TURNS).tolist(), repeat=3):
             start = sitk.Euler3DTransform(place)
             start.SetRotation(*turn)
             starts.append(start)
