@@ -3,6 +3,9 @@
 Files in `configs/` start from `default(preset)`, set what their data needs and lock the result.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from mrdiff_jax.conventions import CONVENTIONS
@@ -34,7 +37,8 @@ def _paper() -> ConfigDict:
             method=dict(name="mrdiff"),
             data=dict(
                 name="bids",
-                root="",  # folder of scans
+                root="",  # folder of scans, or, of 'prepared', of what mrdiff_jax.prepare wrote: image_size must be that of its
+                # slices, its splits.csv counts unless splits_file names another, and the other fields below do not
                 cache="",  # where prepared data sets are kept; '' is $MRDIFF_CACHE or ~/.cache/mrdiff_jax
                 sources="T1w,T2w",
                 target="FLAIR",
@@ -122,8 +126,34 @@ def _paper() -> ConfigDict:
     )
 
 
+def from_json(values: Mapping[str, Any]) -> ConfigDict:
+    """The configuration that `to_json` wrote; fields that it lacks have their defaults.
+
+    Raises:
+      UserError: a field is unknown, of another type, or wrong.
+    """
+    config = default(None)
+    for section, fields in values.items():
+        for name in fields:
+            if section not in config or name not in config[section]:
+                raise UserError(f"config.{section}.{name}: a field that this version does not know")
+    try:
+        config.update(_with_tuples(values))
+    except TypeError as error:
+        raise UserError(f"config: {' '.join(str(error).split())}") from error
+    validate(config)
+    return config.lock()
+
+
+def _with_tuples(value: Any) -> Any:
+    """JSON has lists where a configuration has tuples."""
+    if isinstance(value, Mapping):
+        return {name: _with_tuples(entry) for name, entry in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
 _CHOICES = {
-    "data.name": ("phantom", "bids"),
+    "data.name": ("phantom", "bids", "prepared"),
     "data.plane": ("axial", "coronal", "sagittal"),
     "model.wavelet_of": ("images", "features"),
     "model.positivity": ("relu", "softplus"),

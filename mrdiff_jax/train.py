@@ -15,14 +15,15 @@ from mrdiff_jax import evaluate, figures, methods, parallel, results, studies
 from mrdiff_jax.checkpoints import Checkpoints
 from mrdiff_jax.config import validate
 from mrdiff_jax.conventions import METRICS
-from mrdiff_jax.data.pipeline import Dataset, open_dataset, train_iterator
+from mrdiff_jax.data.pipeline import Dataset, describe_training, open_dataset, train_iterator
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.files import write_text
 from mrdiff_jax.meter import Meter
 from mrdiff_jax.studies.context import Context
 from mrdiff_jax.train_state import TrainState, create_train_state, make_optimizer, make_train_step
 from mrdiff_jax.writer import Writer, duration, logger
 
-_IDENTITY = "run.json"
+_IDENTITY, _TRAINING_DATA = "run.json", "training_data.json"
 
 
 class Diverged(RuntimeError):
@@ -32,8 +33,8 @@ class Diverged(RuntimeError):
 def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Trains to `config.train.steps`, from the newest checkpoint if there is one, then evaluates on the test subjects.
 
-    Leaves in the workdir: config.json, checkpoints/, log.jsonl and TensorBoard events, panels/ of the evaluations in training,
-    and what `evaluate.write` writes.
+    Leaves in the workdir: config.json, training_data.json, checkpoints/, log.jsonl and TensorBoard events, panels/ of the
+    evaluations in training, and what `evaluate.write` writes.
 
     Returns:
       The content of metrics.json.
@@ -51,6 +52,7 @@ def evaluate_only(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         raise UserError(f"{workdir}: no such folder; train first, with --mode=train")
     run = Run(config, workdir)
     names = studies.chosen(config, run.dataset, run.method)
+    _describe_data(workdir, run.dataset)
     state = run.checkpoints.restore_state(run.initial)
     params = parallel.replicate(state.ema_params)
     summary = run.finish(params, int(state.step))
@@ -251,13 +253,13 @@ def _claim(workdir: Path, config: ConfigDict, dataset: Dataset) -> None:
     if jax.process_index():
         return
     workdir.mkdir(parents=True, exist_ok=True)
-    _write(workdir / "config.json", json.dumps(json.loads(config.to_json()), indent=2) + "\n")
-    _write(workdir / "splits.csv", (dataset.folder / "splits.csv").read_text())
-    _write(workdir / _IDENTITY, json.dumps(_identity(config, dataset), indent=2) + "\n")
+    write_text(workdir / "config.json", json.dumps(json.loads(config.to_json()), indent=2) + "\n")
+    write_text(workdir / "splits.csv", dataset.splits_file.read_text(encoding="utf-8"))
+    _describe_data(workdir, dataset)
+    write_text(workdir / _IDENTITY, json.dumps(_identity(config, dataset), indent=2) + "\n")
 
 
-def _write(path: Path, text: str) -> None:
-    """Writes a file that is there whole or not at all."""
-    aside = path.with_name(path.name + ".partial")
-    aside.write_text(text)
-    aside.replace(path)
+def _describe_data(workdir: Path, dataset: Dataset) -> None:
+    """Leaves in the workdir what synthesis must know of the training data, which need not be at hand then."""
+    if jax.process_index() == 0 and not (workdir / _TRAINING_DATA).exists():
+        write_text(workdir / _TRAINING_DATA, json.dumps(describe_training(dataset), indent=2) + "\n")

@@ -8,14 +8,18 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mrdiff_jax"
 
 LAYERS = [
-    "__init__ errors",
+    "__init__ errors files",
     "wavelets physics diffusion metrics stats conventions config",
     "layers unet model losses",
-    "data.volumes data.phantom data.preprocessing data.augmentation data.builder data.pipeline",
+    "data.sequence_times data.stacks data.dicom data.volumes data.archives data.layouts",
+    "data.registration data.alignment data.correction data.phantom data.preprocessing data.augmentation data.builder",
+    "data.preparation data.prepared data.pipeline data.slicing data.frames",
     "methods.__init__ methods.*",
     "parallel train_state checkpoints writer meter figures references results scoring evaluate studies train",
-    "comparison tables report",
-    "cli main compare",
+    "trained synthesizer",
+    "comparison tables report prepared_page",
+    "inference outputs cohort",
+    "cli main compare prepare synthesize export",
 ]
 ORDER = [name for layer in LAYERS for name in layer.split()]
 TEXTS = {path: path.read_text() for path in PACKAGE.rglob("*.py")}

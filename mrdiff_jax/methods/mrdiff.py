@@ -104,6 +104,7 @@ def create(config: Any) -> Method:
         describe=describe,
         described=("T1 features", "T2 features", "S0 features"),
         maps=maps,
+        stride=network.backbone.image_stride(network.wavelet_domain),
     )
 
 
