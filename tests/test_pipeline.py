@@ -284,7 +284,7 @@ def test_varied_intensity_keeps_the_target_and_the_order_of_grey_values(dataset)
     for a, b in zip(itertools.islice(plain, 4), varied, strict=False):
         assert np.array_equal(a["target"], b["target"])
         for before, after in zip(
-            np.moveaxis(a["sources"], -1, 1).reshape(32, -1), np.moveaxis(b["sources"], -1, 1).reshape(32, -1)
+            np.moveaxis(a["sources"], -1, 1).reshape(32, -1), np.moveaxis(b["sources"], -1, 1).reshape(32, -1), strict=True
         ):
             assert (np.diff(after[np.argsort(before)]) >= -1e-6).all()
             assert 0 <= after.min() <= after.max() <= 1
