@@ -89,7 +89,7 @@ def test_an_example_holds_what_was_simulated(dataset):
         np.testing.assert_allclose(example["maps"], np.moveaxis(maps, 0, -1), rtol=1e-5)
         lesions = preprocessing.slice_image(exam.lesions[:, :, z]) >= 0.5
         np.testing.assert_array_equal(example["lesions"], lesions)
-        assert example["pixel"] == pytest.approx(phantom.FIELD_MM / 16)
+        assert example["spacing"] == pytest.approx(phantom.FIELD_MM / 16)
         np.testing.assert_array_equal(example["tr"], exam.times[1:3, 0])
         np.testing.assert_array_equal(example["te"], exam.times[1:3, 1])
 

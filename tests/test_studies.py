@@ -24,7 +24,7 @@ class TestRobustness:
     @pytest.fixture
     def batch(self):
         images = np.random.default_rng(0).uniform(0.2, 0.7, (3, 24, 16, 2)).astype(np.float32)
-        return {"sources": images, "index": np.array([4, 5, 6]), "pixel": np.array([1, 2, 0.5], np.float32)}
+        return {"sources": images, "index": np.array([4, 5, 6]), "spacing": np.array([1, 2, 0.5], np.float32)}
 
     @pytest.fixture
     def spoiled(self, batch):

@@ -74,17 +74,18 @@ def main() -> None:
     parser.add_argument("--source", action="append", default=[], help="NAME=PATH, for the picture")
     parser.add_argument("--picture", type=Path)
     given = parser.parse_args()
-    volume, sidecar = read_nifti(given.synthetic), about(given.synthetic)
-    synthetic = scaled(volume, sidecar["Intensities"]["Offset"], sidecar["Intensities"]["Factor"])
+    scan, sidecar = read_nifti(given.synthetic), about(given.synthetic)
+    synthetic = scaled(scan, sidecar["Intensities"]["Offset"], sidecar["Intensities"]["Factor"])
     truth = acquired(given.truth)
-    slicing = slicing_of(volume, sidecar["Slices"], sidecar["Preparation"]["plane"])
+    slicing = slicing_of(scan, sidecar["Slices"], sidecar["Preparation"]["plane"])
     everything = np.arange(slicing.count)
     seen = slicing.volume(slicing.images(truth[None], everything)[..., 0])
     body, axis = truth > BODY_LEVEL, slicing.axis
 
     chosen = choose_slices(np.moveaxis(truth, axis, -1)[None])
-    pairs = [np.moveaxis(each.take(chosen, axis), axis, 0) for each in (synthetic, truth)]
-    print(f"{len(chosen)} slices: PSNR {metrics.psnr(*pairs).mean():.2f}, SSIM {metrics.ssim(*pairs).mean():.4f}")
+    for name, each in (("synthetic", synthetic), ("truth as seen", seen)):
+        pair = [np.moveaxis(volume.take(chosen, axis), axis, 0) for volume in (each, truth)]
+        print(f"{len(chosen)} slices, {name}: PSNR {metrics.psnr(*pair).mean():.2f}, SSIM {metrics.ssim(*pair).mean():.4f}")
     for name, each in (("synthetic", synthetic), ("truth", truth), ("truth as seen", seen)):
         print(f"steps along the axes, {name}: {np.round(steps(each, body), 4).tolist()}")
     print(f"banding: {banding(synthetic, seen, body, axis):.3f} (1: as in the truth)")

@@ -17,8 +17,8 @@ class MRSlices(tfds.core.GeneratorBasedBuilder):
     """Slices of multi-contrast exams, with C contrasts named in the metadata.
 
     image (H, W, C): uint16, [0, 1] times 65535; scale (C, 2): offset and factor to scanner units; tr, te, ti (C,): ms;
-    pixel: its side in mm; subject and slice: where it comes from; and of TRUTHS what is known: maps (H, W, 3), true T1 (ms),
-    T2 (ms) and S0; lesions (H, W), uint8, 1 in a lesion.
+    spacing: side of a pixel, mm; subject and slice: where it comes from; and of TRUTHS what is known: maps (H, W, 3), true
+    T1 (ms), T2 (ms) and S0; lesions (H, W), uint8, 1 in a lesion.
     """
 
     # part of the fingerprint: raise it whenever the same input gives other examples
@@ -51,9 +51,9 @@ class MRSlices(tfds.core.GeneratorBasedBuilder):
             "tr": tfds.features.Tensor(shape=(count,), dtype=np.float32),
             "te": tfds.features.Tensor(shape=(count,), dtype=np.float32),
             "ti": tfds.features.Tensor(shape=(count,), dtype=np.float32),
-            "pixel": np.float32,
             "subject": tfds.features.Text(),
             "slice": np.int32,
+            "spacing": np.float32,
         }
         truths = {
             "maps": tfds.features.Tensor(shape=(side, side, 3), dtype=np.float32, encoding=_BYTES),

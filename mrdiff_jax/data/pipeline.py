@@ -89,7 +89,7 @@ class Examples:
     """Random access to the examples of a split.
 
     An example: sources (H, W, K) and target (H, W), float32 in [0, 1]; tr, te, ti (K,) of the sources, ms; subject;
-    slice; scale (2,): offset and factor from target values to scanner units; pixel: its side in mm; and, where known,
+    slice; scale (2,): offset and factor from target values to scanner units; spacing: side of a pixel, mm; and, where known,
     maps (H, W, 3): true T1 (ms), T2 (ms) and S0, and lesions (H, W): 1 in a lesion, else 0.
     """
 
@@ -110,7 +110,7 @@ class Examples:
             "subject": record["subject"].decode(),
             "slice": record["slice"],
             "scale": record["scale"][self.target_channel],
-            "pixel": record["pixel"],
+            "spacing": record["spacing"],
         }
         return example | {truth: record[truth] for truth in TRUTHS if truth in record}
 
@@ -299,7 +299,7 @@ def describe_training(dataset: Dataset) -> dict[str, Any]:
     smallest and the largest; preparation: the fields of `preparation.Options`.
     """
     slices = dataset.split("train")
-    columns = {name: [] for name in ("tr", "te", "ti", "scale", "pixel")}
+    columns = {name: [] for name in ("tr", "te", "ti", "scale", "spacing")}
     for i in range(len(slices)):
         example = slices[i]
         for name, values in columns.items():
@@ -309,7 +309,7 @@ def describe_training(dataset: Dataset) -> dict[str, Any]:
     return {
         "sources": {name: {time: median[time][k] for time in ("tr", "te", "ti")} for k, name in enumerate(dataset.sources)},
         "target": {"name": dataset.target, "offset": offset, "factor": factor},
-        "pixel_mm": [float(min(columns["pixel"])), float(max(columns["pixel"]))],
+        "pixel_mm": [float(min(columns["spacing"])), float(max(columns["spacing"]))],
         "preparation": asdict(dataset.preparation),
     }
 

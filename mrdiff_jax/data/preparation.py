@@ -107,9 +107,9 @@ def read_examples(folder: Path) -> Iterator[dict[str, Any]]:
             "tr": tr,
             "te": te,
             "ti": ti,
-            "pixel": np.float32(record["pixel"]),
             "subject": record["exam"],
             "slice": index,
+            "spacing": record["pixel"],
         }
 
 
@@ -192,7 +192,7 @@ def _prepared(task: Task) -> tuple[dict[str, Any], np.ndarray, dict[str, np.ndar
         "times": [[round(float(time), 4) for time in times[contrast]] for contrast in options.contrasts],
         "scale": scale.tolist(),
         "slices": [example["slice"] for example in examples],
-        "pixel": float(examples[0]["pixel"]),
+        "pixel": examples[0]["spacing"],
         "spacing": grid.spacing,
     }
     pictures = {

@@ -133,9 +133,9 @@ def exam_examples(
             "tr": tr,
             "te": te,
             "ti": ti,
-            "pixel": np.float32(pixel),
             "subject": exam.name,
             "slice": int(i),
+            "spacing": pixel,
         }
         if exam.maps is not None:
             example["maps"] = resized(np.moveaxis(exam.maps.take(i, axis), -1, 0))

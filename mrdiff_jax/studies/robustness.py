@@ -78,8 +78,8 @@ def _with_bias(batch: Mapping[str, Any], strength: float) -> np.ndarray:
 
 def _shifted(batch: Mapping[str, Any], channel: int, mm: float) -> np.ndarray:
     moved = batch["sources"].copy()
-    for image, pixel in zip(moved, batch["pixel"], strict=True):
-        image[..., channel] = shift(image[..., channel], mm / pixel)
+    for image, spacing in zip(moved, batch["spacing"], strict=True):
+        image[..., channel] = shift(image[..., channel], mm / spacing)
     return moved
 
 
