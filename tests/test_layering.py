@@ -12,7 +12,7 @@ LAYERS = [
     "wavelets physics diffusion metrics stats conventions config",
     "layers unet model losses",
     "data.sequence_times data.stacks data.dicom data.volumes data.archives data.layouts",
-    "data.registration data.alignment data.correction",
+    "data.registration data.alignment data.correction data.placement",
     "data.phantom data.preprocessing data.preparation data.builder data.prepared data.pipeline",
     "methods.__init__ methods.*",
     "parallel train_state checkpoints writer meter figures references results evaluate studies train",

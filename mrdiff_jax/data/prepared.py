@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mrdiff_jax.data import builder, preparation, preprocessing
-from mrdiff_jax.data.preparation import Options
+from mrdiff_jax.data.placement import Options
 from mrdiff_jax.errors import UserError
 
 DATASET_FOLDER = "dataset"
