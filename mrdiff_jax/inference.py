@@ -13,7 +13,7 @@ from tqdm import tqdm
 from mrdiff_jax import parallel
 from mrdiff_jax.data import registration, slicing
 from mrdiff_jax.data.frames import Frame
-from mrdiff_jax.data.preparation import Options, correct, place
+from mrdiff_jax.data.placement import Options, correct, place
 from mrdiff_jax.data.prepared import misaligned
 from mrdiff_jax.data.preprocessing import percentile_scale
 from mrdiff_jax.data.registration import Grid, grid_of
@@ -50,7 +50,7 @@ class Scans:
       paths: where they were read, by name, in the order of the model.
       volumes: (K, X, Y, Z) on RAS+ axes, in scanner units, 0 outside of a scan.
       times: (K, 3) TR, TE, TI in ms.
-      placements: how each came to lie on the first that was given, by name, as `preparation.place` tells it.
+      placements: how each came to lie on the first that was given, by name, as `placement.place` tells it.
       grid: of the volumes.
       frame: of the file that the grid is of.
       frame_path: that file.

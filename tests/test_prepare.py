@@ -16,8 +16,9 @@ import pytest
 from made_heads import displacement, grid, head, rigid
 from scans import data_config, write_scan
 
-from mrdiff_jax.data import layouts, pipeline, preparation, prepared
-from mrdiff_jax.data.preparation import Options, Task
+from mrdiff_jax.data import layouts, pipeline, placement, preparation, prepared
+from mrdiff_jax.data.placement import Options
+from mrdiff_jax.data.preparation import Task
 from mrdiff_jax.data.volumes import Volume
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.train import train_and_evaluate
@@ -240,13 +241,13 @@ def test_a_mended_scan_is_prepared_anew_and_others_are_not(cohort, tmp_path):
 def test_another_grid_is_refused_where_registration_is_not_allowed():
     fixed = Volume(head("T1w", THICK), THICK.affine, Path("a.nii.gz"))
     with pytest.raises(UserError, match="grid differs"):
-        preparation.place(fixed, Volume(fixed.data[:-1], fixed.affine, Path("b.nii.gz")), Options(CONTRASTS, "T1w", "never"))
+        placement.place(fixed, Volume(fixed.data[:-1], fixed.affine, Path("b.nii.gz")), Options(CONTRASTS, "T1w", "never"))
 
 
 def test_grey_air_is_blackened_and_its_scan_not_bias_corrected():
     signed = head("T1w", THICK).astype(np.float32)
     signed = np.where(signed > 200, 2 * signed - 900, 0) + 1000  # air at 1000, tissue on both sides
-    done, mask, said = preparation.correct({"T1w": signed, "T2w": head("T2w", THICK)}, THICK, OPTIONS)
+    done, mask, said = placement.correct({"T1w": signed, "T2w": head("T2w", THICK)}, THICK, OPTIONS)
     assert said["T1w"].startswith("left out")
     assert said["T2w"] == "N4"
     assert np.ptp(done["T1w"][~mask]) == 0
@@ -257,7 +258,7 @@ def test_grey_air_is_blackened_and_its_scan_not_bias_corrected():
 def test_n4_takes_a_bias_field_out():
     clean = head("T1w", grid(), noise=0.005)
     x = np.linspace(-1, 1, clean.shape[0])[:, None, None]
-    done, mask, _ = preparation.correct({"T1w": clean * np.exp(0.4 * x).astype(np.float32)}, grid(), OPTIONS)
+    done, mask, _ = placement.correct({"T1w": clean * np.exp(0.4 * x).astype(np.float32)}, grid(), OPTIONS)
     inside = mask & (clean > 300)
 
     def slope(volume):

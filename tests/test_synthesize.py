@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from mrdiff_jax import cohort, inference, outputs
 from mrdiff_jax.data.frames import Frame
-from mrdiff_jax.data.preparation import Options, correct
+from mrdiff_jax.data.placement import Options, correct
 from mrdiff_jax.data.registration import Grid, resample
 from mrdiff_jax.data.sequence_times import SequenceTimes
 from mrdiff_jax.data.volumes import read_nifti

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from mrdiff_jax.data import builder, phantom, prepared, preprocessing, volumes
 from mrdiff_jax.data.augmentation import augment
 from mrdiff_jax.data.builder import TRUTHS, MRSlices
-from mrdiff_jax.data.preparation import Options
+from mrdiff_jax.data.placement import Options
 from mrdiff_jax.data.sequence_times import parse_stated
 from mrdiff_jax.errors import UserError
 
@@ -296,7 +296,7 @@ def describe_training(dataset: Dataset) -> dict[str, Any]:
     """What synthesis must know of the training slices, for JSON: medians over them, and the range of their pixel sizes.
 
     sources: name -> tr, te, ti in ms; target: its name, and offset and factor from [0, 1] to scanner units; pixel_mm: the
-    smallest and the largest; preparation: the fields of `preparation.Options`.
+    smallest and the largest; preparation: the fields of `placement.Options`.
     """
     slices = dataset.split("train")
     columns = {name: [] for name in ("tr", "te", "ti", "scale", "spacing")}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mrdiff_jax.data import builder, preparation, preprocessing
-from mrdiff_jax.data.preparation import Options
+from mrdiff_jax.data.placement import Options
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.files import write_text
 
@@ -142,7 +142,7 @@ def refuse_misaligned(record: Record, reference: str, max_shift_mm: float) -> Re
 
 
 def misaligned(placement: Mapping[str, Any], reference: str, spacing: Sequence[float], max_shift_mm: float) -> str:
-    """How a scan that `preparation.place` placed does not lie on the reference; '' where it does.
+    """How a scan that `placement.place` placed does not lie on the reference; '' where it does.
 
     Scans of thick slices may be off by half a slice, which edges cannot tell from their blur.
     """
