@@ -67,19 +67,16 @@ def _draw_scores(comparison: Comparison, folder: Path) -> list[Figure]:
     values = {
         tables.label(column): {method: comparison.values(method, column) for method in comparison.rows} for column in columns
     }
+    figures.box_plots(values, folder / "boxplots")
+    boxes = Figure(folder / "boxplots", "Distribution", f"Boxes are quartiles with the median, points one {unit} each.")
+    if len(comparison.runs) == 1:
+        return [boxes]
     of_runs = {
         tables.label(column): {name: comparison.values(name, column) for name in comparison.runs} for column in ("psnr", "ssim")
     }
-    figures.box_plots(values, folder / "boxplots")
     figures.ablation(of_runs, folder / "ablation")
-    return [
-        Figure(folder / "boxplots", "Distribution", f"Boxes are quartiles with the median, points one {unit} each."),
-        Figure(
-            folder / "ablation",
-            "Effect of each component",
-            f"The runs in the order given: mean over each {unit} and its 95% confidence interval.",
-        ),
-    ]
+    caption = f"The runs in the order given: mean over {unit}s and its 95% confidence interval."
+    return [boxes, Figure(folder / "ablation", "Effect of each component", caption)]
 
 
 def _draw_frequencies(comparison: Comparison, path: Path) -> Figure:
