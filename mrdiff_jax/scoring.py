@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from mrdiff_jax import parallel, references, stats
 from mrdiff_jax.conventions import CONVENTIONS, body_mask, scorer
-from mrdiff_jax.data.pipeline import Dataset, evaluation_batches
+from mrdiff_jax.data.batches import evaluation_batches
+from mrdiff_jax.data.pipeline import Dataset
 from mrdiff_jax.metrics import radial_power_spectrum
 from mrdiff_jax.references import References
 from mrdiff_jax.results import REFERENCES, Row

@@ -15,7 +15,8 @@ from mrdiff_jax import evaluate, figures, methods, parallel, results, studies
 from mrdiff_jax.checkpoints import Checkpoints
 from mrdiff_jax.config import validate
 from mrdiff_jax.conventions import METRICS
-from mrdiff_jax.data.pipeline import Dataset, describe_training, open_dataset, train_iterator
+from mrdiff_jax.data.batches import describe_training, train_iterator
+from mrdiff_jax.data.pipeline import Dataset, open_dataset
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.files import write_text
 from mrdiff_jax.meter import Meter

@@ -1,7 +1,7 @@
 """Trained models: what synthesis needs of a run, read from its workdir or from an exported pair of files.
 
 An exported pair is NAME.safetensors, the averaged weights that synthesis reads, and NAME.json: the configuration, and what
-`data.pipeline.describe_training` tells of the training data.
+`data.batches.describe_training` tells of the training data.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ class Trained:
 
     Attributes:
       config: of the run.
-      data: of the training slices, as `data.pipeline.describe_training` has it.
+      data: of the training slices, as `data.batches.describe_training` has it.
       step: steps of training.
       params: averaged parameters, numpy arrays: those that synthesis reads.
     """

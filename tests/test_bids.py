@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scans import SHAPE, TIMES, data_config, head, real_scans, refused, write_scan
 
-from mrdiff_jax.data import pipeline, preprocessing, volumes
+from mrdiff_jax.data import batches, pipeline, preprocessing, volumes
 from mrdiff_jax.data.placement import Options
 from mrdiff_jax.data.sequence_times import SequenceTimes, sidecar_path
 from mrdiff_jax.errors import UserError
@@ -266,7 +266,7 @@ def test_real_scans_on_their_own_grids_ask_for_registration(tmp_path):
 
 
 def test_training_slices_are_described_for_synthesis(root):
-    about = json.loads(json.dumps(pipeline.describe_training(pipeline.open_dataset(data_config(root)))))
+    about = json.loads(json.dumps(batches.describe_training(pipeline.open_dataset(data_config(root)))))
     assert about["sources"] == {
         "T1w": {"tr": 500, "te": 10, "ti": 0},
         "T2w": {"tr": 4000, "te": 100, "ti": 0},

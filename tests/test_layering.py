@@ -13,7 +13,7 @@ LAYERS = [
     "layers unet model losses",
     "data.sequence_times data.stacks data.dicom data.volumes data.archives data.layouts",
     "data.registration data.alignment data.correction data.placement",
-    "data.phantom data.preprocessing data.augmentation data.preparation data.builder data.prepared data.pipeline",
+    "data.phantom data.preprocessing data.augmentation data.preparation data.builder data.prepared data.pipeline data.batches",
     "data.slicing data.frames",
     "methods.__init__ methods.*",
     "parallel train_state checkpoints writer meter figures references results scoring evaluate studies train",
@@ -70,7 +70,7 @@ def test_imports_point_downwards():
 def test_a_wrong_import_would_be_seen():
     assert imported("from mrdiff_jax import parallel\nfrom mrdiff_jax.data.pipeline import open_dataset") == {
         "parallel",
-        "data.pipeline",
+        "data.pipeline data.batches",
     }
     assert place("train") > place("losses") > place("physics")
     with pytest.raises(AssertionError, match="relative"):
