@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from mrdiff_jax import diffusion, methods
+from mrdiff_jax import authors_weights, diffusion, methods
 from mrdiff_jax.config import default
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.layers import init_on_host
@@ -52,7 +52,7 @@ def structure(network, side):
 
 def state_dict(like, size):
     """Weights for a network, as the authors' code would save them."""
-    return recipe.weights(dict(importer.entries(like, size).values())) | importer.haar_filters(size)
+    return recipe.weights(dict(authors_weights.entries(like, size).values())) | authors_weights.haar_filters(size)
 
 
 class Parity(NamedTuple):
@@ -73,7 +73,7 @@ def parity():
     network = build_network(config)
     like = structure(network, 16)
     theirs = state_dict(like, network.backbone)
-    params = importer.to_params(theirs, like, network.backbone)
+    params = authors_weights.to_params(theirs, like, network.backbone)
     return Parity(methods.create(config), network, theirs, params, recipe.batch(2, 16))
 
 
@@ -129,7 +129,7 @@ def test_adm_network_is_that_of_openai():
     size = Backbone(base_channels=32, channel_mult=(1, 2), blocks_per_level=2, attention_levels=(1,), head_channels=16)
     x, t = recipe.normal(np.random.default_rng(3), 2, 8, 8, 3), jnp.array([37, 901])
     like = {"generator": init_on_host(ADM(size), jax.random.key(0), x, t)["params"]}
-    params = importer.arrange(recipe.weights(dict(importer.entries(like, size).values())), like, size)
+    params = authors_weights.arrange(recipe.weights(dict(authors_weights.entries(like, size).values())), like, size)
     features, output = jax.jit(ADM(size).apply)({"params": params["generator"]}, x, t)
     recorded = RECORDED["guided_diffusion"]
     for feature, numbers in zip(features, recorded["features"], strict=True):
@@ -184,7 +184,7 @@ def test_noising_and_samplers_are_those_of_openai(monkeypatch):
 def test_a_state_dict_that_does_not_fit_is_refused_by_name(parity, change, message):
     theirs = {name: x for name, x in (parity.theirs | change).items() if x is not None}
     with pytest.raises(ValueError, match=message):
-        importer.to_params(theirs, parity.params, parity.network.backbone)
+        authors_weights.to_params(theirs, parity.params, parity.network.backbone)
 
 
 def test_a_run_goes_on_from_an_imported_checkpoint(tiny_config, tmp_path):
@@ -202,7 +202,7 @@ def test_a_run_goes_on_from_an_imported_checkpoint(tiny_config, tmp_path):
     state = run.checkpoints.restore(run.initial, run.iterator)
     np.testing.assert_array_equal(next(run.iterator)["target"], first)  # the data from their start
     assert int(state.step) == 3
-    jax.tree.map(np.testing.assert_array_equal, state.params, importer.to_params(theirs, like, size))
+    jax.tree.map(np.testing.assert_array_equal, state.params, authors_weights.to_params(theirs, like, size))
     assert np.all(state.ema_params["generator"]["step_embedding"]["in"]["bias"] == 0)
 
     with pytest.raises(UserError, match="holds checkpoints already"):

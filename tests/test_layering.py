@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "mrdiff_jax"
 LAYERS = [
     "__init__ errors",
     "wavelets physics diffusion metrics stats conventions config",
-    "layers unet model losses",
+    "layers unet model losses authors_weights",
     "data.volumes data.phantom data.preprocessing data.builder data.pipeline",
     "methods.__init__ methods.*",
     "parallel train_state checkpoints writer meter figures references results evaluate studies train",
