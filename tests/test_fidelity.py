@@ -140,7 +140,7 @@ def test_a_training_step_is_that_of_the_authors(parity, monkeypatch):
         g, length = gradients[path], np.linalg.norm(gradients[path])
         assert np.vdot(signs[path], g) == pytest.approx(projection, rel=0, abs=max(1e-3 * length, negligible)), path
         if length > negligible:  # AdamW divides by the gradient's size; its product with the gradient is sound all the same
-            assert np.vdot(after[path] - before[path], g) == pytest.approx(descent, rel=1e-3), path
+            assert np.vdot(after[path] - before[path], g) == pytest.approx(descent, rel=2e-3), path
 
     change = flat(jax.tree.map(np.subtract, new.ema_params, average))
     length, projection = recorded["average"]
