@@ -67,7 +67,9 @@ def read(path: Path) -> StateDict:
     except ImportError as error:
         raise UserError(f"{path}: reading it needs {error.name}; pip install {error.name}") from error
     except Exception as error:  # each library has its own
-        raise UserError(f"{path}: cannot be read as a state dict: {error}") from error
+        raise UserError(
+            f"{path}: cannot be read as a state dict, tensors by name; it is damaged or holds more than that"
+        ) from error
 
 
 def fresh_state(config: ConfigDict) -> TrainState:
