@@ -25,7 +25,7 @@ def default(preset: str | None) -> ConfigDict:
         raise UserError(f"unknown preset ':{preset}'; choose one of {', '.join(':' + name for name in PRESETS)}")
     config = _paper()
     if preset == "authors":
-        config.optimizer.update(name="adamw", learning_rate=1e-4, weight_decay=0.05)
+        config.optimizer.update(name="adamw", learning_rate=1e-4, weight_decay=0.05, ema_warmup=False)
         config.model.update(wavelet_of="features", spectral_norm=True)
         config.loss.update(joint_mean=True, draw_reduction="sum", cct_normalize=True, cct_stop_gradient=True)
     return config
@@ -99,6 +99,7 @@ def _paper() -> ConfigDict:
                 weight_decay=0.0,
                 clip_norm=0.0,  # largest gradient norm; 0 does not clip
                 ema_decay=0.9999,
+                ema_warmup=True,  # the average forgets the random start even in a run of a few hundred steps
             ),
             train=dict(
                 steps=350_000,

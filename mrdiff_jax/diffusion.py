@@ -73,7 +73,8 @@ def respace(schedule: Schedule, steps: int, spacing: Spacing = "fractional") -> 
     if steps == 1:
         kept = np.array([total - 1])
     elif spacing == "fractional":
-        kept = np.round(np.arange(steps) * ((total - 1) / (steps - 1))).astype(int)
+        strides = np.full(steps - 1, (total - 1) / (steps - 1))
+        kept = np.round(np.append(0, np.cumsum(strides))).astype(int)  # summed, as ADM does: rounding decides some halves
     else:
         strides = [stride for stride in range(1, total) if len(range(0, total, stride)) == steps]
         if not strides:

@@ -74,7 +74,7 @@ def timestep_embedding(t: Array, channels: int, max_period: float = 10_000.0) ->
 class Linear(nn.Module):
     """Dense layer; with `spectral_norm` its weight is divided by its largest singular value (Miyato et al. 2018).
 
-    The singular vectors u and v live in the collection 'spectral' and are moved by `power_iteration`, once a step.
+    The singular vectors u and v live in the collection 'spectral' and are moved by `power_iteration`.
     """
 
     features: int
@@ -87,11 +87,12 @@ class Linear(nn.Module):
         fan_in = x.shape[-1]
         kernel = self.param("kernel", _uniform(fan_in, self.zero), (fan_in, self.features))
         bias = self.param("bias", _uniform(fan_in, self.zero), (self.features,))
-        if self.spectral_norm:
+        y = x.astype(self.dtype) @ kernel.astype(self.dtype)
+        if self.spectral_norm:  # of the product: one weight serves all draws, whose singular values differ
             u = self.variable("spectral", "u", jnp.ones, (self.features,)).value
             v = self.variable("spectral", "v", jnp.ones, (fan_in,)).value
-            kernel = kernel / (v @ kernel @ u)
-        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+            y = y / (v @ kernel @ u).astype(self.dtype)
+        return y + bias.astype(self.dtype)
 
 
 def power_iteration(params: Mapping, spectral: Mapping) -> dict:

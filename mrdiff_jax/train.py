@@ -92,7 +92,7 @@ class Run:
         init_key, step_key = jax.random.split(jax.random.key(config.train.seed))
         optimizer = make_optimizer(config.optimizer)
         self.initial = create_train_state(method, optimizer, init_key, _example(self.dataset))
-        step = make_train_step(method, optimizer, config.optimizer.ema_decay, step_key)
+        step = make_train_step(method, optimizer, config.optimizer.ema_decay, step_key, config.optimizer.ema_warmup)
         self.train_step = parallel.pmap(step, donate=(0,))
 
     def train(self) -> dict[str, Any]:

@@ -43,11 +43,14 @@ def create_train_state(method: Method, optimizer: optax.GradientTransformation, 
     return TrainState(np.zeros((), np.int32), params, jax.tree.map(np.copy, params), jax.device_get(opt_state))
 
 
-def make_train_step(method: Method, optimizer: optax.GradientTransformation, ema_decay: float, key: Array) -> StepFn:
+def make_train_step(
+    method: Method, optimizer: optax.GradientTransformation, ema_decay: float, key: Array, ema_warmup: bool = True
+) -> StepFn:
     """Builds the step: for each player in turn, differentiate its loss by its own parameters and update them.
 
     The step runs under `parallel.pmap`; randomness is a function of the key, the step and the example's place in the batch.
-    `rate`, in [0, 1], scales the learning rate. It returns the new state and scalars to log.
+    `rate`, in [0, 1], scales the learning rate; with `ema_warmup` the moving average follows faster at first. The step returns
+    the new state and scalars to log.
     """
 
     def train_step(state: TrainState, batch: Batch, rate: Array) -> tuple[TrainState, dict[str, Array]]:
@@ -65,8 +68,7 @@ def make_train_step(method: Method, optimizer: optax.GradientTransformation, ema
             params["stats"] = aux.get("stats", params["stats"])
             metrics |= {f"{player}/loss": value, f"{player}/gradient_norm": optax.tree.norm(gradient)} | aux["metrics"]
 
-        # a warm-up lets the average forget the random start even in a run of a few hundred steps
-        decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+        decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step)) if ema_warmup else ema_decay
         ema_params = jax.tree.map(lambda average, new: new + decay * (average - new), state.ema_params, params)
         ema_params["stats"] = params["stats"]  # singular vectors do not average
         return TrainState(state.step + 1, params, ema_params, opt_state), metrics

@@ -9,7 +9,7 @@ def weights(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, n
     """A state dict of these shapes, drawn in the order of the names, no layer left at zero.
 
     Matrices and convolutions keep the variance of what they read, gains are near 1 and biases near 0. `weight_u` and `weight_v`
-    are the first singular vectors of `weight_orig`.
+    are near the first singular vectors of `weight_orig`, but have some way to go.
     """
     rng, drawn = np.random.default_rng(seed), {}
     for name in sorted(shapes):
@@ -19,10 +19,22 @@ def weights(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, n
         x = rng.uniform(-1, 1, shape)
         drawn[name] = x * np.sqrt(3 / np.prod(shape[1:])) if len(shape) > 1 else 0.3 * x + name.endswith("weight")
     for name in filter(lambda name: name.endswith("weight_orig"), list(drawn)):
-        left, _, right = np.linalg.svd(drawn[name], full_matrices=False)
-        layer = name.removesuffix("orig")
-        drawn |= {f"{layer}u": left[:, 0], f"{layer}v": right[0]}
+        u, layer = rng.uniform(-1, 1, len(drawn[name])), name.removesuffix("orig")
+        for _ in range(5):
+            v = _unit(u @ drawn[name])
+            u = _unit(drawn[name] @ v)
+        drawn |= {f"{layer}u": u, f"{layer}v": v}
     return {name: x.astype(np.float32) for name, x in drawn.items()}
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.linalg.norm(x)
+
+
+def signs(shapes: Mapping[str, tuple[int, ...]], seed: int = 2) -> dict[str, np.ndarray]:
+    """Random signs for every entry, by which a gradient is projected to one number."""
+    rng = np.random.default_rng(seed)
+    return {name: (2 * rng.integers(0, 2, shapes[name]) - 1).astype(np.float32) for name in sorted(shapes)}
 
 
 def batch(examples: int, side: int, seed: int = 1) -> dict[str, np.ndarray]:

@@ -45,6 +45,7 @@ def test_presets_differ_in_the_fields_of_the_table_alone():
         "optimizer.name",
         "optimizer.learning_rate",
         "optimizer.weight_decay",
+        "optimizer.ema_warmup",
         "model.wavelet_of",
         "model.spectral_norm",
         "loss.joint_mean",

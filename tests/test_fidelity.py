@@ -18,15 +18,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
-from mrdiff_jax import diffusion, methods
+from mrdiff_jax import authors_weights, diffusion, methods, parallel
 from mrdiff_jax.config import default
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.layers import init_on_host
 from mrdiff_jax.methods.mrdiff import build_network
 from mrdiff_jax.model import MRDiff, ScanParameters
 from mrdiff_jax.train import Run
+from mrdiff_jax.train_state import TrainState, make_optimizer, make_train_step
 from mrdiff_jax.unet import Backbone, Decoder, Encoder, StepEmbedding
 
 ROOT = Path(__file__).parents[1]
@@ -50,14 +53,20 @@ def structure(network, side):
     return {"generator": variables["params"], "stats": variables["spectral"]}
 
 
-def state_dict(like, size):
+def state_dict(like, size, seed=0):
     """Weights for a network, as the authors' code would save them."""
-    return recipe.weights(dict(importer.entries(like, size).values())) | importer.haar_filters(size)
+    return recipe.weights(dict(authors_weights.entries(like, size).values()), seed) | authors_weights.haar_filters(size)
+
+
+def flat(tree):
+    """Arrays of a tree by path, in double precision."""
+    return {path: np.asarray(x, np.float64) for path, x in flatten_dict(tree, sep="/").items()}
 
 
 class Parity(NamedTuple):
     """A network of the authors' preset, the smallest that has all its parts, with the weights of the recipe."""
 
+    config: ConfigDict
     method: methods.Method
     network: MRDiff
     theirs: dict
@@ -73,12 +82,12 @@ def parity():
     network = build_network(config)
     like = structure(network, 16)
     theirs = state_dict(like, network.backbone)
-    params = importer.to_params(theirs, like, network.backbone)
-    return Parity(methods.create(config), network, theirs, params, recipe.batch(2, 16))
+    params = authors_weights.to_params(theirs, like, network.backbone)
+    return Parity(config, methods.create(config), network, theirs, params, recipe.batch(2, 16))
 
 
 def test_features_maps_and_images_are_those_of_the_authors_network(parity):
-    _, network, _, params, batch = parity
+    network, params, batch = parity.network, parity.params, parity.batch
     variables = {"params": params["generator"], "spectral": params["stats"]}
     x_t, y, t = batch["noise"][0], 2 * batch["sources"] - 1, jnp.array([37, 901])
     scan = ScanParameters(batch["tr"], batch["te"], batch["ti"])
@@ -100,13 +109,47 @@ def test_features_maps_and_images_are_those_of_the_authors_network(parity):
     assert_probes(y_hat, recorded["y_hat"])
 
 
-def test_losses_are_those_of_the_authors_training(parity, monkeypatch):
-    method, _, _, params, batch = parity
-    monkeypatch.setattr(diffusion, "normal_like", lambda x, rng, draw: jnp.asarray(batch["noise"])[draw])
+def test_a_training_step_is_that_of_the_authors(parity, monkeypatch):
+    """The losses, the gradient by every parameter, the singular vectors, AdamW and the moving average."""
+    _, method, network, theirs, params, batch = parity
+    noise, recorded = jnp.asarray(batch["noise"]), RECORDED["authors"]
+    monkeypatch.setattr(diffusion, "normal_like", lambda x, rng, draw: noise[draw])
     monkeypatch.setattr(jax.random, "randint", lambda *args: jnp.int32(412))
-    total, aux = jax.jit(method.losses["generator"])(params, batch, jax.random.split(jax.random.key(0), 2))
-    for name, value in (aux["metrics"] | {"total": total}).items():
-        assert float(value) == pytest.approx(RECORDED["authors"]["losses"][name], rel=1e-5), name
+    optimizer = make_optimizer(parity.config.optimizer)
+    settings = parity.config.optimizer.ema_decay, jax.random.key(0), parity.config.optimizer.ema_warmup
+    step = parallel.pmap(make_train_step(method, optimizer, *settings), jax.local_devices()[:1])
+    average = authors_weights.to_params(state_dict(params, network.backbone, seed=5), params, network.backbone)
+    opt_state = jax.device_get({"generator": optimizer.init(params["generator"])})
+    state = TrainState(np.int32(0), params, average, opt_state)
+    inputs = {name: x for name, x in batch.items() if name != "noise"}
+    new, metrics = step(parallel.replicate(state, jax.local_devices()[:1]), parallel.shard(inputs, 1), np.ones(1, np.float32))
+    new, metrics = parallel.unreplicate((new, metrics))
+
+    for name, value in recorded["losses"].items():
+        assert metrics[name] == pytest.approx(value, rel=1e-5), name
+
+    # their entries and ours differ in order and sign: products with signs that are mapped as weights are stay what they are
+    entries = authors_weights.entries(params, network.backbone)
+    signs = flat(authors_weights.to_params(theirs | recipe.signs(dict(entries.values())), params, network.backbone))
+    before, after = flat(params), flat(new.params)
+    gradients = {path: 10 * moment for path, moment in flat({"generator": new.opt_state["generator"][0].mu}).items()}
+    trained = sorted(gradients, key=lambda path: entries[path][0])
+    negligible = 1e-6 * max(np.linalg.norm(g) for g in gradients.values())  # zero, but for rounding: biases before a norm
+    assert sum(np.linalg.norm(g) < negligible for g in gradients.values()) == 11
+    for path, (projection, descent) in zip(trained, recorded["gradients"], strict=True):
+        g, length = gradients[path], np.linalg.norm(gradients[path])
+        assert np.vdot(signs[path], g) == pytest.approx(projection, rel=0, abs=max(1e-3 * length, negligible)), path
+        if length > negligible:  # AdamW divides by the gradient's size; its product with the gradient is sound all the same
+            assert np.vdot(after[path] - before[path], g) == pytest.approx(descent, rel=2e-3), path
+
+    change = flat(jax.tree.map(np.subtract, new.ema_params, average))
+    length, projection = recorded["average"]
+    assert np.sqrt(sum(np.vdot(change[path], change[path]) for path in trained)) == pytest.approx(length, rel=1e-4)
+    assert sum(np.vdot(signs[path], change[path]) for path in trained) == pytest.approx(projection, rel=0, abs=5e-3 * length)
+
+    moved = sorted(after.keys() - gradients, key=lambda path: entries[path][0])
+    for path, projection in zip(moved, recorded["singular_vectors"], strict=True):
+        assert np.vdot(signs[path], after[path]) == pytest.approx(projection, abs=1e-4), path
 
 
 class ADM(nn.Module):
@@ -129,7 +172,7 @@ def test_adm_network_is_that_of_openai():
     size = Backbone(base_channels=32, channel_mult=(1, 2), blocks_per_level=2, attention_levels=(1,), head_channels=16)
     x, t = recipe.normal(np.random.default_rng(3), 2, 8, 8, 3), jnp.array([37, 901])
     like = {"generator": init_on_host(ADM(size), jax.random.key(0), x, t)["params"]}
-    params = importer.arrange(recipe.weights(dict(importer.entries(like, size).values())), like, size)
+    params = authors_weights.arrange(recipe.weights(dict(authors_weights.entries(like, size).values())), like, size)
     features, output = jax.jit(ADM(size).apply)({"params": params["generator"]}, x, t)
     recorded = RECORDED["guided_diffusion"]
     for feature, numbers in zip(features, recorded["features"], strict=True):
@@ -184,7 +227,7 @@ def test_noising_and_samplers_are_those_of_openai(monkeypatch):
 def test_a_state_dict_that_does_not_fit_is_refused_by_name(parity, change, message):
     theirs = {name: x for name, x in (parity.theirs | change).items() if x is not None}
     with pytest.raises(ValueError, match=message):
-        importer.to_params(theirs, parity.params, parity.network.backbone)
+        authors_weights.to_params(theirs, parity.params, parity.network.backbone)
 
 
 def test_a_run_goes_on_from_an_imported_checkpoint(tiny_config, tmp_path):
@@ -202,7 +245,7 @@ def test_a_run_goes_on_from_an_imported_checkpoint(tiny_config, tmp_path):
     state = run.checkpoints.restore(run.initial, run.iterator)
     np.testing.assert_array_equal(next(run.iterator)["target"], first)  # the data from their start
     assert int(state.step) == 3
-    jax.tree.map(np.testing.assert_array_equal, state.params, importer.to_params(theirs, like, size))
+    jax.tree.map(np.testing.assert_array_equal, state.params, authors_weights.to_params(theirs, like, size))
     assert np.all(state.ema_params["generator"]["step_embedding"]["in"]["bias"] == 0)
 
     with pytest.raises(UserError, match="holds checkpoints already"):

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "mrdiff_jax"
 LAYERS = [
     "__init__ errors files",
     "wavelets physics diffusion metrics stats conventions config",
-    "layers unet model losses",
+    "layers unet model losses authors_weights",
     "data.sequence_times data.stacks data.dicom data.volumes data.archives data.layouts",
     "data.registration data.alignment data.correction data.placement",
     "data.phantom data.preprocessing data.augmentation data.preparation data.builder data.prepared data.pipeline data.batches",

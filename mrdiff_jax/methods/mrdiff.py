@@ -45,20 +45,27 @@ def create(config: Any) -> Method:
         """L_train (Eq. 11): N noisy versions of each target, at one step, with the same sources."""
         x_0, y, scan = _images(batch)
         t = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, _STEP), (), 0, len(schedule.alpha_bar)))(rng)
-        stats = power_iteration(params["generator"], params["stats"])
-        params = params | {"stats": stats}
 
-        def encode(draw: Array) -> Any:
+        def follow(stats: Any, _: None) -> tuple[Any, Any]:
+            """Moves the singular vectors on: every draw's pass through the network has its own (as in the authors' code)."""
+            stats = power_iteration(params["generator"], stats)
+            return stats, stats
+
+        def encode(draw: Array, stats: Any) -> Any:
             x_t = diffusion.q_sample(schedule, x_0, t, diffusion.normal_like(x_0, rng, draw))
-            return apply(params, x_t, y, t, method=MRDiff.encode)
+            return apply(params | {"stats": stats}, x_t, y, t, method=MRDiff.encode)
 
-        def restore(features: Any) -> tuple[Array, Array]:
-            x0_hat = apply(params, features, method=MRDiff.generate)
-            return x0_hat, apply(params, features, scan, method=MRDiff.reconstruct)
+        def restore(features: Any, stats: Any) -> tuple[Array, Array]:
+            own = params | {"stats": stats}
+            x0_hat = apply(own, features, method=MRDiff.generate)
+            return x0_hat, apply(own, features, scan, method=MRDiff.reconstruct)
 
-        features = jax.vmap(encode)(jnp.arange(loss.draws))
-        seen = features if loss.loss_draws == "all" else jax.tree.map(lambda leaf: leaf[:1], features)
-        x0_hat, y_hat = jax.vmap(restore)(seen)
+        stats, by_draw = jax.lax.scan(follow, params["stats"], length=loss.draws)
+        features = jax.vmap(encode)(jnp.arange(loss.draws), by_draw)
+        seen = (features, by_draw)
+        if loss.loss_draws == "first":
+            seen = jax.tree.map(lambda leaf: leaf[:1], seen)
+        x0_hat, y_hat = jax.vmap(restore)(*seen)
 
         l_g = image_loss(x_0, x0_hat)
         l_d = image_loss(y, y_hat)
