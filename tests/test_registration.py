@@ -25,7 +25,7 @@ def volume(contrast, on=None, move=None, seed=0):
 def test_finds_a_known_move_between_contrasts(move, on):
     fixed, moving = volume("T1w"), volume("T2w", on, move, seed=1)
     found = registration.register(fixed, moving, finest_mm=2.0)
-    assert displacement(found.transform, move) < (0.2 if on is None else 0.4)
+    assert displacement(found.transform, move) < (0.25 if on is None else 0.5)
     np.testing.assert_allclose(found.transform[:3, :3] @ found.transform[:3, :3].T, np.eye(3), atol=1e-9)
     near = registration.register(fixed, moving, finest_mm=2.0, start=found.transform)
     assert displacement(near.transform, found.transform) < 0.1

@@ -10,8 +10,8 @@ SMOOTHING_MM = 2.0
 CLOSING_MM = 8.0  # gaps in the rim of the body up to this wide are bridged
 BODY_SHARE = 0.4  # of Otsu's threshold: a body's dim parts belong to it
 GREY_AIR = 0.1  # of the range: air as bright as this is that of a real-valued (phase-sensitive) inversion recovery
-N4_MM = 4.0  # voxels in which the field is fitted
-N4_ITERATIONS = (50, 50, 30)
+N4_MM = 5.0  # voxels in which the field is fitted
+N4_ITERATIONS = (40, 40, 20)
 
 
 def air_level(volume: np.ndarray) -> float:

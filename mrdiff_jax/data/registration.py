@@ -15,7 +15,8 @@ from mrdiff_jax.data.volumes import Volume
 
 SEED = 1
 LEVELS_MM = (8.0, 4.0, 2.0, 1.0)  # voxel sizes from coarse to fine
-SAMPLES = 30_000  # of the fixed image, at most, in each evaluation of the measure
+COARSE_SAMPLES, FINE_SAMPLES = 10_000, 30_000  # of the fixed image, at most, in each evaluation of the measure
+FINE_MM = 2.0  # voxels up to this size are fine
 BINS = 40
 SMOOTHING = 0.7  # standard deviation, in voxels of the level
 START_TURNS = (-14.0, 0.0, 14.0)  # degrees about each axis
@@ -98,7 +99,8 @@ class _Level(NamedTuple):
         method = sitk.ImageRegistrationMethod()
         method.SetMetricAsMattesMutualInformation(BINS)
         method.SetMetricSamplingStrategy(method.RANDOM)
-        share = min(1.0, SAMPLES / self.fixed.GetNumberOfPixels())
+        samples = FINE_SAMPLES if self.size <= FINE_MM else COARSE_SAMPLES
+        share = min(1.0, samples / self.fixed.GetNumberOfPixels())
         method.SetMetricSamplingPercentage(share, SEED)
         method.SetInterpolator(sitk.sitkLinear)
         return method
