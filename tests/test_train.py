@@ -10,6 +10,7 @@ import pytest
 
 from mrdiff_jax import methods, parallel
 from mrdiff_jax.checkpoints import Checkpoints
+from mrdiff_jax.config import default
 from mrdiff_jax.data.pipeline import open_dataset
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.methods import mrdiff
@@ -268,3 +269,16 @@ def test_synthesis_of_an_example_does_not_depend_on_its_neighbours(tiny_config, 
     alone = jax.jit(method.synthesize)(params, {name: x[1:] for name, x in batch.items() if name != "target"}, keys[1:])
     assert together.shape == (2, 16, 16)
     np.testing.assert_allclose(together[1:], alone, atol=1e-5)
+
+
+def test_the_authors_optimizer_decays_matrices_gains_and_biases():
+    """The first step of AdamW in closed form: - rate (g / (|g| + eps) + decay w), whatever the leaf."""
+    config = default("authors").optimizer
+    assert (config.learning_rate, config.weight_decay) == (1e-4, 0.05)
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (3, 4), "scale": (4,), "bias": (4,)}
+    params, gradient = ({name: 10 * rng.standard_normal(shape) for name, shape in shapes.items()} for _ in range(2))
+    optimizer = make_optimizer(config)
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    for name, w in params.items():
+        np.testing.assert_allclose(updates[name], -1e-4 * (np.sign(gradient[name]) + 0.05 * w), rtol=1e-4)
