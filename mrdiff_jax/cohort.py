@@ -47,7 +47,7 @@ def run(synthesizer: Synthesizer, root: Path, output: Path, settings: Settings, 
     exams = find_bids(root, synthesizer.sources)
     if not exams:
         raise UserError(f"--bids={root}: has no sub-*/anat folders")
-    _claim(synthesizer, output)
+    _claim(synthesizer, root, output)
     acquired = {exam.name for exam in find_bids(root, [synthesizer.target]) if exam.scans}
     outcomes = []
     for number, exam in enumerate(exams, 1):
@@ -57,7 +57,7 @@ def run(synthesizer: Synthesizer, root: Path, output: Path, settings: Settings, 
             continue
         try:
             outcomes.append(Outcome(exam.name, _synthesize(synthesizer, exam, output, settings, stated)))
-        except UserError as error:
+        except (UserError, OSError) as error:
             outcomes.append(Outcome(exam.name, "failed", str(error)))
             logger.warning("%s", error)
     with replacing(output / "report.csv") as aside, open(aside, "w", newline="", encoding="utf-8") as file:
@@ -91,16 +91,21 @@ def _is_done(synthesizer: Synthesizer, settings: Settings, path_of: Callable[[st
     sidecars = [sidecar_path(path_of(result)) for result in results]
     if not all(path.exists() for path in (*map(path_of, results), *sidecars)):
         return False
-    about = json.loads(sidecars[0].read_text(encoding="utf-8"))
+    try:
+        about = dict(json.loads(sidecars[0].read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise UserError(f"{sidecars[0]}: is damaged; remove it and its volume") from None
     for part, made in outputs.recipe(synthesizer, settings).items():
         if about.get(part) != made:
             raise UserError(f"{path_of(SYNTHETIC)}: was made with another {part}; remove it, or choose another --output")
     return True
 
 
-def _claim(synthesizer: Synthesizer, output: Path) -> None:
-    """Makes a folder the home of the derivative. Raises UserError where it holds another data set."""
+def _claim(synthesizer: Synthesizer, root: Path, output: Path) -> None:
+    """Makes a folder the home of the derivative. Raises UserError where it holds the scans, or another data set."""
     path = output / "dataset_description.json"
+    if output.resolve() == root.resolve():
+        raise UserError(f"--output={output}: is the folder of the scans; choose another")
     if path.exists() and _generator(path) != "mrdiff_jax":
         raise UserError(f"--output={output}: holds a data set that mrdiff_jax did not make; choose another folder")
     made = f"Synthetic {synthesizer.target} from {', '.join(synthesizer.sources)}; not acquired, not for diagnosis."

@@ -102,7 +102,14 @@ def _load_pair(weights: Path, description: Path, maps: bool) -> Trained:
 
 
 def export(trained: Trained, path: Path) -> None:
-    """Writes a trained model as PATH.safetensors and PATH.json."""
+    """Writes a trained model as PATH.safetensors and PATH.json.
+
+    Raises:
+      UserError: the JSON file is there and describes no exported model.
+    """
+    description = path.with_suffix(".json")
+    if description.exists() and _read_json(description, "choose another --output").get("format") != _FORMAT:
+        raise UserError(f"{description}: is there and no export; choose another --output")
     about = {
         "format": _FORMAT,
         "step": trained.step,
@@ -112,7 +119,7 @@ def export(trained: Trained, path: Path) -> None:
     }
     with replacing(path.with_suffix(".safetensors")) as aside:
         aside.write_bytes(numpy.save(flatten_dict(trained.params, sep="/")))
-    write_text(path.with_suffix(".json"), json.dumps(about, indent=2) + "\n")
+    write_text(description, json.dumps(about, indent=2) + "\n")
 
 
 def _chooser(config: ConfigDict, maps: bool, path: Path) -> Callable[[Params], Params]:
@@ -157,11 +164,14 @@ def _config(values: dict[str, Any], path: Path) -> ConfigDict:
 
 def _read_json(path: Path, otherwise: str) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {otherwise}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as JSON ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not a JSON object; {otherwise}")
+    return values
 
 
 def _checksum(flat: dict[str, np.ndarray]) -> str:

@@ -18,7 +18,7 @@ from scans import write_scan
 from scipy.ndimage import center_of_mass
 from scipy.spatial.transform import Rotation
 
-from mrdiff_jax import cohort, inference, outputs
+from mrdiff_jax import cohort, inference, outputs, trained
 from mrdiff_jax.data.frames import Frame
 from mrdiff_jax.data.placement import Options, correct
 from mrdiff_jax.data.registration import Grid, resample
@@ -423,6 +423,8 @@ def test_a_cohort_becomes_a_derivative(synthesizer, tmp_path):
     assert volume.stat().st_mtime_ns == before
     assert (output / "sub-04/ses-1/anat/sub-04_ses-1_desc-synthetic_T1w.nii.gz").exists()
     assert "another Sampling" in run(seed=1)[0].reason
+    volume.with_name(volume.name.replace(".nii.gz", ".json")).write_text("{")
+    assert [one.outcome for one in run()][:2] == ["failed", "acquired"]
 
 
 def test_names_of_a_derivative_keep_the_targets_entities(tmp_path):
@@ -435,8 +437,13 @@ def test_names_of_a_derivative_keep_the_targets_entities(tmp_path):
 def test_another_data_set_is_not_written_into(synthesizer, tmp_path):
     root = make_cohort(tmp_path)
     (root / "dataset_description.json").write_text('{"Name": "raw", "BIDSVersion": "1.9.0"}')
-    with pytest.raises(UserError, match="did not make"):
+    with pytest.raises(UserError, match="folder of the scans"):
         cohort.run(synthesizer, root, root, Settings(), {})
+    other = tmp_path / "other"
+    other.mkdir()
+    (root / "dataset_description.json").rename(other / "dataset_description.json")
+    with pytest.raises(UserError, match="did not make"):
+        cohort.run(synthesizer, root, other, Settings(), {})
     with pytest.raises(UserError, match="no sub-"):
         cohort.run(synthesizer, tmp_path / "sub-01", tmp_path / "out", Settings(), {})
 
@@ -488,6 +495,9 @@ def test_the_exported_model_makes_the_same(synthesizer, workdir, pair, tmp_path)
     settings = Settings(steps=1, batch_size=4)
     a, b = (inference.synthesize(one, scans, settings)["synthetic"] for one in (synthesizer, exported))
     np.testing.assert_array_equal(a, b)
+    (tmp_path / "foreign.json").write_text('{"Name": "raw"}')
+    with pytest.raises(UserError, match=r"foreign\.json: is there and no export"):
+        trained.export(synthesizer.trained, tmp_path / "foreign.safetensors")
 
 
 def test_banding_is_seen():
