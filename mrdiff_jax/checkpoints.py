@@ -3,11 +3,13 @@
 The only file that knows of orbax.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import grain
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from mrdiff_jax.errors import UserError
@@ -52,7 +54,41 @@ class Checkpoints:
         self._manager.close()
 
     def _newest(self) -> int:
-        step = self.latest()
-        if step is None:
-            raise UserError(f"{self.folder}: no checkpoint; train first, with --mode=train")
-        return step
+        return _require(self.latest(), self.folder)
+
+
+def restore_average(workdir: Path, choose: Callable[[Tree], Tree]) -> tuple[int, Tree]:
+    """Restores of a run's newest checkpoint a part of the averaged parameters, and nothing else; nothing is written.
+
+    Args:
+      workdir: folder of the run.
+      choose: takes the shapes of all averaged parameters, and keeps those to restore.
+
+    Returns:
+      The step, and the parameters as numpy arrays.
+
+    Raises:
+      UserError: there is no checkpoint, or it cannot be read.
+    """
+    folder = (workdir / "checkpoints").absolute()
+    step = _require(max((int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal()), default=None), folder)
+    state = folder / str(step) / "state"
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        try:
+            tree = checkpointer.metadata(state).item_metadata.tree["ema_params"]
+            wanted = {"ema_params": choose(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree))}
+            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+            args = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True)
+            return step, checkpointer.restore(state, args)["ema_params"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # what damaged files make orbax raise
+            raise UserError(f"{state}: cannot be read ({_first_line(error)}); remove {step}, or train again") from error
+
+
+def _require(step: int | None, folder: Path) -> int:
+    if step is None:
+        raise UserError(f"{folder}: no checkpoint; train first, with --mode=train")
+    return step
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -30,7 +30,7 @@ def run(command: Callable[..., None], description: str, positional: bool = False
     except (UserError, OSError) as error:  # what the system refuses (a full disk, a folder not ours) is named in its text
         sys.exit(_tell(error))
     except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from the newest checkpoint")
+        sys.exit("interrupted")
 
 
 def _parse(description: str) -> list[str]:

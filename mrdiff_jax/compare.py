@@ -46,8 +46,9 @@ def draw(comparison: Comparison, folder: Path) -> list[Figure]:
         *_draw_scores(comparison, folder),
         _draw_frequencies(comparison, folder / "frequencies"),
         *(_draw_robustness(comparison, folder / "robustness") if comparison.study("robustness") else []),
+        *(_draw_reliability(comparison, folder / "reliability") if comparison.reliability() else []),
     ]
-    return [Figure(path.with_suffix(".png"), title, caption) for path, title, caption in drawn]
+    return [figure._replace(path=figure.path.with_suffix(".png")) for figure in drawn]
 
 
 def _draw_images(comparison: Comparison, path: Path) -> list[Figure]:
@@ -66,19 +67,16 @@ def _draw_scores(comparison: Comparison, folder: Path) -> list[Figure]:
     values = {
         tables.label(column): {method: comparison.values(method, column) for method in comparison.rows} for column in columns
     }
+    figures.box_plots(values, folder / "boxplots")
+    boxes = Figure(folder / "boxplots", "Distribution", f"Boxes are quartiles with the median, points one {unit} each.")
+    if len(comparison.runs) == 1:
+        return [boxes]
     of_runs = {
         tables.label(column): {name: comparison.values(name, column) for name in comparison.runs} for column in ("psnr", "ssim")
     }
-    figures.box_plots(values, folder / "boxplots")
     figures.ablation(of_runs, folder / "ablation")
-    return [
-        Figure(folder / "boxplots", "Distribution", f"Boxes are quartiles with the median, points one {unit} each."),
-        Figure(
-            folder / "ablation",
-            "Effect of each component",
-            f"The runs in the order given: mean over each {unit} and its 95% confidence interval.",
-        ),
-    ]
+    caption = f"The runs in the order given: mean over {unit}s and its 95% confidence interval."
+    return [boxes, Figure(folder / "ablation", "Effect of each component", caption)]
 
 
 def _draw_frequencies(comparison: Comparison, path: Path) -> Figure:
@@ -99,7 +97,17 @@ def _draw_robustness(comparison: Comparison, path: Path) -> list[Figure]:
     study = comparison.study("robustness")
     psnr = {setting: {method: scores["psnr"][0] for method, scores in row.items()} for setting, row in study.items()}
     figures.robustness(psnr, path)
-    return [Figure(path, "Robustness", "Mean PSNR with spoiled sources; the first row is with the sources as acquired.")]
+    caption = "Mean PSNR with spoiled sources. The broken line is what the method has with the sources as acquired."
+    return [Figure(path, "What spoiled sources cost", caption, "robustness")]
+
+
+def _draw_reliability(comparison: Comparison, path: Path) -> list[Figure]:
+    figures.reliability(comparison.reliability(), path)
+    caption = (
+        "Left: real error of the pixels by their predicted error; on the line it is as large as predicted, above it the"
+        " method is too sure of itself. Right: how many pixels are given which predicted error."
+    )
+    return [Figure(path, "Predicted and real error", caption, "uncertainty")]
 
 
 def _names(runs: Sequence[Path]) -> list[str]:

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mrdiff_jax import stats
+from mrdiff_jax.config import STUDIES
 from mrdiff_jax.conventions import METRICS
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.references import References
@@ -47,6 +48,14 @@ class Pictures:
     methods: dict[str, np.ndarray]
 
 
+class Reliability(NamedTuple):
+    """By bin of predicted error, rising: its root mean square, that of the real error, the share of pixels; (bins,) each."""
+
+    predicted: np.ndarray
+    error: np.ndarray
+    share: np.ndarray
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Runs that may be compared.
@@ -55,7 +64,8 @@ class Comparison:
       runs: results by the name a run is given; the first is the one that the others are tested against.
 
     Raises:
-      UserError: two runs differ in convention, contrasts, subjects, slices or data; the message names both.
+      UserError: two runs differ in convention, contrasts, subjects, slices, data or the slices of a study; the message names
+        both.
     """
 
     runs: Mapping[str, Results]
@@ -84,8 +94,9 @@ class Comparison:
         }
 
     def label(self, reference: str) -> str:
-        """What a reference is called in tables."""
-        return {"copy": f"copy of {self.summary['copied']}", "linear": "linear regression"}[reference]
+        """What a reference, or what else stands beside the runs in a study, is called in tables."""
+        names = {"copy": f"copy of {self.summary['copied']}", "linear": "linear regression", "calibrated": "if calibrated"}
+        return names[reference]
 
     @property
     def regions(self) -> dict[str, list[str]]:
@@ -128,18 +139,37 @@ class Comparison:
         return cells
 
     def study(self, name: str) -> dict[str, dict[str, dict[str, tuple[float, float]]]]:
-        """Mean and deviation by setting, method and metric, of the runs that have this study and of the linear regression."""
+        """Mean and deviation by setting, method and measure, of the runs that have a study and of what stands beside them."""
         aggregation, found = self.summary["convention"]["aggregation"], {}
-        methods = [(run, results, SYNTHESIS) for run, results in self.runs.items()]
-        if name == "robustness":
-            methods.append((self.label("linear"), self.runs[self.first], "linear"))
-        for label, results, method in methods:
-            rows = [row for row in results.studies if (row["study"], row["method"]) == (name, method)]
-            for setting in dict.fromkeys(row["setting"] for row in rows):
-                of_setting = [row for row in rows if row["setting"] == setting]
-                summaries = {metric: stats.mean_std(stats.units(of_setting, metric, aggregation)) for metric in METRICS}
-                found.setdefault(setting, {})[label] = summaries
+        for label, rows in self._studied(name).items():
+            for setting, measure in dict.fromkeys((row["setting"], row["measure"]) for row in rows):
+                of_cell = [row for row in rows if (row["setting"], row["measure"]) == (setting, measure)]
+                summary = stats.mean_std(stats.units(of_cell, "value", aggregation))
+                found.setdefault(setting, {}).setdefault(label, {})[measure] = summary
         return found
+
+    def _studied(self, name: str) -> dict[str, list[Row]]:
+        """Rows of a study by method: the runs that have it, then what the first of them has beside its synthesis."""
+        rows = {run: [row for row in results.studies if row["study"] == name] for run, results in self.runs.items()}
+        rows = {run: found for run, found in rows.items() if found}
+        beside = next(iter(rows.values()), [])
+        methods = dict.fromkeys(row["method"] for row in beside if row["method"] != SYNTHESIS)
+        return {run: [row for row in found if row["method"] == SYNTHESIS] for run, found in rows.items()} | {
+            self.label(method): [row for row in beside if row["method"] == method] for method in methods
+        }
+
+    def reliability(self) -> dict[str, Reliability]:
+        """Predicted against real error, of the runs that have the study 'uncertainty' and predict any error."""
+        found = {}
+        for run, rows in self._studied("reliability").items():
+            sums: dict[str, dict[str, float]] = {}
+            for row in rows:
+                of_bin = sums.setdefault(row["setting"], {})
+                of_bin[row["measure"]] = of_bin.get(row["measure"], 0) + row["value"]
+            bins = [[of_bin[name] for name in ("pixels", "predicted_squares", "error_squares")] for of_bin in sums.values()]
+            pixels, predicted, error = np.array(sorted(bins, key=lambda of_bin: of_bin[1] / of_bin[0])).T
+            found[run] = Reliability(np.sqrt(predicted / pixels), np.sqrt(error / pixels), pixels / pixels.sum())
+        return {run: curve for run, curve in found.items() if curve.predicted.any()}
 
     @cached_property
     def ranked_subjects(self) -> list[str]:
@@ -191,6 +221,14 @@ def _check_comparable(first: str, reference: Results, name: str, other: Results)
         raise UserError(
             f"{name}: its data set is {b['dataset']}, that of {first} {a['dataset']}: other scans, splits or preparation"
         )
+
+    for study in STUDIES:
+        a, b = ({(row["subject"], row["slice"]) for row in run.studies if row["study"] == study} for run in (reference, other))
+        if a and b and a != b:
+            raise UserError(
+                f"{name}: its study '{study}' is of other slices than that of {first}; evaluate both with the same"
+                " --config.evaluate.study_slices"
+            )
 
 
 def _words(value: str | list[str]) -> str:

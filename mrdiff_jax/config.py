@@ -3,12 +3,16 @@
 Files in `configs/` start from `default(preset)`, set what their data needs and lock the result.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from mrdiff_jax.conventions import CONVENTIONS
 from mrdiff_jax.errors import UserError
 
 PRESETS = ("paper", "authors")
+STUDIES = ("sampling", "robustness", "uncertainty", "maps", "hallucination", "lesions")
 
 
 def default(preset: str | None) -> ConfigDict:
@@ -33,7 +37,8 @@ def _paper() -> ConfigDict:
             method=dict(name="mrdiff"),
             data=dict(
                 name="bids",
-                root="",  # folder of scans
+                root="",  # folder of scans, or, of 'prepared', of what mrdiff_jax.prepare wrote: image_size must be that of its
+                # slices, its splits.csv counts unless splits_file names another, and the other fields below do not
                 cache="",  # where prepared data sets are kept; '' is $MRDIFF_CACHE or ~/.cache/mrdiff_jax
                 sources="T1w,T2w",
                 target="FLAIR",
@@ -41,10 +46,12 @@ def _paper() -> ConfigDict:
                 image_size=256,
                 batch_size=8,  # over all devices
                 mirror=False,  # left and right of the training slices, by chance
+                intensity=0.0,  # how far gamma and black level of the training sources vary by chance, 0 to 1
                 percentiles=(0.5, 99.5),  # of each volume, mapped to 0 and 1
                 tr="",  # milliseconds, as 'T1w=500,T2w=4000', for scans without a sidecar
                 te="",
                 ti="",
+                lesions="",  # lesion masks beside the scans, as 'label-lesion_mask' for sub-*_label-lesion_mask.nii.gz
                 plane="axial",  # or 'coronal', 'sagittal'
                 slices="",  # slices to take, as 'first:last'; '' is all that show enough of the body
                 test_subjects="",  # held-out subjects, as 'sub-A*,sub-B01'; '' draws test_fraction of them
@@ -111,17 +118,43 @@ def _paper() -> ConfigDict:
                 images=256,  # test slices whose images are kept for comparisons; 0 is all
                 panels=6,
                 seed=0,
-                # of --mode=eval alone, on so many test slices (0: all), written to studies.csv:
-                sampling="",  # numbers of steps, and means of samples, to try, as '1,50,8x50' (8 samples of 50 steps)
-                robustness=False,  # noise, bias field, shift and loss of sources
-                study_slices=64,
+                studies="",  # with --mode=eval: 'all', or some of STUDIES, comma-separated
+                study_slices=64,  # test slices of each study; 0 is all
+                sampling="1,50,8x50",  # what the study of this name tries: steps, and 8x50, the mean of 8 samples of 50 steps
+                samples=8,  # of the study 'uncertainty'
             ),
         )
     )
 
 
+def from_json(values: Mapping[str, Any]) -> ConfigDict:
+    """The configuration that `to_json` wrote; fields that it lacks have their defaults.
+
+    Raises:
+      UserError: a field is unknown, of another type, or wrong.
+    """
+    config = default(None)
+    for section, fields in values.items():
+        for name in fields:
+            if section not in config or name not in config[section]:
+                raise UserError(f"config.{section}.{name}: a field that this version does not know")
+    try:
+        config.update(_with_tuples(values))
+    except TypeError as error:
+        raise UserError(f"config: {' '.join(str(error).split())}") from error
+    validate(config)
+    return config.lock()
+
+
+def _with_tuples(value: Any) -> Any:
+    """JSON has lists where a configuration has tuples."""
+    if isinstance(value, Mapping):
+        return {name: _with_tuples(entry) for name, entry in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
 _CHOICES = {
-    "data.name": ("phantom", "bids"),
+    "data.name": ("phantom", "bids", "prepared"),
     "data.plane": ("axial", "coronal", "sagittal"),
     "model.wavelet_of": ("images", "features"),
     "model.positivity": ("relu", "softplus"),
@@ -140,6 +173,7 @@ _CHOICES = {
 _AT_LEAST = {
     "data.image_size": 16,
     "data.batch_size": 1,
+    "data.intensity": 0,
     "data.subjects": 3,
     "data.subject_slices": 1,
     "model.base_channels": 8,
@@ -163,6 +197,7 @@ _AT_LEAST = {
     "evaluate.slices": 0,
     "evaluate.images": 0,
     "evaluate.study_slices": 0,
+    "evaluate.samples": 2,
     "evaluate.panels": 1,
 }
 
@@ -188,11 +223,20 @@ def validate(config: ConfigDict) -> None:
         raise UserError(f"--config.data.percentiles={percentiles}: give two rising numbers between 0 and 100")
     if config.sample.steps > config.diffusion.steps:
         raise UserError(f"--config.sample.steps={config.sample.steps}: the chain has {config.diffusion.steps} steps")
+    for name in studies(config.evaluate.studies):
+        if name not in STUDIES:
+            raise UserError(f"--config.evaluate.studies: no study {name!r}; give 'all', or some of {','.join(STUDIES)}")
     for _, steps in samplings(config.evaluate.sampling):
-        if steps > config.diffusion.steps:
+        if "sampling" in config.evaluate.studies and steps > config.diffusion.steps:
             raise UserError(f"--config.evaluate.sampling: {steps} steps of a chain that has {config.diffusion.steps}")
     if config.sample.eta > 1:
         raise UserError(f"--config.sample.eta={config.sample.eta}: must be at most 1")
+
+
+def studies(text: str) -> list[str]:
+    """The names in `evaluate.studies`; 'all' is every one."""
+    names = [name for name in text.replace(" ", "").split(",") if name]
+    return list(STUDIES) if names == ["all"] else names
 
 
 def samplings(text: str) -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.stats import t
 
+PIXELS_PER_INCH = 160  # of figures for print and page
 ERROR_RANGE = 0.25  # absolute errors are drawn on one scale, up to this share of the data range
 
 
@@ -179,18 +180,47 @@ def frequencies(
 
 
 def robustness(scores: Mapping[str, Mapping[str, float]], path: Path) -> None:
-    """Draws the mean PSNR by setting and method: scores[setting][method]; PNG and PDF."""
+    """Draws the mean PSNR by setting and method, the first setting as a line: scores[setting][method]; PNG and PDF."""
     methods = list(dict.fromkeys(method for row in scores.values() for method in row))
-    figure = Figure(figsize=(8, 0.32 * len(scores) + 1.2), layout="constrained")
+    first, *settings = scores
+    figure = Figure(figsize=(8, 0.3 * len(settings) + 1.4), layout="constrained")
     ax = figure.subplots()
-    for method, colour in colours(methods).items():
-        ax.plot(
-            [row.get(method, np.nan) for row in scores.values()], list(scores), "o-", color=colour, label=method, linewidth=0.8
-        )
-    ax.invert_yaxis()
-    ax.set_xlabel("PSNR (dB)", fontsize=9)
-    ax.legend(fontsize=8, frameon=False, bbox_to_anchor=(1, 1), loc="upper left")
+    height = 0.8 / len(methods)
+    for m, (method, colour) in enumerate(colours(methods).items()):
+        places = np.arange(len(settings)) + (m - (len(methods) - 1) / 2) * height
+        values = [scores[setting].get(method, np.nan) for setting in settings]
+        ax.plot(values, places, "o", color=colour, label=method, markersize=5)
+        ax.axvline(scores[first].get(method, np.nan), color=colour, linestyle="--", linewidth=1)
+        ax.hlines(places, values, scores[first].get(method, np.nan), color=colour, linewidth=1, alpha=0.5)
+    ax.set_yticks(range(len(settings)), settings)
+    ax.set_ylim(len(settings) - 0.5, -0.5)
+    ax.set_xlabel(f"PSNR (dB); broken line: sources {first}", fontsize=9)
     _plain(ax)
+    ax.grid(visible=False, axis="y")
+    figure.legend(fontsize=8, frameon=False, loc="outside upper center", ncols=len(methods))
+    _save(figure, path)
+
+
+def reliability(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], path: Path) -> None:
+    """Draws predicted against real error and the share of pixels, (bins,) each by method; PNG and PDF."""
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    against, shares = figure.subplots(1, 2)
+    ends = []
+    for (method, (predicted, error, share)), colour in zip(curves.items(), colours(list(curves)).values(), strict=True):
+        seen = (share >= 0.001) & (predicted > 0)  # the mean of a handful of pixels says nothing
+        against.loglog(predicted[seen], error[seen], "o-", color=colour, label=method, linewidth=1.4, markersize=4)
+        shares.semilogx(predicted[seen], 100 * share[seen], "o-", color=colour, linewidth=1.4, markersize=4)
+        ends += [*predicted[seen], *error[seen]]
+    ends = [min(ends) / 1.3, max(ends) * 1.3]
+    against.plot(ends, ends, "--", color="black", linewidth=1, zorder=0, label="as predicted")
+    against.set(xlim=ends, ylim=ends, aspect="equal")
+    shares.set(xlim=ends, ylim=(0, None))
+    against.set_ylabel("real error (RMS)", fontsize=9)
+    shares.set_ylabel("share of pixels (%)", fontsize=9)
+    against.legend(fontsize=8, frameon=False)
+    for ax in (against, shares):
+        ax.set_xlabel("predicted error, of the data range", fontsize=9)
+        _plain(ax)
     _save(figure, path)
 
 
@@ -210,4 +240,4 @@ def _plain(ax: Axes) -> None:
 def _save(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
     for suffix in (".png", ".pdf"):
-        figure.savefig(path.with_suffix(suffix), dpi=160, facecolor="white")
+        figure.savefig(path.with_suffix(suffix), dpi=PIXELS_PER_INCH, facecolor="white")

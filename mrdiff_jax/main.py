@@ -24,6 +24,9 @@ def main() -> None:
         run(config, Path(_WORKDIR.value))
     except Diverged as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        again = {"train": "goes on from the newest checkpoint", "eval": "starts the evaluation anew"}[_MODE.value]
+        sys.exit(f"interrupted; the same command {again}")
 
 
 if __name__ == "__main__":

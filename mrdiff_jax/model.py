@@ -151,17 +151,9 @@ class MRDiff(nn.Module):
         return idwt2(x) if self.wavelet_domain else x
 
     def _check_sides(self, shape: tuple[int, ...]) -> None:
-        factor = self.backbone.stride * (2 if self.wavelet_domain else 1)
+        factor = self.backbone.image_stride(self.wavelet_domain)
         if shape[1] % factor or shape[2] % factor:
             raise ValueError(
                 f"images of {shape[1]} x {shape[2]} do not fit the network: with {len(self.backbone.channel_mult)} levels"
                 f" both sides must divide by {factor}"
             )
-
-
-SYNTHESIS_PARTS = ("step_embedding", "target_stem", "source_stem", "encoder", "generator")
-
-
-def synthesis_params(params: dict) -> dict:
-    """The parameters that `MRDiff.denoise` needs: E and G, without M and D."""
-    return {name: part for name, part in params.items() if name.startswith(SYNTHESIS_PARTS)}

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mrdiff_jax.data.pipeline import Dataset, evaluation_batches
+from mrdiff_jax.data.batches import evaluation_batches
+from mrdiff_jax.data.pipeline import Dataset
 
 _BATCH = 64
 

@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -18,11 +18,23 @@ from PIL import Image
 from mrdiff_jax import tables
 from mrdiff_jax.comparison import Comparison
 from mrdiff_jax.conventions import METRICS
+from mrdiff_jax.figures import PIXELS_PER_INCH
+from mrdiff_jax.stats import subject_of
 
 _STUDY_LEADS = {
     "sampling": "The same weights with other numbers of reverse steps, and with several syntheses of a slice averaged.",
     "robustness": "The same weights on sources with Rician noise (deviation as a share of the data range), a smooth bias field,"
     " with one source shifted against the others, and without a source (zeros in its place).",
+    "uncertainty": "Where k syntheses of a slice differ, their mean should err. The predicted error of a pixel is their"
+    " standard deviation times √(1 + 1/k), for the mean of k draws is not exact. Pixels inside the body; shares of the data"
+    " range.",
+    "maps": "Pearson’s correlation of the features h_t with the true T1, T2 and S0 of the phantom inside each slice, at the"
+    " resolution of h_t. The best channel and the linear fit of all channels were found on training slices. The linear"
+    " regression is the same fit of the sources: what can be read off the images without the maps.",
+    "hallucination": "Flat regions of the body and background are away from the truth’s edges; an edge there as strong as the"
+    " truth’s is invented. An edge of the truth without half such a gradient within 1 pixel is lost. Errors are shares of the"
+    " data range; the truth’s own noise is part of them for every method.",
+    "lesions": "Slices that show a lesion; errors as shares of the data range, synthesis minus truth.",
 }
 EXTREMES = 3  # subjects at either end that are marked and always among the slices
 
@@ -33,6 +45,7 @@ class Figure(NamedTuple):
     path: Path
     title: str
     caption: str
+    study: str = ""  # whose section it stands in
 
 
 def page(comparison: Comparison, figures: Sequence[Figure], slices: int) -> str:
@@ -41,6 +54,7 @@ def page(comparison: Comparison, figures: Sequence[Figure], slices: int) -> str:
     files = resources.files("mrdiff_jax") / "page"
     convention = summary["convention"]
     chosen = choose_slices(comparison, slices)
+    studies = _studies(comparison, figures)
     return Template((files / "page.html").read_text(encoding="utf-8")).substitute(
         style=(files / "page.css").read_text(encoding="utf-8"),
         script=(files / "page.js").read_text(encoding="utf-8"),
@@ -57,11 +71,11 @@ def page(comparison: Comparison, figures: Sequence[Figure], slices: int) -> str:
         if summary["subjects"] > 1
         else "One subject is too few for a test.",
         tests="".join(_tests(comparison, region) for region in comparison.regions) if summary["subjects"] > 1 else "",
-        figures="".join(map(_figure, figures)),
-        studies=_studies(comparison),
-        studies_link='<a href="#studies">Beyond the paper</a>' if _studies(comparison) else "",
+        figures="".join(_figure(figure) for figure in figures if not figure.study),
+        studies=studies,
+        studies_link='<a href="#studies">Beyond the paper</a>' if studies else "",
         subjects_lead=f"PSNR (dB) of each subject, from {first}’s worst to its best.",
-        subjects=_subjects(comparison, {subject for subject, _ in chosen}),
+        subjects=_subjects(comparison, {subject_of(exam): exam for exam, _ in reversed(chosen)}),
         slices_lead=f"{_count(len(chosen), 'slice')} of {summary['slices']}, in 8 bits. Click an image to enlarge that place in"
         " all of them; the arrow keys move the slider."
         if chosen
@@ -79,7 +93,9 @@ def choose_slices(comparison: Comparison, limit: int) -> list[tuple[str, int]]:
     ranked = comparison.ranked_subjects
     extremes = {*ranked[:EXTREMES], *ranked[-EXTREMES:]}
     chosen: list[tuple[str, int]] = []
-    for group in ([key for key in common if key[0] in extremes], [key for key in common if key[0] not in extremes]):
+    is_extreme = [subject_of(exam) in extremes for exam, _ in common]
+    for wanted in (True, False):
+        group = [key for key, found in zip(common, is_extreme, strict=True) if found == wanted]
         room = min(limit - len(chosen), len(group))
         chosen += [group[i] for i in np.linspace(0, len(group) - 1, room).round().astype(int)]
     return sorted(chosen, key=common.index)
@@ -94,11 +110,12 @@ def _count(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
-def _table(head: Iterable[str], rows: Iterable[str], tall: bool = False, dense: bool = False) -> str:
-    cells = "".join(f'<th scope="col"><button type="button">{escape(text)}</button></th>' for text in head)
-    size, kind = " tall" if tall else "", " dense" if dense else ""
+def _table(head: Iterable[str], rows: Iterable[str], tall: bool = False, dense: bool = False, sortable: bool = True) -> str:
+    button = '<button type="button">{}</button>' if sortable else "{}"
+    cells = "".join(f'<th scope="col">{button.format(escape(text))}</th>' for text in head)
+    kinds = " ".join(["sortable"] * sortable + ["dense"] * dense)
     return (
-        f'<div class="scroll{size}" tabindex="0"><table class="sortable{kind}"><thead><tr>{cells}</tr></thead>'
+        f'<div class="scroll{" tall" * tall}" tabindex="0"><table class="{kinds}"><thead><tr>{cells}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -137,25 +154,28 @@ def _tests(comparison: Comparison, region: str) -> str:
 
 def _figure(figure: Figure) -> str:
     source = base64.b64encode(figure.path.read_bytes()).decode()
+    with Image.open(figure.path) as image:
+        width = round(image.width * 96 / PIXELS_PER_INCH)
     return (
-        f'<figure class="chart"><h3>{escape(figure.title)}</h3><img alt="{escape(figure.title)}"'
+        f'<figure class="chart"><h3>{escape(figure.title)}</h3><img width="{width}" alt="{escape(figure.title)}"'
         f' src="data:image/png;base64,{source}"><figcaption>{escape(figure.caption)}</figcaption></figure>'
     )
 
 
-def _studies(comparison: Comparison) -> str:
+def _studies(comparison: Comparison, figures: Sequence[Figure]) -> str:
     """The section of the studies, if any run has one."""
     parts = []
     for study, title in tables.STUDIES.items():
         header, rows = tables.study_table(comparison, study)
         cells = ["".join(f"<td>{escape(text)}</td>" for text in row) for row in rows]
         if rows:
-            body = _table(header, [f"<tr>{row}</tr>" for row in cells], dense=True)
-            parts.append(f"<h3>{title}</h3><p>{_STUDY_LEADS[study]}</p>{body}")
+            body = _table(header, [f"<tr>{row}</tr>" for row in cells], dense=True, sortable=False)
+            drawn = "".join(_figure(figure) for figure in figures if figure.study == study)
+            parts.append(f'<h3 id="{study}">{title}</h3><p>{_STUDY_LEADS[study]}</p>{body}{drawn}')
     return f'<section id="studies"><h2>Beyond the paper</h2>{"".join(parts)}</section>' if parts else ""
 
 
-def _subjects(comparison: Comparison, shown: set[str]) -> str:
+def _subjects(comparison: Comparison, shown: Mapping[str, str]) -> str:
     ranked, methods = comparison.ranked_subjects, list(comparison.rows)
     scores = {method: comparison.by_subject(method, "psnr") for method in methods}
     marks: dict[str, str] = {}
@@ -166,7 +186,7 @@ def _subjects(comparison: Comparison, shown: set[str]) -> str:
     for subject in ranked:
         name = escape(subject)
         if subject in shown:
-            name = f'<a href="#slices" data-subject="{name}">{name}</a>'
+            name = f'<a href="#slices" data-subject="{escape(shown[subject])}">{name}</a>'
         cells = "".join(_number(scores[m][subject], tables.number(scores[m][subject], "psnr")) for m in methods)
         rows.append(f"<tr><td>{name}{marks.get(subject, '')}</td>{cells}</tr>")
     return _table(["Subject", *methods], rows, tall=len(rows) > 10)
@@ -184,7 +204,7 @@ def _viewer_data(comparison: Comparison, chosen: Sequence[tuple[str, int]]) -> d
         strip = _png(np.concatenate([*pictures.sources.values(), pictures.truth, *pictures.methods.values()], axis=1))
         slices.append({"subject": key[0], "slice": key[1], "scores": scores, "strip": strip})
     heat = (colormaps["inferno"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
-    kept = {subject for subject, _ in chosen}
+    kept = {subject_of(exam): exam for exam, _ in reversed(chosen)}
     return {
         "sources": names["sources"],
         "truth": f"{names['target']}, true",
@@ -192,7 +212,7 @@ def _viewer_data(comparison: Comparison, chosen: Sequence[tuple[str, int]]) -> d
         "size": size,
         "heat": base64.b64encode(heat.tobytes()).decode(),
         "slices": slices,
-        "first": next((subject for subject in comparison.ranked_subjects if subject in kept), None),
+        "first": next((kept[subject] for subject in comparison.ranked_subjects if subject in kept), None),
     }
 
 

@@ -55,7 +55,7 @@ class Results:
       rows: by name (SYNTHESIS, and each of REFERENCES), a row a slice: subject, slice and the scores.
       spectra: 'frequency' (cycles per pixel), and the mean power of 'target' and of each name in rows, (rings,).
       images: of all slices, or of some evenly spread.
-      studies: a row for each study, setting, method and slice; often none.
+      studies: a row for each study, setting, measure, method and slice; often none.
     """
 
     summary: dict[str, Any]
@@ -126,5 +126,5 @@ def _read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def _read_rows(path: Path) -> list[Row]:
-    readers = {"slice": int} | dict.fromkeys(("subject", "reference", "study", "setting", "method"), str)
+    readers = {"slice": int} | dict.fromkeys(("subject", "reference", "study", "setting", "measure", "method"), str)
     return [{name: readers.get(name, float)(value) for name, value in row.items()} for row in _read_csv(path)]

@@ -36,14 +36,19 @@ class PairedComparison:
     effect_size_interval: tuple[float, float] = (np.nan, np.nan)
 
 
+def subject_of(exam: str) -> str:
+    """The subject of an exam: 'sub-01' of 'sub-01_ses-2'. Sessions of a subject are no independent sample."""
+    return exam.partition("_ses-")[0]
+
+
 def subject_means(rows: Iterable[Mapping[str, Any]], metric: str) -> Scores:
-    """The metric averaged over each subject's slices, by subject.
+    """The metric averaged over each subject's slices, those of all sessions, by subject.
 
     Infinite values (the PSNR of equal images) are left out, unless the subject has no others. NaN stays NaN.
     """
     values: dict[str, list[float]] = {}
     for row in rows:
-        values.setdefault(row["subject"], []).append(float(row[metric]))
+        values.setdefault(subject_of(row["subject"]), []).append(float(row[metric]))
     return {subject: float(np.mean(_without_infinite(values[subject]))) for subject in sorted(values)}
 
 

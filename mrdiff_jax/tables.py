@@ -3,14 +3,35 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mrdiff_jax.comparison import Cell, Comparison, Test
 
-DIGITS = {"psnr": 2, "ssim": 4, "fsim": 4, "gmsd": 4}
+DIGITS = {"psnr": 2, "ssim": 4, "fsim": 4, "gmsd": 4, "correlation": 3, "best_channel": 3, "linear_fit": 3}
 LABELS = {"psnr": "PSNR (dB) ↑", "ssim": "SSIM ↑", "fsim": "FSIM ↑", "gmsd": "GMSD ↓"}
 STUDIED = ("psnr", "ssim")
-STUDIES = {"sampling": "Sampling", "robustness": "Robustness"}  # titles
+BY_SETTING = ("sampling", "robustness")  # studies of the metrics
+MEASURES = {  # of the other studies
+    "rmse": "RMS error ↓",
+    "bias": "mean error",
+    "predicted": "RMS of the predicted error",
+    "within_1": "error below the predicted one",
+    "within_2": "error below twice the predicted one",
+    "correlation": "rank correlation of predicted and real error ↑",
+    "best_channel": "best channel ↑",
+    "linear_fit": "linear fit ↑",
+    "invented": "edges invented ↓",
+    "lost": "edges lost ↓",
+}
+SHARES = ("within_1", "within_2", "invented", "lost")
+STUDIES = {  # titles
+    "sampling": "Sampling",
+    "robustness": "Robustness",
+    "uncertainty": "Calibration of the uncertainty",
+    "maps": "Content maps against the truth",
+    "hallucination": "False structures",
+    "lesions": "Error inside lesions",
+}
 STATISTICS_HEADER = (
     "against",
     "score",
@@ -66,20 +87,37 @@ def statistics_row(test: Test) -> list[str]:
 
 
 def study_table(comparison: Comparison, study: str) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a study: PSNR and SSIM of every method that has it, a row each setting; a dash where one has not."""
+    """Header and rows of a study, empty where no run has it; a dash where a method has no value.
+
+    A row is a setting, with PSNR and SSIM of every method, or a measure in a setting, with the value of every method.
+    """
     found = comparison.study(study)
     methods = list(dict.fromkeys(method for row in found.values() for method in row))
-    header = ["setting", *(f"{method}, {LABELS[metric]}" for metric in STUDIED for method in methods)]
-    rows = []
-    for setting, row in found.items():
-        cells = [row[method][metric] if method in row else None for metric in STUDIED for method in methods]
-        metrics = [metric for metric in STUDIED for _ in methods]
-        texts = [
-            mean_and_deviation(Cell(*cell, "", False), metric) if cell else "–"
-            for cell, metric in zip(cells, metrics, strict=True)
+    if study in BY_SETTING:
+        header = ["setting", *(f"{method}, {LABELS[metric]}" for metric in STUDIED for method in methods)]
+        cells = {setting: [(method, metric) for metric in STUDIED for method in methods] for setting in found}
+        return header, [
+            [setting, *(_study_cell(found[setting], *cell) for cell in of_setting)] for setting, of_setting in cells.items()
         ]
-        rows.append([setting, *texts])
-    return header, rows
+    measures = [
+        (setting, measure)
+        for setting, row in found.items()
+        for measure in MEASURES
+        if any(measure in of for of in row.values())
+    ]
+    return ["measure", *methods], [
+        [f"{setting}: {MEASURES[measure]}", *(_study_cell(found[setting], method, measure) for method in methods)]
+        for setting, measure in measures
+    ]
+
+
+def _study_cell(row: Mapping[str, Mapping[str, tuple[float, float]]], method: str, measure: str) -> str:
+    if measure not in row.get(method, {}):
+        return "–"
+    values = [value for value in row[method][measure] if not math.isnan(value)]
+    if measure in SHARES:
+        return " ± ".join(f"{100 * value:.1f}" for value in values) + "%"
+    return " ± ".join(f"{value:.{DIGITS.get(measure, 4)}f}" for value in values)
 
 
 def how(comparison: Comparison) -> list[str]:

@@ -14,13 +14,17 @@ from ml_collections import ConfigDict
 from mrdiff_jax import evaluate, figures, methods, parallel, results, studies
 from mrdiff_jax.checkpoints import Checkpoints
 from mrdiff_jax.config import validate
-from mrdiff_jax.data.pipeline import Dataset, open_dataset, train_iterator
+from mrdiff_jax.conventions import METRICS
+from mrdiff_jax.data.batches import describe_training, train_iterator
+from mrdiff_jax.data.pipeline import Dataset, open_dataset
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.files import write_text
 from mrdiff_jax.meter import Meter
+from mrdiff_jax.studies.context import Context
 from mrdiff_jax.train_state import TrainState, create_train_state, make_optimizer, make_train_step
 from mrdiff_jax.writer import Writer, duration, logger
 
-_IDENTITY = "run.json"
+_IDENTITY, _TRAINING_DATA = "run.json", "training_data.json"
 
 
 class Diverged(RuntimeError):
@@ -30,8 +34,8 @@ class Diverged(RuntimeError):
 def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Trains to `config.train.steps`, from the newest checkpoint if there is one, then evaluates on the test subjects.
 
-    Leaves in the workdir: config.json, checkpoints/, log.jsonl and TensorBoard events, panels/ of the evaluations in training,
-    and what `evaluate.write` writes.
+    Leaves in the workdir: config.json, training_data.json, checkpoints/, log.jsonl and TensorBoard events, panels/ of the
+    evaluations in training, and what `evaluate.write` writes.
 
     Returns:
       The content of metrics.json.
@@ -48,10 +52,12 @@ def evaluate_only(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     if not workdir.is_dir():
         raise UserError(f"{workdir}: no such folder; train first, with --mode=train")
     run = Run(config, workdir)
+    names = studies.chosen(config, run.dataset, run.method)
+    _describe_data(workdir, run.dataset)
     state = run.checkpoints.restore_state(run.initial)
     params = parallel.replicate(state.ema_params)
     summary = run.finish(params, int(state.step))
-    rows = studies.run(config, run.dataset, run.evaluator, params)
+    rows = list(studies.run(names, Context(config, run.dataset, run.method, run.evaluator, params)))
     if jax.process_index() == 0:
         results.write_studies(rows, workdir)
     return summary
@@ -64,7 +70,7 @@ class Run:
         validate(config)
         self.started = time.monotonic()
         self.config, self.workdir = config, workdir
-        method = methods.create(config)
+        self.method = method = methods.create(config)
         self.dataset = open_dataset(config.data)
         _check_same_run(workdir, config, self.dataset)
         self.evaluator = evaluate.Evaluator(method, self.dataset, config.evaluate)
@@ -79,6 +85,7 @@ class Run:
             self.batch_size,
             config.train.seed,
             mirror=config.data.mirror,
+            intensity=config.data.intensity,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
@@ -132,9 +139,10 @@ class Run:
             "seed": config.evaluate.seed,
             "dataset": self.dataset.fingerprint,
         }
-        summary = evaluate.summarise(evaluation, about)
+        scores = {"synthesis": evaluation.scores, **self.evaluator.reference_scores}
+        summary = evaluate.summarise(scores, config.evaluate.convention, about)
         if jax.process_index() == 0:
-            evaluate.write(evaluation, summary, self.workdir)
+            evaluate.write(evaluation, scores, summary, self.workdir)
         print(evaluate.table(summary, self.dataset.sources))
         print(f"metrics.json, metrics.csv, samples.png, checkpoints and event files are in {self.workdir}")
         return summary
@@ -201,7 +209,7 @@ class Run:
         if not len(self.dataset.split("validation")):
             return
         evaluation = self.evaluator(state.ema_params, "validation", self.config.evaluate.slices)
-        scores = evaluation.means("synthesis")
+        scores = evaluation.scores.means(METRICS, self.config.evaluate.convention)
         writer.scalars(step, {f"validation/{name}": value for name, value in scores.items()})
         logger.info("step %d  validation  %s", step, "  ".join(f"{n} {v:.4g}" for n, v in scores.items()))
         (self.workdir / "panels").mkdir(exist_ok=True)
@@ -246,13 +254,13 @@ def _claim(workdir: Path, config: ConfigDict, dataset: Dataset) -> None:
     if jax.process_index():
         return
     workdir.mkdir(parents=True, exist_ok=True)
-    _write(workdir / "config.json", json.dumps(json.loads(config.to_json()), indent=2) + "\n")
-    _write(workdir / "splits.csv", (dataset.folder / "splits.csv").read_text())
-    _write(workdir / _IDENTITY, json.dumps(_identity(config, dataset), indent=2) + "\n")
+    write_text(workdir / "config.json", json.dumps(json.loads(config.to_json()), indent=2) + "\n")
+    write_text(workdir / "splits.csv", dataset.splits_file.read_text(encoding="utf-8"))
+    _describe_data(workdir, dataset)
+    write_text(workdir / _IDENTITY, json.dumps(_identity(config, dataset), indent=2) + "\n")
 
 
-def _write(path: Path, text: str) -> None:
-    """Writes a file that is there whole or not at all."""
-    aside = path.with_name(path.name + ".partial")
-    aside.write_text(text)
-    aside.replace(path)
+def _describe_data(workdir: Path, dataset: Dataset) -> None:
+    """Leaves in the workdir what synthesis must know of the training data, which need not be at hand then."""
+    if jax.process_index() == 0 and not (workdir / _TRAINING_DATA).exists():
+        write_text(workdir / _TRAINING_DATA, json.dumps(describe_training(dataset), indent=2) + "\n")

@@ -43,6 +43,10 @@ class Backbone(NamedTuple):
         """What the sides of an input must divide by."""
         return 2 ** (len(self.channel_mult) - 1)
 
+    def image_stride(self, wavelet_domain: bool) -> int:
+        """What the sides of an image must divide by, of which the input is the wavelet transform or the pixels."""
+        return self.stride * (2 if wavelet_domain else 1)
+
     def block(self, features: int, **kwargs: Any) -> ResBlock:
         """A residual block of this backbone."""
         return ResBlock(features, norm_groups=self.norm_groups, spectral_norm=self.spectral_norm, dtype=self.dtype, **kwargs)
@@ -77,7 +81,7 @@ def build_backbone(config: Any) -> Backbone:
             )
     if backbone.channels[-1] % 4:
         raise UserError(f"--config.model.base_channels={size.base_channels}: the deepest level needs a multiple of 4 channels")
-    factor = backbone.stride * (2 if size.wavelet_domain else 1)
+    factor = backbone.image_stride(size.wavelet_domain)
     if config.data.image_size % factor:
         nearest = max(factor, round(config.data.image_size / factor) * factor)
         raise UserError(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scans import write_subjects
 
+import mrdiff_jax
 from mrdiff_jax.config import default
 
 jax.config.update("jax_compilation_cache_dir", os.path.join(os.environ["MRDIFF_CACHE"], "xla"))
@@ -54,6 +55,20 @@ def tiny_config():
 def tiny_flags():
     """The same, as flags."""
     return [f"--config.{field}={value}" for field, value in TINY.items()]
+
+
+@pytest.fixture(scope="session")
+def workdir(tmp_path_factory):
+    """A trained run, as far as synthesis needs it; not to be changed."""
+    from models import tiny, write_run
+
+    return write_run(tmp_path_factory.mktemp("run") / "mrdiff", tiny())
+
+
+@pytest.fixture(scope="session")
+def synthesizer(workdir):
+    """Its synthesizer."""
+    return mrdiff_jax.Synthesizer.load(workdir)
 
 
 @pytest.fixture

@@ -1,13 +1,16 @@
 """Scans on disk: what is read from a BIDS folder, and what is refused, in words that help."""
 
 import gzip
+import json
 
 import nibabel as nib
 import numpy as np
 import pytest
 from scans import SHAPE, TIMES, data_config, head, real_scans, refused, write_scan
 
-from mrdiff_jax.data import pipeline, preprocessing, volumes
+from mrdiff_jax.data import batches, pipeline, preprocessing, volumes
+from mrdiff_jax.data.placement import Options
+from mrdiff_jax.data.sequence_times import SequenceTimes, sidecar_path
 from mrdiff_jax.errors import UserError
 
 # Volumes
@@ -103,11 +106,11 @@ def test_a_corrupt_sidecar_is_refused_by_name(root, text):
 
 def test_sidecars_win_over_the_config_which_fills_the_gaps(root):
     path = root / "sub-01/anat/sub-01_T1w.nii.gz"
-    stated = {"tr": {"T1w": 700.0}, "te": {"T1w": 20.0}, "ti": {}}
+    stated = {"T1w": SequenceTimes(tr=700.0, te=20.0)}
     assert volumes.scan_times(path, "T1w", stated) == (500, 10, 0)
-    volumes.sidecar_path(path).write_text('{"EchoTime": 0.015}')
+    sidecar_path(path).write_text('{"EchoTime": 0.015}')
     assert volumes.scan_times(path, "T1w", stated) == (700, 15, 0)
-    volumes.sidecar_path(path).unlink()
+    sidecar_path(path).unlink()
     assert volumes.scan_times(path, "T1w", stated) == (700, 20, 0)
 
 
@@ -213,6 +216,31 @@ def test_wrong_roots_are_refused(tmp_path, root):
     refused(data_config(root), root / "sub-05", "no anat folder")
 
 
+def test_lesion_masks_are_optional_by_exam_and_lie_on_the_grid_of_the_scans(root):
+    mask = np.zeros(SHAPE, np.float32)
+    mask[4:10, 8:14, 2:4] = 1
+    write_scan(root, "sub-01", "label-lesion_mask", mask)
+    write_scan(root, "sub-02", "label-lesion_mask", 0 * mask)  # nothing found: no mistake
+    config = data_config(root, image_size=24, lesions="label-lesion_mask")
+    dataset = pipeline.open_dataset(config)
+    found = {}
+    for split in ("train", "validation", "test"):
+        examples = dataset.split(split)
+        for example in map(examples.__getitem__, range(len(examples))):
+            found.setdefault(example["subject"], {})[int(example["slice"])] = example["lesions"]
+    assert {name: {z for z, m in masks.items() if m.any()} for name, masks in found.items()} == {
+        "sub-01": {2, 3},
+        "sub-02": set(),
+        "sub-03": set(),
+    }
+    expected = np.pad(preprocessing.slice_image(mask[..., 2]), ((0, 0), (2, 2)))
+    np.testing.assert_array_equal(found["sub-01"][2], expected)
+    assert "lesions" not in pipeline.open_dataset(data_config(root)).split("test")[0]
+    refused(data_config(root, lesions="lesions"), "--config.data.lesions=lesions", "sub-*_lesions.nii.gz")
+    write_scan(root, "sub-02", "label-lesion_mask", mask[1:])
+    refused(config, "label-lesion_mask", "its grid differs")
+
+
 # Real scans
 
 
@@ -235,3 +263,18 @@ def test_real_scans_on_their_own_grids_ask_for_registration(tmp_path):
     root = real_scans("open_ms/unregistered")
     config = data_config(root, sources="T1w,T2w", target="FLAIR", cache=str(tmp_path))
     refused(config, "registered to one grid")
+
+
+def test_training_slices_are_described_for_synthesis(root):
+    about = json.loads(json.dumps(batches.describe_training(pipeline.open_dataset(data_config(root)))))
+    assert about["sources"] == {
+        "T1w": {"tr": 500, "te": 10, "ti": 0},
+        "T2w": {"tr": 4000, "te": 100, "ti": 0},
+    }
+    assert about["target"]["name"] == "FLAIR"
+    low, high = np.percentile(head(0), (0.5, 99.5))
+    assert about["target"]["offset"] == pytest.approx(low, abs=0.2)
+    assert about["target"]["factor"] == pytest.approx(high - low, rel=0.02)
+    assert about["pixel_mm"] == [24 / 16, 24 / 16]
+    options = Options(**about["preparation"])
+    assert (options.plane, options.mask, options.bias_correction, options.image_size) == ("axial", "none", False, 16)

@@ -76,6 +76,40 @@ def test_runs_that_differ_are_refused_by_name(other, message):
         Comparison({"ours": make_results(0.05), "theirs": other})
 
 
+def studied(numbers, value=1.0, method="synthesis"):
+    """Results with a study of slices of these numbers, of two subjects."""
+    rows = [
+        {
+            "study": "lesions",
+            "setting": "lesions",
+            "measure": "rmse",
+            "method": method,
+            "subject": s,
+            "slice": n,
+            "value": value,
+        }
+        for s in ("sub-00", "sub-01")
+        for n in numbers
+    ]
+    return dataclasses.replace(make_results(0.1), studies=rows)
+
+
+def test_studies_of_other_slices_are_refused_by_name():
+    with pytest.raises(UserError, match=r"theirs: its study 'lesions' is of other slices than that of ours.*study_slices"):
+        Comparison({"ours": studied([0, 1]), "theirs": studied([0, 2])})
+    assert Comparison({"ours": studied([0, 1]), "theirs": make_results(0.1)}).study("lesions")
+
+
+def test_a_study_stands_beside_its_references_and_gaps_are_dashes():
+    ours = studied([0, 1], 0.25)
+    ours = dataclasses.replace(ours, studies=[*ours.studies, *studied([0, 1], 0.5, "linear").studies])
+    both = Comparison({"without": make_results(0.1), "ours": ours, "theirs": studied([0, 1], 0.125)})
+    header, rows = tables.study_table(both, "lesions")
+    assert header == ["measure", "ours", "theirs", "linear regression"]
+    assert rows == [["lesions: RMS error ↓", "0.2500 ± 0.0000", "0.1250 ± 0.0000", "0.5000 ± 0.0000"]]
+    assert tables.study_table(both, "maps")[1] == []
+
+
 def test_the_order_of_slices_does_not_matter():
     other = make_results(0.1)
     turned = dataclasses.replace(other, rows={name: rows[::-1] for name, rows in other.rows.items()})

@@ -8,14 +8,19 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mrdiff_jax"
 
 LAYERS = [
-    "__init__ errors",
+    "__init__ errors files",
     "wavelets physics diffusion metrics stats conventions config",
     "layers unet model losses authors_weights",
-    "data.volumes data.phantom data.preprocessing data.builder data.pipeline",
+    "data.sequence_times data.stacks data.dicom data.volumes data.archives data.layouts",
+    "data.registration data.alignment data.correction data.placement",
+    "data.phantom data.preprocessing data.augmentation data.preparation data.builder data.prepared data.pipeline data.batches",
+    "data.slicing data.frames",
     "methods.__init__ methods.*",
-    "parallel train_state checkpoints writer meter figures references results evaluate studies train",
-    "comparison tables report",
-    "cli main compare",
+    "parallel train_state checkpoints writer meter figures references results scoring evaluate studies train",
+    "trained synthesizer",
+    "comparison tables report prepared_page",
+    "inference outputs cohort",
+    "cli main compare prepare synthesize export",
 ]
 ORDER = [name for layer in LAYERS for name in layer.split()]
 TEXTS = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
@@ -65,7 +70,7 @@ def test_imports_point_downwards():
 def test_a_wrong_import_would_be_seen():
     assert imported("from mrdiff_jax import parallel\nfrom mrdiff_jax.data.pipeline import open_dataset") == {
         "parallel",
-        "data.pipeline",
+        "data.pipeline data.batches",
     }
     assert place("train") > place("losses") > place("physics")
     with pytest.raises(AssertionError, match="relative"):

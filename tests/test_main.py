@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from test_train import assert_same, final_state
 
+from mrdiff_jax import cli
+from mrdiff_jax.synthesizer import Synthesizer
 from mrdiff_jax.train import train_and_evaluate
 
 ROOT = Path(__file__).parents[1]
@@ -29,9 +31,15 @@ def test_demo_config_trains_and_evaluates_from_the_command_line(tiny_flags, tmp_
     assert f"{summary['synthesis']['psnr']:.2f}" in run.stdout
     assert "steps/s" in run.stderr
     assert "left" in run.stderr
+    made_of = Synthesizer.load(tmp_path).trained
+    assert made_of.step == 4
+    assert made_of.data["target"]["name"] == "T1w"
+    assert made_of.data["sources"]["PDw"]["te"] < made_of.data["sources"]["T2w"]["te"]
+    (tmp_path / "training_data.json").unlink()
     again = call("--config=configs/demo.py", f"--workdir={tmp_path}", "--mode=eval", *tiny_flags)
     assert again.returncode == 0, again.stderr
     assert again.stdout == run.stdout
+    assert Synthesizer.load(tmp_path).trained.data == made_of.data
 
 
 def test_a_killed_run_goes_on_exactly(tiny_config, tiny_flags, tmp_path):
@@ -74,3 +82,14 @@ def test_a_mistake_is_one_line_and_status_2(flags, message, tmp_path):
     assert len(lines) == 1, run.stderr
     assert lines[0].startswith("error: ")
     assert message in lines[0]
+
+
+def test_an_interrupted_command_promises_no_more_than_it_can(monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_parse", lambda description: [])
+    monkeypatch.setattr(cli, "log_to_console", lambda: None)
+    monkeypatch.setattr(cli.jax.config, "update", lambda *_: None)
+    with pytest.raises(SystemExit, match=r"^interrupted$"):
+        cli.run(interrupted, "")

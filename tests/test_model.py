@@ -10,7 +10,7 @@ from mrdiff_jax.errors import UserError
 from mrdiff_jax.layers import init_on_host
 from mrdiff_jax.methods import mrdiff
 from mrdiff_jax.methods.mrdiff import build_network
-from mrdiff_jax.model import MRDiff, ScanParameters, synthesis_params
+from mrdiff_jax.model import MRDiff, ScanParameters
 from mrdiff_jax.unet import Backbone
 
 SIZE = Backbone(base_channels=8, channel_mult=(1, 2), attention_levels=(1,), head_channels=8)
@@ -36,12 +36,16 @@ def parameters(preset):
     config = default(preset)
     network = build_network(config)
     images = jnp.zeros((1, 256, 256, 1)), jnp.zeros((1, 256, 256, 2)), jnp.zeros(1)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), *images, ScanParameters(*jnp.zeros((3, 1, 2))))["params"]
+    variables = jax.eval_shape(network.init, jax.random.key(0), *images, ScanParameters(*jnp.zeros((3, 1, 2))))
+
+    def denoise(variables, *images):
+        return network.apply(variables, *images, method=MRDiff.denoise)
 
     def count(tree):
         return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
-    return count(shapes), count(synthesis_params(shapes)), {name: count(tree) for name, tree in shapes.items()}
+    read, shapes = methods.parameters_read(denoise, variables, *images)["params"], variables["params"]
+    return count(shapes), count(read), {name: count(tree) for name, tree in shapes.items()}
 
 
 def test_authors_preset_has_the_published_size():

@@ -13,6 +13,7 @@ import pytest
 
 from mrdiff_jax import config as configuration
 from mrdiff_jax.data import phantom, pipeline, preprocessing
+from mrdiff_jax.data.batches import evaluation_batches, train_iterator
 from mrdiff_jax.errors import UserError
 
 SUBJECTS, SLICES = 6, 5
@@ -87,6 +88,9 @@ def test_an_example_holds_what_was_simulated(dataset):
         np.testing.assert_allclose((offset + factor * example["target"])[inside], image[inside], atol=factor * 1e-5)
         maps = preprocessing.slice_image(np.moveaxis(exam.maps[:, :, z], -1, 0))
         np.testing.assert_allclose(example["maps"], np.moveaxis(maps, 0, -1), rtol=1e-5)
+        lesions = preprocessing.slice_image(exam.lesions[:, :, z]) >= 0.5
+        np.testing.assert_array_equal(example["lesions"], lesions)
+        assert example["spacing"] == pytest.approx(phantom.FIELD_MM / 16)
         np.testing.assert_array_equal(example["tr"], exam.times[1:3, 0])
         np.testing.assert_array_equal(example["te"], exam.times[1:3, 1])
 
@@ -137,10 +141,10 @@ pipeline.open_dataset(data_config({str(tmp_path)!r}))
 def test_two_preparations_at_once_agree_without_tensorflow(tmp_path, dataset):
     code = f"""
 import sys
-from tests.test_pipeline import data_config, pipeline
+from tests.test_pipeline import data_config, evaluation_batches, pipeline, train_iterator
 dataset = pipeline.open_dataset(data_config({str(tmp_path)!r}))
-next(pipeline.train_iterator(dataset, 2, 0))
-next(pipeline.evaluation_batches(dataset, "test", 2))
+next(train_iterator(dataset, 2, 0))
+next(evaluation_batches(dataset, "test", 2))
 assert "tensorflow" not in sys.modules
 print(dataset.fingerprint)
 """
@@ -190,7 +194,7 @@ def test_patterns_choose_the_test_subjects():
 def test_few_subjects_leave_validation_empty_but_not_train_or_test(cache):
     dataset = pipeline.open_dataset(data_config(cache, subjects=2))
     assert [len(dataset.split(split)) for split in preprocessing.SPLITS] == [SLICES, 0, SLICES]
-    assert list(pipeline.evaluation_batches(dataset, "validation", 2)) == []
+    assert list(evaluation_batches(dataset, "validation", 2)) == []
     for changes in ({"subjects": 1}, {"test_fraction": 0.0}, {"test_subjects": "sub-*"}):
         with pytest.raises(UserError, match=r"config\.data\.test_subjects, test_fraction"):
             pipeline.open_dataset(data_config(cache, **changes))
@@ -256,7 +260,7 @@ def test_a_wrong_field_is_named_with_its_choices(cache, changes, words):
 
 
 def test_a_training_batch_is_as_promised(dataset):
-    batch = next(pipeline.train_iterator(dataset, 4, 0))
+    batch = next(train_iterator(dataset, 4, 0))
     shapes = {"sources": (4, 16, 16, 2), "target": (4, 16, 16), "tr": (4, 2), "te": (4, 2), "ti": (4, 2)}
     assert {key: value.shape for key, value in batch.items()} == shapes
     assert {value.dtype for value in batch.values()} == {np.dtype(np.float32)}
@@ -267,7 +271,7 @@ def test_a_training_batch_is_as_promised(dataset):
 
 
 def test_mirroring_turns_half_of_the_slices_whole(dataset):
-    plain, mirrored = (pipeline.train_iterator(dataset, 16, 0, mirror=mirror) for mirror in (False, True))
+    plain, mirrored = (train_iterator(dataset, 16, 0, mirror=mirror) for mirror in (False, True))
     turned = []
     for a, b in zip(itertools.islice(plain, 4), mirrored, strict=False):
         for i in range(16):
@@ -278,9 +282,25 @@ def test_mirroring_turns_half_of_the_slices_whole(dataset):
     assert 0.3 < np.mean(turned) < 0.7
 
 
+def test_varied_intensity_keeps_the_target_and_the_order_of_grey_values(dataset):
+    plain, varied = (train_iterator(dataset, 16, 0, intensity=intensity) for intensity in (0.0, 0.4))
+    blacks = []
+    for a, b in zip(itertools.islice(plain, 4), varied, strict=False):
+        assert np.array_equal(a["target"], b["target"])
+        for before, after in zip(
+            np.moveaxis(a["sources"], -1, 1).reshape(32, -1), np.moveaxis(b["sources"], -1, 1).reshape(32, -1), strict=True
+        ):
+            assert (np.diff(after[np.argsort(before)]) >= -1e-6).all()
+            assert 0 <= after.min() <= after.max() <= 1
+            assert not np.array_equal(before, after)
+            blacks.append(after[before.argmin()] - before.min())
+    assert 0.3 < np.mean(np.array(blacks) > 0.01) < 0.7
+    assert 0.2 < max(blacks) <= 0.4
+
+
 def test_the_order_is_seeded(dataset):
     def order(seed):
-        iterator = pipeline.train_iterator(dataset, 3, seed)
+        iterator = train_iterator(dataset, 3, seed)
         return identities(next(iterator) for _ in range(8))
 
     assert order(0) == order(0)
@@ -289,7 +309,7 @@ def test_the_order_is_seeded(dataset):
 
 def test_each_pass_sees_every_slice_once_in_another_order(dataset):
     count = len(dataset.split("train"))
-    iterator = pipeline.train_iterator(dataset, count, 0)
+    iterator = train_iterator(dataset, count, 0)
     first, second = (identities([next(iterator)]) for _ in range(2))
     assert len(set(first)) == count
     assert set(first) == set(second)
@@ -299,27 +319,27 @@ def test_each_pass_sees_every_slice_once_in_another_order(dataset):
 def test_processes_see_disjoint_slices(dataset):
     count = len(dataset.split("train"))
     size = count // 2
-    parts = [pipeline.train_iterator(dataset, size, 0, process_index=index, process_count=2) for index in range(2)]
+    parts = [train_iterator(dataset, size, 0, process_index=index, process_count=2) for index in range(2)]
     for _ in range(3):
         seen = [set(identities([next(part)])) for part in parts]
         assert len(seen[0] | seen[1]) == 2 * size
 
 
 def test_a_restored_state_goes_on_exactly(dataset, tmp_path):
-    iterator = pipeline.train_iterator(dataset, 4, 0)
+    iterator = train_iterator(dataset, 4, 0)
     for _ in range(7):
         next(iterator)
     with ocp.CheckpointManager(tmp_path) as manager:
         manager.save(7, args=ocp.args.Composite(data=grain.checkpoint.CheckpointSave(iterator)))
         rest = [next(iterator) for _ in range(10)]
-        fresh = pipeline.train_iterator(dataset, 4, 0)
+        fresh = train_iterator(dataset, 4, 0)
         manager.restore(7, args=ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(fresh)))
     assert all(same(a, b) for a, b in zip(rest, [next(fresh) for _ in range(10)], strict=True))
 
 
 @pytest.mark.parametrize("size", [1, 4, 100])
 def test_evaluation_covers_every_slice_once_and_marks_the_padding(dataset, size):
-    batches = list(pipeline.evaluation_batches(dataset, "test", size))
+    batches = list(evaluation_batches(dataset, "test", size))
     expected = examples(dataset, "test")
     rows = [(batch, i) for batch in batches for i in range(size) if batch["valid"][i]]
     assert all(len(batch["valid"]) == size for batch in batches)
@@ -335,7 +355,7 @@ def test_evaluation_covers_every_slice_once_and_marks_the_padding(dataset, size)
 
 
 def test_some_slices_can_be_evaluated_alone(dataset):
-    (batch,) = pipeline.evaluation_batches(dataset, "train", 4, indices=np.array([7, 2]))
+    (batch,) = evaluation_batches(dataset, "train", 4, indices=np.array([7, 2]))
     assert batch["index"].tolist() == [7, 2, 2, 2]
     assert batch["valid"].tolist() == [True, True, False, False]
     np.testing.assert_array_equal(batch["target"][1], dataset.split("train")[2]["target"])

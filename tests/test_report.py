@@ -1,6 +1,7 @@
 """The page: self-contained, escaped, and with the slices that matter."""
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -105,3 +106,21 @@ def test_one_subject_and_no_common_images(tmp_path):
     assert "too few for a test" in report.page(Comparison({"a": first, "b": second}), [], 0)
     second.images.places.clear()
     assert viewer_data(report.page(Comparison({"a": first, "b": second}), [], 0))["slices"] == []
+
+
+def test_sessions_stand_under_their_subject(comparison):
+    """Two exams of one subject: one row in the table, which leads to the first of them."""
+    made = comparison.runs["ours"]
+    names = {"sub-00": "sub-00_ses-1", "sub-01": "sub-00_ses-2"}
+    rows = {
+        method: [row | {"subject": names.get(row["subject"], row["subject"])} for row in found]
+        for method, found in made.rows.items()
+    }
+    subjects = np.array([names.get(str(subject), str(subject)) for subject in made.images.subject])
+    images = dataclasses.replace(made.images, subject=subjects)
+    sessions = Comparison({"ours": dataclasses.replace(made, rows=rows, images=images)})
+    assert len(sessions.ranked_subjects) == 7
+    html = report.page(sessions, [], 0)
+    assert '<a href="#slices" data-subject="sub-00_ses-1">sub-00</a>' in html
+    assert {entry["subject"] for entry in viewer_data(html)["slices"]} >= {"sub-00_ses-1", "sub-00_ses-2"}
+    assert len(report.choose_slices(sessions, 20)) == 20

@@ -54,6 +54,10 @@ class TestSubjectMeans:
         assert means == {"a": 4.0, "b": 1.5}
         assert list(means) == ["a", "b"]
 
+    def test_sessions_are_of_one_subject(self):
+        rows = [{"subject": s, "psnr": value} for s, value in (("sub-1_ses-a", 1), ("sub-1_ses-b", 3), ("sub-2", 5))]
+        assert stats.subject_means(rows, "psnr") == {"sub-1": 2, "sub-2": 5}
+
     def test_leave_out_infinite_slices(self):
         rows = [{"subject": s, "psnr": value} for s, value in (("a", 30), ("a", np.inf), ("b", np.inf))]
         assert stats.subject_means(rows, "psnr") == {"a": 30, "b": np.inf}

@@ -1,10 +1,15 @@
 """The prepared data set: a TFDS builder that needs no TensorFlow."""
 
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
+TRUTHS = ("maps", "lesions")
 _BYTES = tfds.features.Encoding.BYTES
 
 
@@ -12,11 +17,12 @@ class MRSlices(tfds.core.GeneratorBasedBuilder):
     """Slices of multi-contrast exams, with C contrasts named in the metadata.
 
     image (H, W, C): uint16, [0, 1] times 65535; scale (C, 2): offset and factor to scanner units; tr, te, ti (C,): ms;
-    subject and slice: where it comes from; maps (H, W, 3), where `has_maps`: true T1 (ms), T2 (ms) and S0.
+    spacing: side of a pixel, mm; subject and slice: where it comes from; and of TRUTHS what is known: maps (H, W, 3), true
+    T1 (ms), T2 (ms) and S0; lesions (H, W), uint8, 1 in a lesion.
     """
 
     # part of the fingerprint: raise it whenever the same input gives other examples
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.2.0")
 
     def __init__(
         self,
@@ -24,14 +30,17 @@ class MRSlices(tfds.core.GeneratorBasedBuilder):
         examples: Mapping[str, Callable[[], Iterator[dict]]],
         contrasts: Sequence[str],
         image_size: int,
-        has_maps: bool,
+        truths: Sequence[str],
         **kwargs,
     ):
-        """`examples` maps a split to a function that yields its examples; a split without examples stays out."""
+        """`examples` maps a split to a function that yields its examples; a split without examples stays out.
+
+        `truths` are those of TRUTHS that every example has.
+        """
         self._examples = examples
         self._contrasts = list(contrasts)
         self._image_size = image_size
-        self._has_maps = has_maps
+        self._truths = truths
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -44,12 +53,15 @@ class MRSlices(tfds.core.GeneratorBasedBuilder):
             "ti": tfds.features.Tensor(shape=(count,), dtype=np.float32),
             "subject": tfds.features.Text(),
             "slice": np.int32,
+            "spacing": np.float32,
         }
-        if self._has_maps:
-            features["maps"] = tfds.features.Tensor(shape=(side, side, 3), dtype=np.float32, encoding=_BYTES)
+        truths = {
+            "maps": tfds.features.Tensor(shape=(side, side, 3), dtype=np.float32, encoding=_BYTES),
+            "lesions": tfds.features.Tensor(shape=(side, side), dtype=np.uint8, encoding=_BYTES),
+        }
         return tfds.core.DatasetInfo(
             builder=self,
-            features=tfds.features.FeaturesDict(features),
+            features=tfds.features.FeaturesDict(features | {name: truths[name] for name in self._truths}),
             metadata=tfds.core.MetadataDict(contrasts=self._contrasts),
             disable_shuffling=True,
         )
@@ -60,3 +72,37 @@ class MRSlices(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split):
         yield from enumerate(self._examples[split]())
+
+
+EXAMPLES_FOLDER = Path("mr_slices", str(MRSlices.VERSION))  # where TFDS puts them in a data_dir
+
+
+def write(folder: Path, **contents) -> None:
+    """Writes what an MRSlices of these arguments holds under a folder that is not there yet."""
+    with _quiet_tfds(), _deterministic_records():
+        builder = MRSlices(data_dir=folder, **contents)
+        builder.download_and_prepare(download_dir=folder.parent, file_format="array_record")
+
+
+@contextmanager
+def _quiet_tfds() -> Iterator[None]:
+    """Silences TFDS, which would speak of downloads and draw bars of its own over ours."""
+    tfds.display_progress_bar(False)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.display_progress_bar(True)
+
+
+@contextmanager
+def _deterministic_records() -> Iterator[None]:
+    """The same examples give the same bytes; TFDS would leave the order of their features to a hash seeded by chance."""
+    theirs = ExampleSerializer.serialize_example
+    ExampleSerializer.serialize_example = lambda self, example: self.get_tf_example(example).SerializeToString(
+        deterministic=True
+    )
+    try:
+        yield
+    finally:
+        ExampleSerializer.serialize_example = theirs

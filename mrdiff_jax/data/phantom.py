@@ -160,7 +160,7 @@ def signal(t1: np.ndarray, t2: np.ndarray, s0: np.ndarray, times: np.ndarray) ->
 
 
 def simulate_exam(seed: int, index: int, *, image_size: int, slice_count: int, contrasts: tuple[str, ...] = CONTRASTS) -> Exam:
-    """The exam of one phantom subject, determined by (seed, index), with its true T1, T2 and S0 maps.
+    """The exam of one phantom subject, determined by (seed, index), with its true T1, T2 and S0 maps and lesions.
 
     Volumes (C, image_size, image_size, slice_count) in scanner units of about [0, 1000], on axes that run to the right,
     front and top; the slices spread evenly over the middle of the brain.
@@ -199,6 +199,7 @@ def simulate_exam(seed: int, index: int, *, image_size: int, slice_count: int, c
         spacing=(FIELD_MM / image_size, FIELD_MM / image_size, (high - low) / slice_count),
         times=np.array([times[name] for name in contrasts], np.float32),
         maps=_effective_maps(fractions, t1, t2, GAIN * density),
+        lesions=fractions[3].astype(np.float32),
     )
 
 

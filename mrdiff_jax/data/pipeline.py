@@ -1,31 +1,26 @@
-"""Preparation at first use, and reading: from `config.data` to batches."""
+"""From `config.data` to a data set, which is prepared at its first use."""
 
 import hashlib
-import io
 import json
 import os
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import grain
 import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from mrdiff_jax.data import phantom, preprocessing, volumes
-from mrdiff_jax.data.builder import MRSlices
+from mrdiff_jax.data import builder, phantom, prepared, preprocessing, volumes
+from mrdiff_jax.data.builder import TRUTHS, MRSlices
+from mrdiff_jax.data.placement import Options
+from mrdiff_jax.data.sequence_times import parse_stated
 from mrdiff_jax.errors import UserError
-
-TRAINING_KEYS = ("sources", "target", "tr", "te", "ti")
-READ_OPTIONS = grain.ReadOptions(num_threads=4, prefetch_buffer_size=64)
-_EXAMPLES_FOLDER = Path("mr_slices", str(MRSlices.VERSION))  # where TFDS puts them
 
 
 class ExamRef(NamedTuple):
@@ -36,29 +31,52 @@ class ExamRef(NamedTuple):
 
 
 class Study(NamedTuple):
-    """What there is to prepare; `identity` is JSON that changes whenever the exams do."""
+    """What there is to prepare; `identity` is JSON that changes whenever the exams do, `truths` what is known beside them."""
 
     contrasts: tuple[str, ...]
     exams: list[ExamRef]
     identity: Any
-    has_maps: bool
+    truths: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A prepared set of slices, seen as source contrasts and a target."""
+    """A prepared set of slices, seen as source contrasts and a target.
+
+    preparation: how its scans became slices; splits_file: the CSV of subjects and splits; rows: where each split stands in a
+    set that is written as a whole; elsewhere splits are written apart.
+    """
 
     contrasts: tuple[str, ...]
     sources: tuple[str, ...]
     target: str
     folder: Path
     fingerprint: str
+    preparation: Options
+    splits_file: Path
+    rows: Mapping[str, Sequence[int]] | None = None
 
     def split(self, name: str) -> "Examples":
         """The examples of 'train', 'validation' or 'test', in a fixed order; validation may be empty."""
-        builder = tfds.builder_from_directory(self.folder / _EXAMPLES_FOLDER)
-        records = builder.as_data_source(name) if name in builder.info.splits else ()
+        written = tfds.builder_from_directory(self.folder / builder.EXAMPLES_FOLDER)
+        if self.rows is not None:
+            records = _Rows(written.as_data_source(prepared.WHOLE), self.rows[name])
+        else:
+            records = written.as_data_source(name) if name in written.info.splits else ()
         return Examples(records, [self.contrasts.index(name) for name in self.sources], self.contrasts.index(self.target))
+
+
+class _Rows(NamedTuple):
+    """Some of the records of a data source."""
+
+    records: Any
+    rows: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.records[int(self.rows[index])]
 
 
 @dataclass(frozen=True)
@@ -66,8 +84,8 @@ class Examples:
     """Random access to the examples of a split.
 
     An example: sources (H, W, K) and target (H, W), float32 in [0, 1]; tr, te, ti (K,) of the sources, ms; subject;
-    slice; scale (2,): offset and factor from target values to scanner units; and for the phantom maps (H, W, 3): true
-    T1 (ms), T2 (ms) and S0.
+    slice; scale (2,): offset and factor from target values to scanner units; spacing: side of a pixel, mm; and, where known,
+    maps (H, W, 3): true T1 (ms), T2 (ms) and S0, and lesions (H, W): 1 in a lesion, else 0.
     """
 
     records: Any
@@ -87,8 +105,9 @@ class Examples:
             "subject": record["subject"].decode(),
             "slice": record["slice"],
             "scale": record["scale"][self.target_channel],
+            "spacing": record["spacing"],
         }
-        return example | ({"maps": record["maps"]} if "maps" in record else {})
+        return example | {truth: record[truth] for truth in TRUTHS if truth in record}
 
 
 def open_dataset(data_config: Any) -> Dataset:
@@ -98,14 +117,10 @@ def open_dataset(data_config: Any) -> Dataset:
     Raises UserError for a mistake in the config or in the scans.
     """
     sources, target = split_names(data_config.sources), data_config.target.strip()
+    if data_config.name == "prepared":
+        return _open_prepared(data_config, sources, target)
     study = _study(data_config, sources, target)
-    for field, names in (("sources", sources), ("target", (target,))):
-        for name in names:
-            if name not in study.contrasts:
-                choices = ", ".join(study.contrasts)
-                raise UserError(f"config.data.{field}: no contrast {name!r} in this data set; choose from {choices}")
-    if not sources or len({*sources, target}) <= len(sources):
-        raise UserError(f"config.data.sources: give one contrast or more, each once, and not the target {target!r}")
+    _check_names(sources, target, study.contrasts)
     low, high = data_config.percentiles
     if not 0 <= low < high <= 100:
         raise UserError(f"config.data.percentiles: {low:g}, {high:g} do not rise from 0 to 100")
@@ -122,7 +137,40 @@ def open_dataset(data_config: Any) -> Dataset:
     folder = cache_folder(data_config.cache) / f"{data_config.name}-{fingerprint}"
     if not folder.is_dir():
         _prepare(study, splits, folder, **options)
-    return Dataset(study.contrasts, sources, target, folder, fingerprint)
+    preparation = Options(study.contrasts, sources[0], bias_correction=False, mask="none", **options)
+    splits_file = folder / prepared.SPLITS_FILE
+    return Dataset(study.contrasts, sources, target, folder, fingerprint, preparation, splits_file)
+
+
+def _check_names(sources: tuple[str, ...], target: str, contrasts: Sequence[str]) -> None:
+    for field, names in (("sources", sources), ("target", (target,))):
+        for name in names:
+            if name not in contrasts:
+                choices = ", ".join(contrasts)
+                raise UserError(f"config.data.{field}: no contrast {name!r} in this data set; choose from {choices}")
+    if not sources or len({*sources, target}) <= len(sources):
+        raise UserError(f"config.data.sources: give one contrast or more, each once, and not the target {target!r}")
+
+
+def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Dataset:
+    """The set that `mrdiff_jax.prepare` wrote, split as its `splits.csv` says now."""
+    root = Path(config.root).expanduser()
+    written = prepared.read(root)
+    contrasts = tuple(written["contrasts"])
+    _check_names(sources, target, contrasts)
+    if config.image_size != written["image_size"]:
+        side = written["image_size"]
+        raise UserError(
+            f"{root}: its slices are {side} x {side}, not {config.image_size}; "
+            f"give --config.data.image_size={side}, or prepare again with --image-size={config.image_size}"
+        )
+    prepared.check_times(root, written, sources)
+    file = Path(config.splits_file).expanduser() if config.splits_file else root / prepared.SPLITS_FILE
+    splits = preprocessing.read_splits(file, sorted({exam["subject"] for exam in written["exams"]}))
+    fingerprint = hashlib.sha256(json.dumps([written["fingerprint"], splits]).encode()).hexdigest()[:16]
+    folder = root / prepared.DATASET_FOLDER
+    preparation, rows = Options(**written["options"]), prepared.rows_of_splits(written, splits)
+    return Dataset(contrasts, sources, target, folder, fingerprint, preparation, file, rows)
 
 
 def cache_folder(stated: str = "") -> Path:
@@ -140,7 +188,7 @@ def _study(config: Any, sources: tuple[str, ...], target: str) -> Study:
         return _phantom_study(config)
     if config.name == "bids":
         return _bids_study(config, split_names(config.contrasts) or tuple(dict.fromkeys((*sources, target))), sources)
-    raise UserError(f"config.data.name: {config.name!r} is not one of phantom, bids")
+    raise UserError(f"config.data.name: {config.name!r} is not one of phantom, bids, prepared")
 
 
 def _phantom_study(config: Any) -> Study:
@@ -156,31 +204,28 @@ def _phantom_study(config: Any) -> Study:
         )
         for index in range(config.subjects)
     ]
-    return Study(contrasts, exams, [config.subjects, config.subject_slices, config.seed], has_maps=True)
+    return Study(contrasts, exams, [config.subjects, config.subject_slices, config.seed], ("maps", "lesions"))
 
 
 def _bids_study(config: Any, contrasts: tuple[str, ...], sources: tuple[str, ...]) -> Study:
     if not config.root:
         raise UserError("config.data.root is empty; set it to the folder of your scans")
     root = Path(config.root).expanduser()
-    stated = {field: _stated_times(field, getattr(config, field)) for field in ("tr", "te", "ti")}
-    exams, identity = [], []
-    for files in volumes.find_exams(root, contrasts):
+    stated = parse_stated(config.tr, config.te, config.ti, "config.data.")
+    exams, identity, masked = [], [], False
+    for files in volumes.find_exams(root, contrasts, config.lesions):
         times = {name: volumes.scan_times(path, name, stated, name in sources) for name, path in files.scans.items()}
         exams.append(ExamRef(files.subject, partial(volumes.read_exam, files, times)))
-        for name, path in files.scans.items():
+        masks = {"lesions": files.lesions} if files.lesions else {}
+        for name, path in {**files.scans, **masks}.items():
             status = path.stat()
-            identity.append([str(path.relative_to(root)), status.st_size, status.st_mtime_ns, times[name]])
-    return Study(contrasts, exams, identity, has_maps=False)
-
-
-def _stated_times(field: str, text: str) -> dict[str, float]:
-    """Milliseconds by contrast from 'T1w=500,FLAIR=9000'."""
-    try:
-        pairs = (part.split("=") for part in split_names(text))
-        return {name.strip(): float(milliseconds) for name, milliseconds in pairs}
-    except ValueError:
-        raise UserError(f"config.data.{field}: cannot read {text!r}; write it as T1w=500,FLAIR=9000 (ms)") from None
+            identity.append([str(path.relative_to(root)), status.st_size, status.st_mtime_ns, times.get(name)])
+        masked = masked or bool(masks)
+    if config.lesions and not masked:
+        raise UserError(
+            f"--config.data.lesions={config.lesions}: no exam under {root} has a file sub-*_{config.lesions}.nii.gz"
+        )
+    return Study(contrasts, exams, identity, ("lesions",) if masked else ())
 
 
 def _splits(config: Any, subjects: list[str]) -> dict[str, str]:
@@ -207,39 +252,27 @@ def _prepare(study: Study, splits: Mapping[str, str], folder: Path, *, image_siz
         tempfile.TemporaryDirectory(prefix=".preparing-", dir=folder.parent, ignore_cleanup_errors=True) as temporary,
         tqdm(total=len(study.exams), desc="Preparing slices", unit="exam", delay=1) as progress,
     ):
+        unmarked = {"lesions": np.zeros((image_size, image_size), np.uint8)} if "lesions" in study.truths else {}
 
         def examples(split: str) -> Iterator[dict]:
             for exam in _loaded(exams[split]):
-                yield from preprocessing.exam_examples(exam, image_size, **options)
+                yield from (unmarked | example for example in preprocessing.exam_examples(exam, image_size, **options))
                 progress.update()
 
         whole = Path(temporary) / folder.name
-        builder = MRSlices(
+        builder.write(
+            whole,
             examples={split: partial(examples, split) for split in exams},
             contrasts=study.contrasts,
             image_size=image_size,
-            has_maps=study.has_maps,
-            data_dir=whole,
+            truths=study.truths,
         )
-        with _quiet_tfds():
-            builder.download_and_prepare(download_dir=temporary, file_format="array_record")
-        preprocessing.write_splits(whole / "splits.csv", splits)
+        preprocessing.write_splits(whole / prepared.SPLITS_FILE, splits)
         try:
             whole.rename(folder)
         except OSError:
             if not folder.is_dir():  # else another process was faster, with the same content
                 raise
-
-
-@contextmanager
-def _quiet_tfds() -> Iterator[None]:
-    """Silence TFDS, which would speak of downloads and draw bars of its own over ours."""
-    tfds.display_progress_bar(False)
-    try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        tfds.display_progress_bar(True)
 
 
 def _loaded(exams: list[ExamRef], workers: int = 2) -> Iterator[volumes.Exam]:
@@ -252,47 +285,3 @@ def _loaded(exams: list[ExamRef], workers: int = 2) -> Iterator[volumes.Exam]:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
-
-
-def train_iterator(
-    dataset: Dataset, batch_size: int, seed: int, *, mirror: bool = False, process_index: int = 0, process_count: int = 1
-) -> grain.DatasetIterator:
-    """Endless shuffled batches of this process's share of the training slices; its state can be saved and restored.
-
-    A batch: sources (B, H, W, K) and target (B, H, W), float32 in [0, 1]; tr, te, ti (B, K), ms. Processes see disjoint
-    slices in each pass over the data. With `mirror` every other slice, by chance, is mirrored left to right.
-    """
-    slices = grain.MapDataset.source(dataset.split("train")).seed(seed).shuffle()
-    share = len(slices) // process_count * process_count
-    slices = slices[process_index:share:process_count].repeat().map(_training_part)
-    if mirror:
-        slices = slices.random_map(_mirrored_by_chance)
-    return iter(slices.batch(batch_size, drop_remainder=True).to_iter_dataset(READ_OPTIONS))
-
-
-def _training_part(example: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {key: example[key] for key in TRAINING_KEYS}
-
-
-def _mirrored_by_chance(example: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    step = rng.choice((1, -1))
-    return example | {key: example[key][:, ::step] for key in ("sources", "target")}
-
-
-def evaluation_batches(
-    dataset: Dataset, split: str, batch_size: int, indices: np.ndarray | None = None
-) -> Iterator[dict[str, Any]]:
-    """Slices of a split once each, in a fixed order, as batches with all that an example has; `indices` default to all.
-
-    The last batch is filled by repeating its last example; `valid` (B,) tells the slices from the filling. `index` (B,)
-    is a slice's place in the split, `subject` a list of B names, all else arrays with a leading B.
-    """
-    examples = dataset.split(split)
-    indices = np.arange(len(examples)) if indices is None else indices
-    for start in range(0, len(indices), batch_size):
-        rows = np.arange(start, start + batch_size)
-        index = indices[np.minimum(rows, len(indices) - 1)]
-        chosen = [examples[int(i)] for i in index]
-        batch = {key: np.stack([example[key] for example in chosen]) for key in chosen[0] if key != "subject"}
-        batch["subject"] = [example["subject"] for example in chosen]
-        yield batch | {"index": index, "valid": rows < len(indices)}

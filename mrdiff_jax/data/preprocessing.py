@@ -63,21 +63,27 @@ def choose_slices(scaled: np.ndarray, slices: str = "") -> np.ndarray:
     return np.arange(scaled.shape[-1])[max(first, 0) : max(last, 0)]
 
 
-def resize_in_plane(images: np.ndarray, spacing: Sequence[float], size: int) -> np.ndarray:
-    """(..., H, W) with pixels of `spacing` mm, padded with zeros to a centred square, resampled to (..., size, size).
+def resize_in_plane(
+    images: np.ndarray, spacing: Sequence[float], size: int, field: float = 0.0, centre: Sequence[float] = (0.0, 0.0)
+) -> np.ndarray:
+    """(..., H, W) with pixels of `spacing` mm, cut or padded with zeros to a square, resampled to (..., size, size).
 
+    The square is `field` mm wide (0: the longer side of the images) around `centre`, mm down and right of the images' own.
     Pixels that grow are averages over their area, pixels that shrink are interpolated linearly.
     """
-    *_, h, w = images.shape
-    field = max(h * spacing[0], w * spacing[1])
-    rows, columns = (_resampling(n, mm, field, size) for n, mm in zip((h, w), spacing, strict=True))
+    sides, pixel = images.shape[-2:], pixel_size(images.shape[-2:], spacing, size, field)
+    rows, columns = (resampling(n, mm, size, pixel, middle) for n, mm, middle in zip(sides, spacing, centre, strict=True))
     return rows @ np.ascontiguousarray(images, np.float32) @ columns.T
 
 
-def _resampling(n: int, spacing: float, field: float, size: int) -> np.ndarray:
-    """(size, n): the weight of each of n pixels, `spacing` mm wide, in each of `size` pixels that share the field."""
-    pixel = field / size
-    position = (np.arange(n) - (n - 1) / 2) * spacing
+def pixel_size(shape: Sequence[int], spacing: Sequence[float], size: int, field: float = 0.0) -> float:
+    """Side, in mm, of the pixels of `resize_in_plane`."""
+    return (field or float(max(n * mm for n, mm in zip(shape, spacing, strict=True)))) / size
+
+
+def resampling(n: int, spacing: float, size: int, pixel: float, middle: float = 0.0) -> np.ndarray:
+    """(size, n): the weight of each of n pixels of `spacing` mm in each of `size` pixels of `pixel` mm around `middle` mm."""
+    position = (np.arange(n) - (n - 1) / 2) * spacing - middle
     distance = np.abs((np.arange(size)[:, None] - (size - 1) / 2) * pixel - position)
     if pixel < spacing:
         weights = np.clip(1 - distance / spacing, 0, 1)
@@ -87,9 +93,17 @@ def _resampling(n: int, spacing: float, field: float, size: int) -> np.ndarray:
 
 
 def exam_examples(
-    exam: Exam, image_size: int, percentiles: Sequence[float], slices: str = "", plane: str = "axial"
+    exam: Exam,
+    image_size: int,
+    percentiles: Sequence[float],
+    slices: str = "",
+    plane: str = "axial",
+    field: float = 0.0,
+    centre: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> Iterator[dict]:
     """The examples of an exam, one a slice of the plane: the features of `builder.MRSlices`.
+
+    Slices show a square `field` mm wide (0: all of the slice) around `centre`, mm from the middle of the volume.
 
     Raises UserError where a volume has no range between the percentiles or the exam has no slice to keep.
     """
@@ -101,15 +115,17 @@ def exam_examples(
     axis = PLANES.index(plane)
     scaled = np.moveaxis(np.clip((exam.volumes - offset) / factor, 0, 1), 1 + axis, -1)
     spacing = np.delete(exam.spacing, axis)[::-1]
+    middle = -np.delete(centre, axis)[::-1]  # rows and columns run against the axes
     chosen = choose_slices(scaled, slices)
     if not chosen.size:
         raise UserError(f"{exam.name}: no slice to keep; set config.data.slices to a range such as 40:120")
 
     def resized(channels: np.ndarray) -> np.ndarray:
-        images = resize_in_plane(slice_image(channels), spacing, image_size)
+        images = resize_in_plane(slice_image(channels), spacing, image_size, field, middle)
         return np.ascontiguousarray(np.moveaxis(images, 0, -1))
 
     tr, te, ti = exam.times.T
+    pixel = pixel_size(np.delete(exam.volumes.shape[1:], axis)[::-1], spacing, image_size, field)
     for i in chosen:
         example = {
             "image": quantise(np.clip(resized(scaled[..., i]), 0, 1)),
@@ -119,9 +135,12 @@ def exam_examples(
             "ti": ti,
             "subject": exam.name,
             "slice": int(i),
+            "spacing": pixel,
         }
         if exam.maps is not None:
             example["maps"] = resized(np.moveaxis(exam.maps.take(i, axis), -1, 0))
+        if exam.lesions is not None:
+            example["lesions"] = (resized(exam.lesions.take(i, axis)[None])[..., 0] >= 0.5).astype(np.uint8)
         yield example
 
 
@@ -171,6 +190,15 @@ def read_splits(path: Path, subjects: Sequence[str]) -> dict[str, str]:
 
     Raises UserError, naming the file and the row, for an unknown split or a subject given twice or not at all.
     """
+    splits = read_rows(path)
+    for subject in sorted(subjects):
+        if subject not in splits:
+            raise UserError(f"{path}: no row for {subject}; add '{subject},train' (or {', '.join(SPLITS[1:])})")
+    return require_train_and_test({subject: splits[subject] for subject in sorted(subjects)}, str(path))
+
+
+def read_rows(path: Path) -> dict[str, str]:
+    """Subject -> split of all rows of such a file, whoever its subjects are. Raises UserError as `read_splits` does."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
@@ -184,10 +212,7 @@ def read_splits(path: Path, subjects: Sequence[str]) -> dict[str, str]:
         if subject in splits:
             raise UserError(f"{path}, row {line}: {subject!r} stands there a second time; keep one row")
         splits[subject] = split
-    for subject in sorted(subjects):
-        if subject not in splits:
-            raise UserError(f"{path}: no row for {subject}; add '{subject},train' (or {', '.join(SPLITS[1:])})")
-    return require_train_and_test({subject: splits[subject] for subject in sorted(subjects)}, str(path))
+    return splits
 
 
 def write_splits(path: Path, splits: Mapping[str, str]) -> None:

@@ -1,20 +1,19 @@
-"""Scans on disk: NIfTI volumes, their sequence times, and the BIDS folders that hold them."""
+"""Scans on disk: volumes in NIfTI or DICOM files with their sequence times, and the BIDS folders that hold them."""
 
-import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
 
+from mrdiff_jax.data import dicom
+from mrdiff_jax.data.sequence_times import SequenceTimes, check, complete, read_sidecar
 from mrdiff_jax.errors import UserError
 
 MAX_VOXELS = 2**28  # a gigabyte of float32; a header that declares more is taken for damaged
-MAX_TR_MS = 60_000.0  # no pulse sequence repeats more slowly: such a TR is in the wrong unit
 GRID_TOLERANCE_MM = 1e-2
 _UNREADABLE = (  # what a damaged file makes nibabel raise
     nib.filebasedimages.ImageFileError,
@@ -25,14 +24,6 @@ _UNREADABLE = (  # what a damaged file makes nibabel raise
     ValueError,
     zlib.error,
 )
-
-
-class SequenceTimes(NamedTuple):
-    """Sequence times in milliseconds; None where unknown."""
-
-    tr: float | None
-    te: float | None
-    ti: float | None
 
 
 @dataclass(frozen=True)
@@ -49,7 +40,8 @@ class Exam:
     """One subject's aligned scans of one session.
 
     volumes (C, X, Y, Z) in scanner units, in the order of `contrasts`; spacing: the voxel size in mm;
-    times (C, 3): TR, TE, TI in ms; maps (X, Y, Z, 3): true T1 (ms), T2 (ms) and S0, where known.
+    times (C, 3): TR, TE, TI in ms; maps (X, Y, Z, 3): true T1 (ms), T2 (ms) and S0, where known; lesions (X, Y, Z): the share
+    of lesion in each voxel, where known.
     """
 
     name: str
@@ -58,22 +50,76 @@ class Exam:
     spacing: tuple[float, float, float]
     times: np.ndarray
     maps: np.ndarray | None = None
+    lesions: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class ExamFiles:
-    """Where the scans of one exam lie: a path for each contrast."""
+    """Where the scans of one exam (a subject's session) lie: a path for each contrast, for `read_scan`.
+
+    problems: lines that say why the exam cannot be used; times: those documented for all scans of its archive; lesions:
+    the mask of its lesions, if there is one.
+    """
 
     name: str
     subject: str
     scans: Mapping[str, Path]
+    session: str = ""
+    problems: tuple[str, ...] = ()
+    times: Mapping[str, SequenceTimes] = field(default_factory=dict)
+    lesions: Path | None = None
 
 
-def read_nifti(path: Path) -> Volume:
+def read_scan(path: Path) -> tuple[Volume, SequenceTimes]:
+    """A scan and the times recorded with it: a NIfTI file, a DICOM folder (or multi-frame file), or 'FOLDER#2'.
+
+    '#2' chooses the second of a folder's series, as a refusal lists them; an echo of a dual-echo series counts as one.
+    Times are in ms, from the DICOM header, else from the JSON sidecar; None where unknown, refused where implausible.
+    The volume is on RAS+ axes, as `read_nifti` has it.
+
+    Raises:
+      UserError: as `read_nifti`; no DICOM images, several series and none chosen, slices that are missing, unevenly spaced,
+        of different sizes or orientations, damaged or compressed in a way that needs another package; implausible times.
+    """
+    path = Path(path)
+    source, number = dicom.split_choice(path)
+    if not dicom.is_dicom(source):
+        return read_nifti(path), read_scan_parameters(path)
+    series = dicom.choose(source, number)
+    times = _recorded_times(series.times, path)
+    return _turned(*dicom.read_series(series, source), path), times
+
+
+def read_scan_parameters(path: Path) -> SequenceTimes:
+    """TR, TE and TI in ms as `read_scan` gives them, without reading the voxels. Raises UserError as it does."""
+    path = Path(path)
+    source, number = dicom.split_choice(path)
+    header = dicom.choose(source, number).times if dicom.is_dicom(source) else SequenceTimes()
+    return _recorded_times(header, path)
+
+
+def _recorded_times(header: SequenceTimes, path: Path) -> SequenceTimes:
+    times = header.or_else(read_sidecar(path))
+    check(times, path)
+    return times
+
+
+def scan_times(
+    path: Path, contrast: str, stated: Mapping[str, SequenceTimes], required: bool = True, flag: str = "--config.data."
+) -> SequenceTimes:
+    """TR, TE and TI in ms of a scan: those recorded with it, else those stated for the contrast; an unknown TI is 0.
+
+    Raises UserError as `sequence_times.complete` does.
+    """
+    recorded = read_scan_parameters(path)
+    return complete(recorded, stated.get(contrast, SequenceTimes()), path, contrast, required=required, flag=flag)
+
+
+def read_nifti(path: Path, *, may_be_constant: bool = False) -> Volume:
     """The volume in a NIfTI file, turned to the closest canonical (RAS+) axes.
 
     Raises UserError for a missing, foreign or truncated file, more than one volume, an affine that cannot be inverted,
-    and voxels that are not finite or all equal.
+    and voxels that are not finite or, unless they may be, all equal.
     """
     path = Path(path)
     if not path.is_file():
@@ -85,11 +131,16 @@ def read_nifti(path: Path) -> Volume:
             data = image.get_fdata(dtype=np.float32, caching="unchanged")
     except _UNREADABLE as error:
         raise UserError(f"{path}: not a readable NIfTI file ({_one_line(error)}); convert or copy it again") from None
+    return _turned(data.reshape(data.shape[:3]), image.affine, path, may_be_constant)
+
+
+def _turned(data: np.ndarray, affine: np.ndarray, path: Path, may_be_constant: bool = False) -> Volume:
+    """The volume on the closest canonical axes. Raises UserError for voxels not finite, or all equal where that is an error."""
     if not np.isfinite(data).all():
         raise UserError(f"{path}: has voxels that are not finite; convert it again from the scanner's files")
-    if data.min() == data.max():
+    if data.min() == data.max() and not may_be_constant:
         raise UserError(f"{path}: all voxels are {data.flat[0]:g}; remove the scan or convert it again")
-    canonical = nib.as_closest_canonical(nib.Nifti1Image(data.reshape(data.shape[:3]), image.affine))
+    canonical = nib.as_closest_canonical(nib.Nifti1Image(data, affine))
     return Volume(np.asarray(canonical.dataobj), canonical.affine, path)
 
 
@@ -111,101 +162,67 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def sidecar_path(path: Path) -> Path:
-    """The JSON file that BIDS puts beside a scan."""
-    return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
-
-
-def read_scan_parameters(path: Path) -> SequenceTimes:
-    """TR, TE and TI in milliseconds from the JSON sidecar (seconds) of the scan at `path`; None where it has none.
-
-    Raises UserError where the sidecar is not JSON or a time in it is not a number.
-    """
-    sidecar = sidecar_path(Path(path))
-    if not sidecar.is_file():
-        return SequenceTimes(None, None, None)
-    try:
-        fields = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{sidecar}: not valid JSON ({_one_line(error)}); mend or remove it") from None
-    if not isinstance(fields, dict):
-        raise UserError(f"{sidecar}: not a JSON object; mend or remove it")
-
-    def milliseconds(field: str) -> float | None:
-        seconds = fields.get(field)
-        if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float)):
-            raise UserError(f"{sidecar}: {field} is {seconds!r}, not a number of seconds; mend it")
-        return None if seconds is None else 1000.0 * seconds
-
-    return SequenceTimes(*map(milliseconds, ("RepetitionTime", "EchoTime", "InversionTime")))
-
-
-def scan_times(path: Path, contrast: str, stated: Mapping[str, Mapping[str, float]], required: bool = True) -> SequenceTimes:
-    """TR, TE and TI in ms of a scan: its sidecar's, else those stated for the contrast; an unknown TI is 0.
-
-    `stated` maps 'tr', 'te' and 'ti' to milliseconds by contrast. Where TR or TE is in neither, all are 0, or, if they are
-    required, UserError is raised, naming the file; as it is for implausible times.
-    """
-    times = {
-        field: stated[field].get(contrast) if value is None else value
-        for field, value in read_scan_parameters(path)._asdict().items()
-    }
-    for field, key in (("tr", "RepetitionTime"), ("te", "EchoTime")):
-        if times[field] is None:
-            if not required:
-                return SequenceTimes(0.0, 0.0, 0.0)
-            raise UserError(f"{path}: no {key} in a sidecar; give --config.data.{field}={contrast}=MILLISECONDS")
-    tr, te, ti = times["tr"], times["te"], times["ti"] or 0.0
-    if not (0 < te < tr <= MAX_TR_MS and 0 <= ti < math.inf):
-        raise UserError(
-            f"{path}: TR {tr:g}, TE {te:g}, TI {ti:g} ms are implausible; mend its sidecar (seconds) "
-            f"or --config.data.tr, te, ti (milliseconds)"
-        )
-    return SequenceTimes(tr, te, ti)
-
-
-def find_exams(root: Path, contrasts: Sequence[str]) -> list[ExamFiles]:
+def find_exams(root: Path, contrasts: Sequence[str], lesions: str = "") -> list[ExamFiles]:
     """The exams under a BIDS-like folder, root/sub-*/[ses-*/]anat/sub-*_[ses-*_]CONTRAST.nii[.gz], sorted by name.
+
+    `lesions` is what stands in the place of CONTRAST in the names of lesion masks, which an exam may lack.
 
     Raises UserError where there are none, or an exam lacks a contrast or has it twice.
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; set --config.data.root to the folder of your scans")
-    exams = []
-    for folder in sorted(path for path in root.glob("sub-*") if path.is_dir()):
-        sessions = [path for path in [folder, *sorted(folder.glob("ses-*"))] if (path / "anat").is_dir()]
-        if not sessions:
-            raise UserError(f"{folder}: has no anat folder; remove the subject")
-        exams += [_exam_files(folder.name, session, contrasts) for session in sessions]
+    exams = find_bids(root, contrasts, lesions)
+    for exam in exams:
+        if exam.problems:
+            raise UserError(exam.problems[0])
     if not exams:
         raise UserError(f"{root}: has no sub-*/anat folders; arrange the scans as BIDS asks")
     return exams
 
 
-def _exam_files(subject: str, session: Path, contrasts: Sequence[str]) -> ExamFiles:
+def find_bids(root: Path, contrasts: Sequence[str], lesions: str = "") -> list[ExamFiles]:
+    """The exams that `find_exams` finds, those that cannot be used with their problems."""
+    exams = []
+    for folder in sorted(path for path in root.glob("sub-*") if path.is_dir()):
+        problem = f"{folder}: has no anat folder; remove the subject"
+        try:
+            sessions = [path for path in [folder, *sorted(folder.glob("ses-*"))] if (path / "anat").is_dir()]
+            exams += [_exam_files(folder.name, session, contrasts, lesions) for session in sessions]
+        except OSError as error:
+            sessions, problem = [], f"{folder}: cannot be read ({error.strerror}); mend its permissions"
+        if not sessions:
+            exams.append(ExamFiles(folder.name, folder.name, {}, problems=(problem,)))
+    return exams
+
+
+def _exam_files(subject: str, session: Path, contrasts: Sequence[str], lesions: str) -> ExamFiles:
     name = subject if session.name == subject else f"{subject}_{session.name}"
     found: dict[str, Path] = {}
+    problems = []
     for path in sorted((session / "anat").iterdir()):
         stem = path.name.removesuffix(".gz").removesuffix(".nii")
         if stem == path.name or not stem.startswith(f"{subject}_"):
             continue
         contrast = stem.removeprefix(f"{subject}_").removeprefix(f"{session.name}_")
-        if contrast in found:
-            raise UserError(f"{path}: a second {contrast} beside {found[contrast].name}; keep one of them")
-        found[contrast] = path
-    for contrast in contrasts:
-        if contrast not in found:
-            raise UserError(
-                f"{session / 'anat'}: {name} has no {contrast} (it has {', '.join(sorted(found)) or 'no scans'}); "
-                "choose other contrasts or remove the subject"
-            )
-    return ExamFiles(name, subject, {contrast: found[contrast] for contrast in contrasts})
+        if contrast in found and contrast in contrasts:
+            problems.append(f"{path}: a second {contrast} beside {found[contrast].name}; keep one of them")
+        found.setdefault(contrast, path)
+    problems += [
+        f"{session / 'anat'}: {name} has no {contrast} (it has {', '.join(sorted(found)) or 'no scans'}); "
+        "choose other contrasts or remove the subject"
+        for contrast in contrasts
+        if contrast not in found
+    ]
+    scans = {contrast: found[contrast] for contrast in contrasts if contrast in found}
+    of_session = "" if name == subject else session.name
+    return ExamFiles(name, subject, scans, of_session, tuple(problems), lesions=found.get(lesions))
 
 
 def read_exam(files: ExamFiles, times: Mapping[str, SequenceTimes]) -> Exam:
     """The scans of an exam with the given sequence times. Raises UserError where they lie on different grids."""
     volumes = [read_nifti(path) for path in files.scans.values()]
-    for volume in volumes[1:]:
+    mask = [read_nifti(files.lesions, may_be_constant=True)] if files.lesions else []
+    for volume in (*volumes[1:], *mask):
         if not same_grid(volumes[0], volume):
             raise UserError(
                 f"{volume.path}: its grid differs from that of {volumes[0].path}; "
@@ -217,6 +234,7 @@ def read_exam(files: ExamFiles, times: Mapping[str, SequenceTimes]) -> Exam:
         volumes=np.stack([volume.data for volume in volumes]),
         spacing=tuple(nib.affines.voxel_sizes(volumes[0].affine).tolist()),
         times=np.array([times[contrast] for contrast in files.scans], np.float32),
+        lesions=(mask[0].data > 0).astype(np.float32) if mask else None,
     )
 
 

@@ -11,11 +11,14 @@ over batches and devices. Parameters are a dictionary keyed by player ('generato
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
+from jax.extend.core import Var
 
 from mrdiff_jax.errors import UserError
 
@@ -35,6 +38,9 @@ class Method:
       synthesize: (params, batch, rng) -> images (B, H, W) in [0, 1]; needs no 'target' in the batch.
       describe: (params, batch, rng) -> images (B, H, W) that show what the method sees, one for each of `described`.
       described: their names.
+      maps: (params, batch, rng) -> feature maps (B, h, w, C) that stand for T1, T2 and S0, by these names, of a method that has
+        them; h and w divide H and W.
+      stride: what the sides of images must divide by.
     """
 
     init: Callable[[Array, Batch], Params]
@@ -42,6 +48,8 @@ class Method:
     synthesize: Callable[[Params, Batch, Array], Array]
     describe: Callable[[Params, Batch, Array], tuple[Array, ...]] = lambda params, batch, rng: ()
     described: tuple[str, ...] = ()
+    maps: Callable[[Params, Batch, Array], Mapping[str, Array]] | None = None
+    stride: int = 1
 
 
 def names() -> list[str]:
@@ -59,3 +67,29 @@ def create(config: Any) -> Method:
     if name not in names():
         raise UserError(f"--config.method.name={name}: no such method; choose one of {', '.join(names())}")
     return importlib.import_module(f"{__name__}.{name}").create(config)
+
+
+def parameters_read(function: Callable[..., Any], params: Params, *args: Any) -> Params:
+    """The part of the parameters that a function of the contract reads, say `synthesize`: found by tracing it.
+
+    Args:
+      function: (params, *args) -> anything.
+      params: parameters, or their shapes; of every player, though the function need not read it.
+      args: the other arguments, or their shapes.
+
+    Returns:
+      The same tree without the leaves that do not matter to the function; every player stays, if empty.
+    """
+    flat = flatten_dict(params)
+
+    def of_leaves(leaves: list[Any], *args: Any) -> Any:
+        return function(_nested(dict(zip(flat, leaves, strict=True)), params), *args)
+
+    jaxpr = jax.make_jaxpr(of_leaves)(list(flat.values()), *args).jaxpr
+    read = {var for equation in jaxpr.eqns for var in equation.invars if isinstance(var, Var)} | set(jaxpr.outvars)
+    kept = {path: leaf for (path, leaf), var in zip(flat.items(), jaxpr.invars, strict=False) if var in read}
+    return _nested(kept, params)
+
+
+def _nested(flat: Mapping[tuple, Any], players: Iterable[str]) -> Params:
+    return {player: {} for player in players} | unflatten_dict(flat)

@@ -93,13 +93,16 @@ def create(config: Any) -> Method:
             x_0 = diffusion.ddpm(denoise, chain, x_T, rng)
         return (x_0[..., 0] + 1) / 2
 
-    def describe(params: Params, batch: Batch, rng: Array) -> tuple[Array, ...]:
-        """The channel means of T1, T2 and S0, seen with a target of pure noise."""
+    def maps(params: Params, batch: Batch, rng: Array) -> dict[str, Array]:
+        """h_t at the last step, that is of the sources and a target of pure noise."""
         y = 2 * batch["sources"] - 1
         last = jnp.full(len(y), len(schedule.alpha_bar) - 1)
         features = apply(params, diffusion.normal_like(y[..., :1], rng, _START), y, last, method=MRDiff.encode)
-        maps = apply(params, features, method=MRDiff.content_maps)
-        return tuple(leaf.mean(-1) for leaf in maps)
+        return dict(zip(("T1", "T2", "S0"), apply(params, features, method=MRDiff.content_maps), strict=True))
+
+    def describe(params: Params, batch: Batch, rng: Array) -> tuple[Array, ...]:
+        """The channel means of the maps."""
+        return tuple(features.mean(-1) for features in maps(params, batch, rng).values())
 
     return Method(
         init=init,
@@ -107,6 +110,8 @@ def create(config: Any) -> Method:
         synthesize=synthesize,
         describe=describe,
         described=("T1 features", "T2 features", "S0 features"),
+        maps=maps,
+        stride=network.backbone.image_stride(network.wavelet_domain),
     )
 
 

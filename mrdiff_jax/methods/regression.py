@@ -58,4 +58,5 @@ def create(config: Any) -> Method:
     def synthesize(params: Params, batch: Batch, rng: Array) -> Array:
         return (predict(params, batch) + 1) / 2
 
-    return Method(init=init, losses={"generator": train_loss}, synthesize=synthesize)
+    stride = network.backbone.image_stride(network.wavelet_domain)
+    return Method(init=init, losses={"generator": train_loss}, synthesize=synthesize, stride=stride)

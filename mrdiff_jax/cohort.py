@@ -1,0 +1,127 @@
+"""A whole BIDS folder: the target of every exam that lacks it, as a BIDS derivative."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import mrdiff_jax
+from mrdiff_jax import inference, outputs
+from mrdiff_jax.data.sequence_times import Stated, sidecar_path
+from mrdiff_jax.data.volumes import ExamFiles, find_bids
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.files import replacing, write_text
+from mrdiff_jax.inference import DEVIATION, SYNTHETIC, Settings
+from mrdiff_jax.synthesizer import Synthesizer
+from mrdiff_jax.writer import logger
+
+BIDS_VERSION = "1.10.0"
+
+
+class Outcome(NamedTuple):
+    """What became of an exam: 'synthesised', 'done' (before), 'acquired' (it has the target) or 'failed', and why."""
+
+    exam: str
+    outcome: str
+    reason: str = ""
+
+
+def run(synthesizer: Synthesizer, root: Path, output: Path, settings: Settings, stated: Stated) -> list[Outcome]:
+    """Synthesises the target of every exam of a BIDS folder that lacks it; one that fails does not stop the others.
+
+    Args:
+      synthesizer: of the model.
+      root: the BIDS folder.
+      output: folder of the derivative; what is done there already stays as it is.
+      settings: for all exams.
+      stated: times of sources that are recorded nowhere.
+
+    Returns:
+      An outcome for each exam, also written as report.csv.
+
+    Raises:
+      UserError: there is no exam, or the output holds another data set.
+    """
+    exams = find_bids(root, synthesizer.sources)
+    if not exams:
+        raise UserError(f"--bids={root}: has no sub-*/anat folders")
+    _claim(synthesizer, output)
+    acquired = {exam.name for exam in find_bids(root, [synthesizer.target]) if exam.scans}
+    outcomes = []
+    for number, exam in enumerate(exams, 1):
+        logger.info("%s (%d of %d)", exam.name, number, len(exams))
+        if exam.name in acquired:
+            outcomes.append(Outcome(exam.name, "acquired"))
+            continue
+        try:
+            outcomes.append(Outcome(exam.name, _synthesize(synthesizer, exam, output, settings, stated)))
+        except UserError as error:
+            outcomes.append(Outcome(exam.name, "failed", str(error)))
+            logger.warning("%s", error)
+    with replacing(output / "report.csv") as aside, open(aside, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([Outcome._fields, *outcomes])
+    return outcomes
+
+
+def _synthesize(synthesizer: Synthesizer, exam: ExamFiles, output: Path, settings: Settings, stated: Stated) -> str:
+    if exam.problems:
+        raise UserError(exam.problems[0])
+    path_of = partial(path_in, output, exam, synthesizer.target)
+    if _is_done(synthesizer, settings, path_of):
+        return "done"
+    scans = inference.read_scans(synthesizer, exam.scans, None, stated)
+    volumes = inference.synthesize(synthesizer, scans, settings)
+    outputs.write(volumes, scans, outputs.provenance(synthesizer, scans, settings), path_of)
+    return "synthesised"
+
+
+def path_in(output: Path, exam: ExamFiles, target: str, result: str) -> Path:
+    """Where BIDS has a result: sub-01, 'ce-gad_T1w' -> sub-01/anat/sub-01_ce-gad_desc-synthetic_T1w.nii.gz."""
+    entities, _, suffix = target.rpartition("_")
+    kind = "" if result == SYNTHETIC else "".join(word[0].upper() + word[1:] for word in result.split())
+    name = "_".join(filter(None, (exam.name, entities, f"desc-synthetic{kind}", suffix)))
+    return output / exam.subject / exam.session / "anat" / f"{name}.nii.gz"
+
+
+def _is_done(synthesizer: Synthesizer, settings: Settings, path_of: Callable[[str], Path]) -> bool:
+    """Whether all results are there. Raises UserError where they were made otherwise."""
+    results = [SYNTHETIC, *[DEVIATION] * (settings.samples > 1), *synthesizer.method.described * settings.maps]
+    sidecars = [sidecar_path(path_of(result)) for result in results]
+    if not all(path.exists() for path in (*map(path_of, results), *sidecars)):
+        return False
+    about = json.loads(sidecars[0].read_text(encoding="utf-8"))
+    for part, made in outputs.recipe(synthesizer, settings).items():
+        if about.get(part) != made:
+            raise UserError(f"{path_of(SYNTHETIC)}: was made with another {part}; remove it, or choose another --output")
+    return True
+
+
+def _claim(synthesizer: Synthesizer, output: Path) -> None:
+    """Makes a folder the home of the derivative. Raises UserError where it holds another data set."""
+    path = output / "dataset_description.json"
+    if path.exists() and _generator(path) != "mrdiff_jax":
+        raise UserError(f"--output={output}: holds a data set that mrdiff_jax did not make; choose another folder")
+    made = f"Synthetic {synthesizer.target} from {', '.join(synthesizer.sources)}; not acquired, not for diagnosis."
+    about = {
+        "Name": f"Synthetic {synthesizer.target}",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "mrdiff_jax", "Version": mrdiff_jax.__version__, "Description": made}],
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(about, indent=2) + "\n")
+
+
+def _generator(path: Path) -> str | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["GeneratedBy"][0]["Name"]
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
+def summary(outcomes: list[Outcome]) -> Iterator[str]:
+    """How many exams came to each outcome, a line each."""
+    for outcome in ("synthesised", "done", "acquired", "failed"):
+        yield f"{sum(one.outcome == outcome for one in outcomes):5d} {outcome}"

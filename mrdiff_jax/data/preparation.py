@@ -1,0 +1,244 @@
+"""From the scans of one exam, as found, to its training slices: one function, for local processes and for clusters.
+
+An exam leaves a folder with `slices.npy` (S, H, W, C) uint16, a picture of each contrast, and `record.json`, which says what
+was done and what the checks gave. The folder appears whole or not at all, and stands until the scans or the options change.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from threadpoolctl import threadpool_limits
+
+from mrdiff_jax.data import dicom, preprocessing, registration, sequence_times, volumes
+from mrdiff_jax.data.placement import Options, correct, place
+from mrdiff_jax.data.registration import Grid
+from mrdiff_jax.data.sequence_times import SequenceTimes
+from mrdiff_jax.data.volumes import Exam, ExamFiles, Volume
+from mrdiff_jax.errors import UserError
+
+VERSION = 1  # raise it whenever the same scans give other bytes
+COVERED = 0.98  # a slice of whose body a contrast shows less than this share is left out
+PICTURE_SIDE = 160
+_RECORD = "record.json"
+
+
+class Task(NamedTuple):
+    """All that preparing one exam needs; `stated` are the times by contrast for what header and sidecar leave open."""
+
+    files: ExamFiles
+    stated: Mapping[str, SequenceTimes]
+    options: Options
+    root: Path
+    output: Path
+
+
+def prepare(task: Task) -> dict[str, Any]:
+    """The record of an exam, prepared unless that has been done; what fails is told in its `reason`, never raised."""
+    files = task.files
+    record = {"exam": files.name, "subject": files.subject, "session": files.session}
+    try:
+        if files.problems:
+            raise UserError("; ".join(files.problems))
+        record["key"] = _key(task)
+        folder = exam_folder(task.output, files.name)
+        done = read_record(folder)
+        if done.get("key") == record["key"]:
+            return done
+        with threadpool_limits(1):
+            _write(folder, record, *_prepared(task))
+        return read_record(folder)
+    except (UserError, OSError) as error:
+        reason = str(error)
+    except Exception as error:  # the other exams go on whatever this one holds
+        reason = f"{files.name}: {type(error).__name__}: {error}"
+    scans = [{"contrast": contrast, "path": _relative(path, task.root)} for contrast, path in files.scans.items()]
+    return record | {"scans": scans, "reason": " ".join(reason.split())}
+
+
+def exam_folder(output: Path, exam: str) -> Path:
+    """Where a prepared exam lies."""
+    return output / "subjects" / exam
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of a prepared exam; empty where there is none."""
+    try:
+        return json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def read_examples(folder: Path) -> Iterator[dict[str, Any]]:
+    """The examples of a prepared exam: the features of `builder.MRSlices`."""
+    record = read_record(folder)
+    scale, (tr, te, ti) = np.array(record["scale"], np.float32), np.array(record["times"], np.float32).T
+    for image, index in zip(np.load(folder / "slices.npy", mmap_mode="r"), record["slices"], strict=True):
+        yield {
+            "image": np.ascontiguousarray(image),
+            "scale": scale,
+            "tr": tr,
+            "te": te,
+            "ti": ti,
+            "subject": record["exam"],
+            "slice": index,
+            "spacing": record["pixel"],
+        }
+
+
+def _key(task: Task) -> str:
+    """Changes whenever the scans, their times or the options do."""
+    sources = [
+        [contrast, _relative(path, task.root), _state(path), task.stated.get(contrast, SequenceTimes())]
+        for contrast, path in task.files.scans.items()
+    ]
+    return hashlib.sha256(json.dumps([VERSION, asdict(task.options), sources]).encode()).hexdigest()
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+def _state(path: Path) -> list:
+    """Size and time of change of a scan's files."""
+    source, _ = dicom.split_choice(path)
+    files = sorted(file for file in source.rglob("*") if file.is_file()) if source.is_dir() else [source]
+    sidecar = sequence_times.sidecar_path(path)
+    files += [sidecar] if sidecar.is_file() else []
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def _prepared(task: Task) -> tuple[dict[str, Any], np.ndarray, dict[str, np.ndarray]]:
+    """What the record says, the slices (S, H, W, C) uint16, and the picture of each contrast."""
+    options = task.options
+    scans, times = {}, {}
+    for contrast in options.contrasts:
+        path = task.files.scans[contrast]
+        scans[contrast], recorded = volumes.read_scan(path)
+        stated = task.stated.get(contrast, SequenceTimes())
+        times[contrast] = sequence_times.complete(recorded, stated, path, contrast, required=False, flag="--")
+    fixed = scans[options.reference]
+    grid = registration.grid_of(fixed)
+    placed = {
+        contrast: (fixed.data, {"action": "reference"}) if contrast == options.reference else place(fixed, scan, options)
+        for contrast, scan in scans.items()
+    }
+    data = {contrast: data for contrast, (data, _) in placed.items()}
+    data, mask, corrections = correct(data, grid, options)
+    exam = Exam(
+        name=task.files.name,
+        contrasts=options.contrasts,
+        volumes=np.stack(list(data.values())),
+        spacing=grid.spacing,
+        times=np.array([times[contrast] for contrast in options.contrasts], np.float32),
+    )
+    centre = _centre(mask, grid.spacing)
+    covered = _covered_slices(scans, placed, mask, grid, options.plane)
+    examples = list(
+        preprocessing.exam_examples(
+            exam,
+            options.image_size,
+            options.percentiles,
+            options.slices,
+            options.plane,
+            options.field_mm,
+            centre if options.field_mm else (0.0, 0.0, 0.0),
+        )
+    )
+    examples = [example for example in examples if covered[example["slice"]]]
+    if not examples:
+        raise UserError(f"{exam.name}: no slice shows the body in all of {', '.join(options.contrasts)}; fields of view differ")
+    scale = examples[0]["scale"]
+    record = {
+        "scans": [
+            {
+                "contrast": contrast,
+                "path": _relative(task.files.scans[contrast], task.root),
+                "sha256": hashlib.sha256(np.ascontiguousarray(scan.data)).hexdigest(),
+                "shape": scan.data.shape,
+                "spacing": [round(mm, 4) for mm in registration.grid_of(scan).spacing],
+                **placed[contrast][1],
+                "bias_correction": corrections[contrast],
+            }
+            for contrast, scan in scans.items()
+        ],
+        "times": [[round(float(time), 4) for time in times[contrast]] for contrast in options.contrasts],
+        "scale": scale.tolist(),
+        "slices": [example["slice"] for example in examples],
+        "pixel": float(examples[0]["spacing"]),
+        "spacing": grid.spacing,
+    }
+    pictures = {
+        contrast: _picture((volume - offset) / factor, centre, grid.spacing)
+        for contrast, volume, (offset, factor) in zip(options.contrasts, exam.volumes, scale, strict=True)
+    }
+    return record, np.stack([example["image"] for example in examples]), pictures
+
+
+def _covered_slices(
+    scans: Mapping[str, Volume],
+    placed: Mapping[str, tuple[np.ndarray, dict[str, Any]]],
+    mask: np.ndarray,
+    grid: Grid,
+    plane: str,
+) -> np.ndarray:
+    """(S,) bool: the slices of which every scan's field of view holds the body."""
+    others = tuple(axis for axis in range(3) if axis != preprocessing.PLANES.index(plane))
+    body = mask.sum(others)
+    covered = np.ones(body.shape, bool)
+    for contrast, (_, placement) in placed.items():
+        if placement["action"] == "registered":
+            transform = np.reshape(placement["transform"], (4, 4))
+            seen = registration.field_of_view(scans[contrast], grid, transform)
+            covered &= (seen & mask).sum(others) >= COVERED * body
+    return covered
+
+
+def _centre(mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """(3,): the middle of the box around the body, mm from that of the volume."""
+    boxes = [np.flatnonzero(mask.any(tuple(other for other in range(3) if other != axis)))[[0, -1]] for axis in range(3)]
+    return (np.mean(boxes, axis=1) - (np.array(mask.shape) - 1) / 2) * spacing
+
+
+def _picture(scaled: np.ndarray, centre: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """(PICTURE_SIDE, 3 PICTURE_SIDE) uint8: the axial, coronal and sagittal slices through the middle of the body."""
+    field = max(n * mm for n, mm in zip(scaled.shape, spacing, strict=True))
+    middle = np.round(centre / spacing + (np.array(scaled.shape) - 1) / 2).astype(int)
+    tiles = []
+    for axis in (2, 1, 0):
+        plane = preprocessing.slice_image(np.clip(scaled.take(middle[axis], axis), 0, 1))
+        tiles.append(preprocessing.resize_in_plane(plane, np.delete(spacing, axis)[::-1], PICTURE_SIDE, field))
+    return np.round(np.hstack(tiles).clip(0, 1) * 255).astype(np.uint8)
+
+
+def _write(
+    folder: Path, exam: Mapping[str, Any], record: Mapping[str, Any], slices: np.ndarray, pictures: Mapping[str, np.ndarray]
+) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        np.save(temporary / "slices.npy", slices)
+        for contrast, picture in pictures.items():
+            Image.fromarray(picture).save(temporary / f"{contrast}.webp", quality=80, method=6)
+        (temporary / _RECORD).write_text(json.dumps({**exam, **record}, indent=1) + "\n", encoding="utf-8")
+        replace_folder(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(new: Path, old: Path) -> None:
+    """Puts a whole new folder in the place of another, which may not be there."""
+    if old.exists():
+        outdated = Path(tempfile.mkdtemp(prefix=f".{old.name}-", dir=old.parent)) / old.name
+        old.rename(outdated)
+        new.rename(old)
+        shutil.rmtree(outdated.parent)
+    else:
+        new.rename(old)

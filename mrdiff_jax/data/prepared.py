@@ -1,0 +1,192 @@
+"""A prepared set of exams as a whole: its slices as a TFDS data set, its splits in a CSV for users to edit, its manifest."""
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mrdiff_jax.data import builder, preparation, preprocessing
+from mrdiff_jax.data.placement import Options
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.files import write_text
+
+DATASET_FOLDER = "dataset"
+SPLITS_FILE = "splits.csv"
+MANIFEST_FILE = "manifest.csv"
+WHOLE = "slices"  # the one split that is written: splits are applied when read
+_INFO_FILE = "prepared.json"
+_MANIFEST_COLUMNS = (
+    *("exam", "subject", "session", "split", "contrast", "path", "sha256", "tr_ms", "te_ms", "ti_ms", "shape", "spacing_mm"),
+    *("action", "transform", "shift_before_mm", "shift_mm", "overlap", "mirror_gain", "bias_correction"),
+    *("offset", "factor", "slices", "status", "reason"),
+)
+
+Record = Mapping[str, Any]  # of an exam, as `preparation.prepare` returns it
+
+
+def read(root: Path) -> dict[str, Any]:
+    """What a prepared set holds: contrasts, image_size, exams with subject, times and number of slices, fingerprint.
+
+    Raises UserError where there is none.
+    """
+    path = root / DATASET_FOLDER / _INFO_FILE
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{root}: no prepared data set; make one with python -m mrdiff_jax.prepare --output={root}") from None
+
+
+def check_times(root: Path, written: Mapping[str, Any], sources: Sequence[str]) -> None:
+    """Raises UserError, naming exam and contrast, where a source has no TR and TE."""
+    for exam in written["exams"]:
+        for contrast in sources:
+            if not exam["times"][written["contrasts"].index(contrast)][1]:
+                raise UserError(
+                    f"{root}: {exam['exam']} has no TR and TE of {contrast}; prepare again (finished subjects whose times "
+                    f"are stated anew are done anew) with --tr={contrast}=MILLISECONDS and --te={contrast}=MILLISECONDS"
+                )
+
+
+def rows_of_splits(written: Mapping[str, Any], splits: Mapping[str, str]) -> dict[str, list[int]]:
+    """Where the slices of each split stand in the data set."""
+    rows: dict[str, list[int]] = {split: [] for split in preprocessing.SPLITS}
+    start = 0
+    for exam in written["exams"]:
+        rows[splits[exam["subject"]]] += range(start, start + exam["slices"])
+        start += exam["slices"]
+    return rows
+
+
+def write_dataset(output: Path, records: Sequence[Record], options: Options) -> None:
+    """Writes the slices of the exams, in the order of the records, unless they are written already; whole or not at all."""
+    fingerprint = hashlib.sha256(json.dumps([asdict(options), [record["key"] for record in records]]).encode()).hexdigest()
+    folder = output / DATASET_FOLDER
+    try:
+        if read(output)["fingerprint"] == fingerprint:
+            return
+    except UserError:
+        pass
+
+    def examples() -> Iterator[dict[str, Any]]:
+        for record in records:
+            yield from preparation.read_examples(preparation.exam_folder(output, record["exam"]))
+
+    with tempfile.TemporaryDirectory(prefix=".dataset-", dir=output, ignore_cleanup_errors=True) as temporary:
+        whole = Path(temporary) / DATASET_FOLDER
+        builder.write(
+            whole,
+            examples={WHOLE: examples},
+            contrasts=options.contrasts,
+            image_size=options.image_size,
+            truths=(),
+        )
+        info = {
+            "contrasts": options.contrasts,
+            "image_size": options.image_size,
+            "fingerprint": fingerprint,
+            "options": asdict(options),
+            "exams": [
+                {key: record[key] for key in ("exam", "subject", "times")} | {"slices": len(record["slices"])}
+                for record in records
+            ],
+        }
+        (whole / _INFO_FILE).write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
+        preparation.replace_folder(whole, folder)
+
+
+def update_splits(output: Path, subjects: Sequence[str], **assignment: Any) -> dict[str, str]:
+    """Subject -> split; those in `splits.csv` stay, an absent file or subject is filled by `preprocessing.assign_splits`.
+
+    Raises UserError where the file cannot be read, or nobody is left for train or test.
+    """
+    path = output / SPLITS_FILE
+    known = preprocessing.read_rows(path) if path.is_file() else {}
+    splits = {subject: known[subject] for subject in subjects if subject in known}
+    if len(splits) < len(subjects):
+        splits = preprocessing.assign_splits(subjects, **assignment) | splits
+    write_text(path, "".join(f"{line}\n" for line in ("subject,split", *(f"{s},{splits[s]}" for s in sorted(splits)))))
+    return splits
+
+
+def refuse_duplicates(records: Sequence[Record]) -> list[Record]:
+    """The records, with a reason where an exam has a scan that an earlier one of another name has too."""
+    owners: dict[str, str] = {}
+    checked = []
+    for record in records:
+        scans = [] if "reason" in record else record["scans"]
+        twins = [(scan, owners[scan["sha256"]]) for scan in scans if scan["sha256"] in owners]
+        if twins:
+            scan, owner = twins[0]
+            reason = f"{record['exam']}: its {scan['contrast']} has the voxels of a scan of {owner}; keep one of them"
+            record = {**record, "reason": reason}
+        else:
+            owners |= {scan["sha256"]: record["exam"] for scan in scans}
+        checked.append(record)
+    return checked
+
+
+def refuse_misaligned(record: Record, reference: str, max_shift_mm: float) -> Record:
+    """The record, with a reason where a scan does not lie on the reference or fits better mirrored."""
+    for scan in [] if "reason" in record else record["scans"]:
+        what = misaligned(scan, reference, record["spacing"], max_shift_mm)
+        if what:
+            mend = "look at it on the page, then remove it or --keep-misaligned"
+            return {**record, "reason": f"{record['exam']}: its {scan['contrast']} {what}; {mend}"}
+    return record
+
+
+def misaligned(placement: Mapping[str, Any], reference: str, spacing: Sequence[float], max_shift_mm: float) -> str:
+    """How a scan that `placement.place` placed does not lie on the reference; '' where it does.
+
+    Scans of thick slices may be off by half a slice, which edges cannot tell from their blur.
+    """
+    limit = max(max_shift_mm, max(spacing) / 2)
+    if placement.get("mirror_gain", 0.0) > 0:
+        return f"fits {reference} better mirrored: left and right are swapped in one of them"
+    if placement.get("shift_mm", 0.0) > limit:
+        return f"lies {placement['shift_mm']:.1f} mm off {reference} (limit {limit:.1f} mm)"
+    return ""
+
+
+def write_manifest(output: Path, records: Sequence[Record], splits: Mapping[str, str]) -> None:
+    """Writes a row for every source file, and one for an exam of which no file is known."""
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, _MANIFEST_COLUMNS, restval="")
+    table.writeheader()
+    for record in records:
+        table.writerows(_manifest_rows(record, splits))
+    write_text(output / MANIFEST_FILE, text.getvalue())
+
+
+def _manifest_rows(record: Record, splits: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    exam = {key: record[key] for key in ("exam", "subject", "session")}
+    failed = "reason" in record
+    exam |= {"status": "failed" if failed else "done", "reason": record.get("reason", "")}
+    exam |= {} if failed else {"split": splits.get(record["subject"], ""), "slices": len(record["slices"])}
+    for index, scan in enumerate(record["scans"] or [{}]):
+        row = exam | {column: scan[column] for column in _MANIFEST_COLUMNS if column in scan}
+        if "shape" in scan:
+            tr, te, ti = (time or "" for time in record["times"][index])
+            offset, factor = record["scale"][index]
+            row |= {"tr_ms": tr, "te_ms": te, "ti_ms": ti, "offset": offset, "factor": factor}
+            row |= {"shape": _spaced(scan["shape"]), "spacing_mm": _spaced(scan["spacing"])}
+            row |= {"transform": _spaced(scan.get("transform", ()))}
+        yield row
+
+
+def _spaced(numbers: Sequence[float]) -> str:
+    return " ".join(f"{number:g}" for number in numbers)
+
+
+def clear_leftovers(output: Path) -> None:
+    """Removes what a killed run was writing."""
+    for path in (*output.glob(".dataset-*"), *output.glob("subjects/.*-*")):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in output.glob(".*.writing"):
+        path.unlink()

@@ -1,0 +1,162 @@
+"""TR, TE and TI of scans: from sidecars, flags and tables, in milliseconds, and whether they can be true."""
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from mrdiff_jax.errors import UserError
+
+# Times in seconds that are taken for milliseconds, or the other way round, fall outside of these.
+PLAUSIBLE_MS = {"tr": (2.0, 60_000.0), "te": (1.0, 1000.0), "ti": (10.0, 10_000.0)}
+SIDECAR_FIELDS = {"tr": "RepetitionTime", "te": "EchoTime", "ti": "InversionTime"}
+CSV_COLUMNS = ("subject", "session", "contrast", "tr", "te", "ti")
+
+
+class SequenceTimes(NamedTuple):
+    """Sequence times in milliseconds; None where unknown."""
+
+    tr: float | None = None
+    te: float | None = None
+    ti: float | None = None
+
+    def or_else(self, other: "SequenceTimes") -> "SequenceTimes":
+        """These times, and the other's where these are unknown."""
+        return SequenceTimes(*(b if a is None else a for a, b in zip(self, other, strict=True)))
+
+
+Stated = Mapping[str, SequenceTimes]  # by contrast
+Overrides = Mapping[tuple[str, str, str], SequenceTimes]  # by subject, session and contrast; session '' is every session
+
+
+def sidecar_path(path: Path) -> Path:
+    """The JSON file that BIDS puts beside a scan."""
+    return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+
+
+def read_sidecar(path: Path) -> SequenceTimes:
+    """The times in the JSON sidecar (seconds) of the scan at `path`; None where it has none.
+
+    Raises:
+      UserError: the sidecar is not JSON, or a time in it is not a number.
+    """
+    sidecar = sidecar_path(Path(path))
+    if not sidecar.is_file():
+        return SequenceTimes()
+    try:
+        fields = json.loads(sidecar.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{sidecar}: not valid JSON ({' '.join(str(error).split())}); mend or remove it") from None
+    if not isinstance(fields, dict):
+        raise UserError(f"{sidecar}: not a JSON object; mend or remove it")
+
+    def milliseconds(field: str) -> float | None:
+        seconds = fields.get(field)
+        if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float)):
+            raise UserError(f"{sidecar}: {field} is {seconds!r}, not a number of seconds; mend it")
+        return None if seconds is None else 1000.0 * seconds
+
+    return SequenceTimes(*map(milliseconds, SIDECAR_FIELDS.values()))
+
+
+def parse_stated(tr: str, te: str, ti: str, flag: str) -> dict[str, SequenceTimes]:
+    """Times by contrast from texts such as 'T1w=500,FLAIR=9000' (ms).
+
+    Raises:
+      UserError: a text that cannot be read, with its flag: `flag` and 'tr', 'te' or 'ti'.
+    """
+    stated: dict[str, SequenceTimes] = {}
+    for field, text in {"tr": tr, "te": te, "ti": ti}.items():
+        for part in filter(str.strip, text.split(",")):
+            contrast, _, milliseconds = part.partition("=")
+            try:
+                time = SequenceTimes(**{field: float(milliseconds)})
+            except ValueError:
+                raise UserError(f"{flag}{field}: cannot read {text!r}; write it as T1w=500,FLAIR=9000 (ms)") from None
+            stated[contrast.strip()] = time.or_else(stated.get(contrast.strip(), SequenceTimes()))
+    return stated
+
+
+def read_overrides(path: Path) -> Overrides:
+    """Times from a CSV with the columns subject, [session,] contrast, tr, te, ti (ms); an empty cell is unknown.
+
+    Raises:
+      UserError: the table is missing, lacks a column, names a scan twice, or holds what is not a number.
+    """
+    path = Path(path)
+    overrides: dict[tuple[str, str, str], SequenceTimes] = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            if not {*CSV_COLUMNS} - {"session"} <= {*(rows.fieldnames or ())} <= {*CSV_COLUMNS}:
+                raise UserError(f"{path}: needs the columns {', '.join(CSV_COLUMNS)} (session may be left out)")
+            for row in rows:
+                where = f"{path}, line {rows.line_num}"
+                cells = {column: (row.get(column) or "").strip() for column in CSV_COLUMNS}
+                scan = cells["subject"], cells["session"], cells["contrast"]
+                if not (cells["subject"] and cells["contrast"]) or scan in overrides:
+                    raise UserError(f"{where}: each row must name a subject and a contrast, once")
+                try:
+                    overrides[scan] = SequenceTimes(
+                        *(float(cells[field]) if cells[field] else None for field in SIDECAR_FIELDS)
+                    )
+                except ValueError:
+                    raise UserError(f"{where}: tr, te and ti must be numbers (ms) or empty") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a readable CSV table ({error})") from None
+    return overrides
+
+
+def overrides_of(overrides: Overrides, subject: str, session: str) -> dict[str, SequenceTimes]:
+    """The times that a table states for a subject's session, by contrast; rows of that session before those of all."""
+    return merged(
+        *(
+            {contrast: times for (*exam, contrast), times in overrides.items() if exam == [subject, chosen]}
+            for chosen in dict.fromkeys((session, ""))
+        )
+    )
+
+
+def merged(*stated: Stated) -> dict[str, SequenceTimes]:
+    """Times by contrast from several sources, the most trusted first."""
+    result: dict[str, SequenceTimes] = {}
+    for source in stated:
+        for contrast, times in source.items():
+            result[contrast] = result.get(contrast, SequenceTimes()).or_else(times)
+    return result
+
+
+def complete(
+    recorded: SequenceTimes, stated: SequenceTimes, scan: Path, contrast: str, *, required: bool = True, flag: str
+) -> SequenceTimes:
+    """TR, TE and TI in ms of a scan: as recorded with it, else as stated; an unknown TI is 0.
+
+    Where TR or TE is in neither, all are 0, or, if they are required, UserError is raised, naming the scan and the flag
+    (`flag` and 'tr' or 'te') that can state them; as it is for implausible times.
+    """
+    times = recorded.or_else(stated)
+    check(times, scan)
+    for field in ("tr", "te"):
+        if getattr(times, field) is None:
+            if not required:
+                return SequenceTimes(0.0, 0.0, 0.0)
+            raise UserError(
+                f"{scan}: no {SIDECAR_FIELDS[field]} in header or sidecar; give {flag}{field}={contrast}=MILLISECONDS"
+            )
+    return times._replace(ti=times.ti or 0.0)
+
+
+def check(times: SequenceTimes, scan: Path) -> None:
+    """Raises UserError, naming the scan, for known times that no pulse sequence has: mostly a mistaken unit."""
+    mend = "mend what its header or sidecar (seconds) says, or what is stated for it (milliseconds)"
+    for field, (low, high) in PLAUSIBLE_MS.items():
+        value = getattr(times, field)
+        if value is None or low <= value < high or (field == "ti" and value == 0):
+            continue
+        guess = (
+            "; seconds taken for milliseconds?" if 0 < value < low else "; milliseconds taken for seconds?" if value > 0 else ""
+        )
+        raise UserError(f"{scan}: {field.upper()} {value:g} ms is implausible, not {low:g} to {high:g}{guess}; {mend}")
+    if times.tr is not None and times.te is not None and times.te >= times.tr:
+        raise UserError(f"{scan}: TE {times.te:g} ms in a TR of {times.tr:g} ms is implausible; {mend}")

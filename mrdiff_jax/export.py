@@ -1,0 +1,27 @@
+"""Writes a model as two files to pass on: python -m mrdiff_jax.export --workdir=runs/mine --output=mine.safetensors."""
+
+from pathlib import Path
+
+from absl import flags
+
+from mrdiff_jax import cli, trained
+from mrdiff_jax.errors import UserError
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
+_OUTPUT = flags.DEFINE_string("output", None, "File to write, .safetensors; its description goes beside it, as .json.")
+flags.mark_flags_as_required(["workdir", "output"])
+
+
+def main() -> None:
+    """Reads the newest checkpoint, and writes the pair."""
+    output = Path(_OUTPUT.value)
+    if output.suffix != ".safetensors":
+        raise UserError(f"--output={output}: name it .safetensors")
+    model = trained.load(Path(_WORKDIR.value))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    trained.export(model, output)
+    print(f"{output} and {output.with_suffix('.json').name}: {model.config.method.name}, step {model.step}; keep them together")
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)

@@ -1,0 +1,197 @@
+"""Scans to training slices: python -m mrdiff_jax.prepare --input SCANS --output SET --contrasts=T1w,FLAIR --reference=FLAIR.
+
+Finished subjects are kept: after a stop, or with scans mended or added, the same command does what is left.
+"""
+
+import multiprocessing
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from tqdm import tqdm
+
+from mrdiff_jax import cli, prepared_page
+from mrdiff_jax.data import layouts, placement, preparation, prepared, preprocessing, registration, sequence_times
+from mrdiff_jax.data.pipeline import split_names
+from mrdiff_jax.data.placement import Options
+from mrdiff_jax.data.preparation import Task
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.files import write_text
+
+_INPUT = flags.DEFINE_string("input", None, "Folder of the scans.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder for the prepared set.")
+_CONTRASTS = flags.DEFINE_string("contrasts", None, "Contrasts to prepare, as T1w,T2w,FLAIR.")
+_REFERENCE = flags.DEFINE_string("reference", "", "The contrast whose grid the others are brought to; default: the first.")
+_LAYOUT = flags.DEFINE_enum("layout", "bids", layouts.LAYOUTS, "How the folder is arranged; docs/data.md describes each.")
+_PATTERN = flags.DEFINE_string("pattern", "", "Of --layout=pattern: where a scan lies, as '{subject}/*_{contrast}.nii.gz'.")
+_RULES = flags.DEFINE_multi_string("rules", [], "Contrast by its text, as T1w=MP-?RAGE (a regular expression); repeat it.")
+_TR = flags.DEFINE_string("tr", "", "Repetition times (ms) where header and sidecar have none, as T1w=500,T2w=4000.")
+_TE = flags.DEFINE_string("te", "", "Echo times (ms), likewise.")
+_TI = flags.DEFINE_string("ti", "", "Inversion times (ms), likewise.")
+_TIMES = flags.DEFINE_string("times", "", "CSV of times, with columns subject, [session,] contrast, tr, te, ti (ms).")
+_REGISTRATION = flags.DEFINE_enum(
+    "registration", "auto", placement.REGISTRATIONS, "'auto' registers scans unless aligned; 'never' refuses other grids."
+)
+_INTERPOLATION = flags.DEFINE_enum("interpolation", "linear", list(registration.INTERPOLATORS), "Of scans that are registered.")
+_MAX_SHIFT = flags.DEFINE_float("max-shift", 2.0, "Largest shift (mm) between contrasts; half a slice is always allowed.", 0.0)
+_KEEP_MISALIGNED = flags.DEFINE_bool("keep-misaligned", False, "Keep subjects whose contrasts do not lie on each other.")
+_BIAS_CORRECTION = flags.DEFINE_bool("bias-correction", True, "Remove bias fields (N4).")
+_MASK = flags.DEFINE_enum("mask", "body", placement.MASKS, "'body' blackens what lies outside of head or body.")
+_PERCENTILES = flags.DEFINE_list("percentiles", ["0.5", "99.5"], "Of each volume, mapped to 0 and 1.")
+_PLANE = flags.DEFINE_enum("plane", "axial", preprocessing.PLANES, "Of the slices.")
+_SLICES = flags.DEFINE_string("slices", "", "Slices to take, as 40:120; default: all that show enough of the body.")
+_IMAGE_SIZE = flags.DEFINE_integer("image-size", 256, "Side of the slices, pixels.", 16)
+_FIELD = flags.DEFINE_float("field", 0.0, "Side of the slices, mm, around the middle of the body; 0 is all of the scan.", 0.0)
+_TEST_SUBJECTS = flags.DEFINE_string("test-subjects", "", "Held-out subjects, as 'sub-A*,sub-B01'; default: a share at random.")
+_TEST_FRACTION = flags.DEFINE_float("test-fraction", 0.2, "That share.", 0.0, 1.0)
+_VALIDATION_FRACTION = flags.DEFINE_float("validation-fraction", 0.1, "Share of subjects for validation.", 0.0, 1.0)
+_SPLIT_SEED = flags.DEFINE_integer("split-seed", 0, "Of the random splits.")
+_PROCESSES = flags.DEFINE_integer("processes", os.cpu_count(), "Subjects that are prepared at a time.", 1)
+_BEAM = flags.DEFINE_string("beam", None, "Run on Apache Beam with these options, as '--runner=DirectRunner', not locally.")
+_ALLOW_FAILURES = flags.DEFINE_bool("allow-failures", False, "Exit with 0 although subjects failed.")
+flags.mark_flags_as_required(["input", "output", "contrasts"])
+
+
+def main() -> None:
+    """Prepares what the flags ask for; tells the failed subjects, and how to train on the others."""
+    options, root, output = _options(), Path(_INPUT.value).expanduser(), Path(_OUTPUT.value).expanduser()
+    tasks = _tasks(options, root, output)
+    output.mkdir(parents=True, exist_ok=True)
+    prepared.clear_leftovers(output)
+    records = sorted(_run(tasks), key=lambda record: record["exam"])
+    records = prepared.refuse_duplicates(records)
+    if not _KEEP_MISALIGNED.value:
+        records = [prepared.refuse_misaligned(record, options.reference, _MAX_SHIFT.value) for record in records]
+    done = [record for record in records if "reason" not in record]
+    try:
+        splits, unsplit = _splits(output, done) if done else {}, None
+    except UserError as error:  # what is prepared is written nevertheless
+        splits, unsplit = {}, error
+    prepared.write_manifest(output, records, splits)
+    write_text(output / "index.html", prepared_page.page(output, records, options, splits))
+    if done:
+        prepared.write_dataset(output, done, options)
+    _tell(output, options, records)
+    if unsplit:
+        raise unsplit
+    if len(done) < len(records) and not _ALLOW_FAILURES.value:
+        sys.exit(2)
+
+
+def _options() -> Options:
+    contrasts = split_names(_CONTRASTS.value)
+    reference = _REFERENCE.value or contrasts[0]
+    if len({*contrasts}) < max(len(contrasts), 2):
+        raise UserError(f"--contrasts={_CONTRASTS.value}: name two contrasts or more, each once")
+    if reference not in contrasts:
+        raise UserError(f"--reference={reference}: not among the contrasts {', '.join(contrasts)}")
+    if not re.fullmatch(r"(\d+:\d+)?", _SLICES.value):
+        raise UserError(f"--slices={_SLICES.value}: give a range such as 40:120")
+    return Options(
+        contrasts=contrasts,
+        reference=reference,
+        registration=_REGISTRATION.value,
+        interpolation=_INTERPOLATION.value,
+        bias_correction=_BIAS_CORRECTION.value,
+        mask=_MASK.value,
+        percentiles=_percentiles(_PERCENTILES.value),
+        plane=_PLANE.value,
+        slices=_SLICES.value,
+        image_size=_IMAGE_SIZE.value,
+        field_mm=_FIELD.value,
+    )
+
+
+def _percentiles(texts: Sequence[str]) -> tuple[float, float]:
+    try:
+        low, high = map(float, texts)
+    except ValueError:
+        low = high = 0.0
+    if not 0 <= low < high <= 100:
+        raise UserError(f"--percentiles={','.join(texts)}: give two rising numbers between 0 and 100, as 0.5,99.5")
+    return low, high
+
+
+def _tasks(options: Options, root: Path, output: Path) -> list[Task]:
+    stated = sequence_times.parse_stated(_TR.value, _TE.value, _TI.value, "--")
+    overrides = sequence_times.read_overrides(Path(_TIMES.value)) if _TIMES.value else {}
+    exams = layouts.find_subjects(
+        root, _LAYOUT.value, options.contrasts, pattern=_PATTERN.value, rules=layouts.parse_rules(_RULES.value)
+    )
+    tasks = []
+    for files in exams:
+        own = sequence_times.overrides_of(overrides, files.subject, files.session)
+        tasks.append(Task(files, sequence_times.merged(own, stated, files.times), options, root, output))
+    return tasks
+
+
+def _run(tasks: Sequence[Task]) -> list[dict[str, Any]]:
+    """The records of all tasks, by local processes or by Beam; each exam is prepared by one thread."""
+    if _BEAM.value is not None:
+        return run_beam(tasks, _BEAM.value)
+    return list(tqdm(run_processes(tasks, _PROCESSES.value), total=len(tasks), desc="Preparing", unit="exam"))
+
+
+def run_processes(tasks: Sequence[Task], processes: int) -> Iterator[dict[str, Any]]:
+    """The records of all tasks as they are finished."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(processes, len(tasks)), mp_context=context) as pool:
+        try:
+            for finished in as_completed([pool.submit(preparation.prepare, task) for task in tasks]):
+                yield finished.result()
+        except BrokenProcessPool:
+            raise UserError(
+                "a process was ended from outside, mostly for want of memory; run again with fewer --processes: "
+                "finished subjects are kept"
+            ) from None
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def run_beam(tasks: Sequence[Task], beam_flags: str) -> list[dict[str, Any]]:
+    """The records of all tasks, run as a Beam pipeline; workers must see the folders of input and output."""
+    try:
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError:
+        raise UserError("--beam needs Apache Beam: pip install 'mrdiff_jax[beam]'") from None
+    with beam.Pipeline(options=PipelineOptions(beam_flags.split())) as pipeline:
+        _ = pipeline | beam.Create(tasks) | beam.Reshuffle() | beam.Map(preparation.prepare)
+    return [preparation.prepare(task) for task in tasks]  # finished ones are read, failed ones tell their reason again
+
+
+def _splits(output: Path, done: Sequence[dict[str, Any]]) -> dict[str, str]:
+    return prepared.update_splits(
+        output,
+        sorted({record["subject"] for record in done}),
+        test_subjects=_TEST_SUBJECTS.value,
+        test_fraction=_TEST_FRACTION.value,
+        validation_fraction=_VALIDATION_FRACTION.value,
+        seed=_SPLIT_SEED.value,
+    )
+
+
+def _tell(output: Path, options: Options, records: Sequence[dict[str, Any]]) -> None:
+    failed = [record for record in records if "reason" in record]
+    slices = sum(len(record["slices"]) for record in records if "reason" not in record)
+    print(f"{len(records) - len(failed)} of {len(records)} exams prepared, {slices} slices; look at {output / 'index.html'}")
+    if slices:
+        sources = ",".join(contrast for contrast in options.contrasts if contrast != options.reference)
+        print(
+            "train: python -m mrdiff_jax.main --config=configs/bids.py --workdir=runs/mine --config.data.name=prepared "
+            f"--config.data.root={output} --config.data.image_size={options.image_size} --config.data.sources={sources} "
+            f"--config.data.target={options.reference}"
+        )
+    for record in failed:
+        print(f"failed: {record['reason']}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)

@@ -1,0 +1,88 @@
+"""Makes the scan that was not acquired: NIfTI or DICOM in, NIfTI out, on the grid of the first source.
+
+python -m mrdiff_jax.synthesize --workdir=runs/mine --source T1w=t1.nii.gz --source T2w=dicom/ --output flair.nii.gz
+python -m mrdiff_jax.synthesize --workdir=runs/mine --bids SCANS --output DERIVATIVES
+"""
+
+from functools import partial
+from pathlib import Path
+
+from absl import flags
+
+from mrdiff_jax import cli, cohort, inference, outputs, parallel
+from mrdiff_jax.data.sequence_times import Stated, parse_stated
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.inference import Settings
+from mrdiff_jax.synthesizer import Synthesizer
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run, or a file that mrdiff_jax.export wrote.")
+_SOURCE = flags.DEFINE_multi_string("source", [], "NAME=PATH of a source, a NIfTI file or a DICOM folder; once for each.")
+_OUTPUT = flags.DEFINE_string("output", None, "NIfTI file to write; with --bids the folder of the derivative.")
+_GRID = flags.DEFINE_string("grid", None, "A scan on whose grid to write; default: the first source.")
+_BIDS = flags.DEFINE_string("bids", None, "BIDS folder: synthesises the target of every subject that lacks it.")
+_SAMPLES = flags.DEFINE_integer("samples", 1, "Samples to average; several give their standard deviation too.", lower_bound=1)
+_MAPS = flags.DEFINE_bool("maps", False, "Writes the method's feature maps too, which are not quantitative.")
+_STEPS = flags.DEFINE_integer("steps", None, "Reverse steps; 1 is the direct estimate. Default: as trained.", lower_bound=1)
+_SAMPLER = flags.DEFINE_enum("sampler", None, ["ddim", "ddpm"], "Default: as trained.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the noise: the same seed makes the same volume.", lower_bound=0)
+_SHARED = flags.DEFINE_bool("shared-noise", False, "Starts all slices from the same noise.")
+_BATCH = flags.DEFINE_integer("batch-size", 8, "Slices at a time, over all devices.", lower_bound=1)
+_TR = flags.DEFINE_string("tr", "", "Milliseconds, as 'T1w=500,T2w=4000', for sources that record none.")
+_TE = flags.DEFINE_string("te", "", "As --tr.")
+_TI = flags.DEFINE_string("ti", "", "As --tr.")
+flags.mark_flags_as_required(["workdir", "output"])
+
+
+def main() -> None:
+    """Loads the model and synthesises one subject, or all of a folder."""
+    parallel.initialize(_BATCH.value)
+    settings = Settings(
+        steps=_STEPS.value,
+        sampler=_SAMPLER.value,
+        samples=_SAMPLES.value,
+        seed=_SEED.value,
+        batch_size=_BATCH.value,
+        shared_noise=_SHARED.value,
+        maps=_MAPS.value,
+    )
+    stated = parse_stated(_TR.value, _TE.value, _TI.value, "--")
+    run = _one if _BIDS.value is None else _all
+    run(Path(_OUTPUT.value), settings, stated)
+
+
+def _one(output: Path, settings: Settings, stated: Stated) -> None:
+    path_of = partial(outputs.beside, output)
+    outputs.check_free(path_of(inference.SYNTHETIC))  # before anything is computed
+    sources = _sources()
+    synthesizer = Synthesizer.load(_WORKDIR.value, maps=settings.maps)
+    scans = inference.read_scans(synthesizer, sources, Path(_GRID.value) if _GRID.value else None, stated)
+    volumes = inference.synthesize(synthesizer, scans, settings)
+    outputs.write(volumes, scans, outputs.provenance(synthesizer, scans, settings), path_of)
+    print(*map(path_of, volumes), sep="\n")
+
+
+def _all(output: Path, settings: Settings, stated: Stated) -> None:
+    if _SOURCE.value or _GRID.value:
+        raise UserError("--bids: finds the sources itself, and each exam keeps its grid; leave --source and --grid out")
+    synthesizer = Synthesizer.load(_WORKDIR.value, maps=settings.maps)
+    outcomes = cohort.run(synthesizer, Path(_BIDS.value), output, settings, stated)
+    print(*cohort.summary(outcomes), sep="\n")
+    failed = [one for one in outcomes if one.outcome == "failed"]
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(outcomes)} exams failed, see {output / 'report.csv'}; first: {failed[0].reason}"
+        )
+
+
+def _sources() -> dict[str, Path]:
+    sources: dict[str, Path] = {}
+    for text in _SOURCE.value:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path) or name in sources:
+            raise UserError(f"--source={text}: write NAME=PATH, each source once")
+        sources[name] = Path(path)
+    return sources
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)
