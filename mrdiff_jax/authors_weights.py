@@ -93,7 +93,7 @@ def check(theirs: StateDict, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Checks that a state dict has just the entries that are wanted.
 
     Raises:
-      ValueError: some are missing, surplus or of another shape; the message names the first of them.
+      ValueError: some are missing, surplus, of another shape or not finite; the message names the first of them.
     """
     missing = [name for name in shapes if name not in theirs]
     surplus = [name for name in theirs if name not in shapes]
@@ -106,6 +106,9 @@ def check(theirs: StateDict, shapes: Mapping[str, tuple[int, ...]]) -> None:
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise ValueError(f"{what} {', '.join(names[:3])}{more}; give the --config.model that it was trained with")
+    for name in shapes:
+        if not np.isfinite(theirs[name]).all():
+            raise ValueError(f"{name} has values that are not finite; take an earlier checkpoint")
 
 
 def arrange(theirs: StateDict, like: dict[str, Any], size: Backbone) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def _names(runs: Sequence[Path]) -> list[str]:
     names = _NAMES.value or [run.resolve().name for run in runs]
     if not _NAMES.value and len(set(names)) < len(names):
         names = [str(run) for run in runs]
-    if len(names) != len(runs) or len(set(names)) < len(names):
+    if len({run.resolve() for run in runs}) < len(runs) or len(names) != len(runs) or len(set(names)) < len(names):
         raise UserError(f"--names={','.join(names)}: give each of the {len(runs)} runs a name of its own, and each run once")
     return names
 

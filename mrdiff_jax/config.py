@@ -130,10 +130,18 @@ def _paper() -> ConfigDict:
 def from_json(values: Mapping[str, Any]) -> ConfigDict:
     """The configuration that `to_json` wrote; fields that it lacks have their defaults.
 
+    Fields of `train` and `evaluate` that are unknown, for another version wrote them, are left out: the model is the same.
+
     Raises:
-      UserError: a field is unknown, of another type, or wrong.
+      UserError: another field is unknown, or a field is of another type, or wrong.
     """
     config = default(None)
+    values = {
+        section: {name: value for name, value in fields.items() if name in config[section]}
+        if section in ("train", "evaluate")
+        else fields
+        for section, fields in values.items()
+    }
     for section, fields in values.items():
         for name in fields:
             if section not in config or name not in config[section]:

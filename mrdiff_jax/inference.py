@@ -49,6 +49,7 @@ class Scans:
     Attributes:
       paths: where they were read, by name, in the order of the model.
       volumes: (K, X, Y, Z) on RAS+ axes, in scanner units, 0 outside of a scan.
+      scale: (K, 2) offset and factor from [0, 1] to scanner units, of each on the grid of the first that was given.
       times: (K, 3) TR, TE, TI in ms.
       placements: how each came to lie on the first that was given, by name, as `placement.place` tells it.
       grid: of the volumes.
@@ -58,6 +59,7 @@ class Scans:
 
     paths: dict[str, Path]
     volumes: np.ndarray
+    scale: np.ndarray
     times: np.ndarray
     placements: dict[str, dict[str, Any]]
     grid: Grid
@@ -84,16 +86,22 @@ def read_scans(synthesizer: Synthesizer, paths: Mapping[str, Path], grid: Path |
     reference = read_scan(grid)[0] if grid else first
     _check_overlap(first, reference)
     options = preparation_of(synthesizer)
-    placed = {name: _place(first, volume, name, options) for name, (volume, _) in read.items()}
-    if reference is not first:  # once, from the original
-        for name, (volume, _) in read.items():
-            placed[name] = _on_grid(volume, grid_of(reference), placed[name][1], options), placed[name][1]
-    data = {name: placed[name][0] for name in synthesizer.sources}
-    if options.bias_correction or options.mask != "none":
-        data = correct(data, grid_of(reference), options)[0]
+    placed = {name: _place(first, read[name][0], name, options) for name in synthesizer.sources}
+    data = {name: volume for name, (volume, _) in placed.items()}
+    corrected = options.bias_correction or options.mask != "none"
+    if corrected:
+        data = correct(data, grid_of(first), options)[0]
+    # of the whole scan, whatever part of it another grid shows
+    scale = [percentile_scale(volume, options.percentiles) for volume in data.values()]
+    if reference is not first:
+        for name, (original, _) in read.items():
+            scan = Volume(data[name], first.affine, paths[name]) if corrected else original  # interpolated once where it can be
+            transform = np.eye(4) if corrected else np.reshape(placed[name][1]["transform"], (4, 4))
+            data[name] = registration.resample(scan, grid_of(reference), transform, options.interpolation)
     return Scans(
         paths={name: paths[name] for name in synthesizer.sources},
         volumes=np.stack(list(data.values())),
+        scale=np.array(scale, np.float32),
         times=np.array(times, np.float32),
         placements={name: placed[name][1] for name in synthesizer.sources},
         grid=grid_of(reference),
@@ -155,10 +163,6 @@ def _place(first: Volume, volume: Volume, name: str, options: Options) -> tuple[
     return data, placement
 
 
-def _on_grid(volume: Volume, grid: Grid, placement: Mapping[str, Any], options: Options) -> np.ndarray:
-    return registration.resample(volume, grid, np.reshape(placement["transform"], (4, 4)), options.interpolation)
-
-
 def synthesize(synthesizer: Synthesizer, scans: Scans, settings: Settings) -> dict[str, np.ndarray]:
     """Synthesises every slice of the training plane.
 
@@ -169,7 +173,7 @@ def synthesize(synthesizer: Synthesizer, scans: Scans, settings: Settings) -> di
     Raises:
       UserError: a source has no contrast between its percentiles, or the settings do not fit the model.
     """
-    scaled = _scaled(synthesizer, scans)
+    scaled = _scaled(scans)
     cut = slicing_of(synthesizer, scans.grid)
     results: dict[str, list[np.ndarray]] = {}
     for numbers, filled in _batches(cut.count, settings.batch_size):
@@ -204,16 +208,13 @@ def slicing_of(synthesizer: Synthesizer, grid: Grid) -> slicing.Slicing:
     return slicing.cut(grid.shape, grid.spacing, options.plane, options.image_size, pixel_mm, synthesizer.method.stride)
 
 
-def _scaled(synthesizer: Synthesizer, scans: Scans) -> np.ndarray:
+def _scaled(scans: Scans) -> np.ndarray:
     """The sources in [0, 1], by the percentiles of training, each from its own volume."""
-    percentiles = preparation_of(synthesizer).percentiles
-    scaled = []
-    for path, volume in zip(scans.paths.values(), scans.volumes, strict=True):
-        offset, factor = percentile_scale(volume, percentiles)
-        if factor <= 0:
-            raise UserError(f"{path}: no range between its percentiles {percentiles} on the grid; too little of it is in there")
-        scaled.append(np.clip((volume - offset) / factor, 0, 1))
-    return np.stack(scaled)
+    for path, volume, (_, factor) in zip(scans.paths.values(), scans.volumes, scans.scale, strict=True):
+        if factor <= 0 or volume.min() == volume.max():
+            raise UserError(f"{path}: no range between its percentiles on the grid; too little of it is in there")
+    offset, factor = scans.scale.T[..., None, None, None]
+    return np.clip((scans.volumes - offset) / factor, 0, 1)
 
 
 def _batches(count: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -36,9 +36,13 @@ def check_free(path: Path) -> None:
     """Checks that a volume may be written there.
 
     Raises:
-      UserError: a scan, or its sidecar, lies there that was not synthesised.
+      UserError: a scan, or its sidecar, lies there that was not synthesised, or a scan that would share the sidecar.
     """
     sidecar = sidecar_path(path)
+    for suffix in SUFFIXES:
+        other = sidecar.with_name(sidecar.name.removesuffix(".json") + suffix)
+        if other != path and other.exists():
+            raise UserError(f"{path}: would share its sidecar with {other.name}; choose another --output")
     try:
         synthetic = sidecar.exists() and json.loads(sidecar.read_text(encoding="utf-8")).get("Synthetic")
     except (ValueError, AttributeError):

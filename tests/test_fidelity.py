@@ -221,6 +221,7 @@ def test_noising_and_samplers_are_those_of_openai(monkeypatch):
         ({"label_emb.weight": np.zeros((9, 32))}, r"has the surplus label_emb\.weight;"),
         ({"out.2.weight": np.zeros((4, 32, 1, 1))}, r"ill-shaped out\.2\.weight \(4, 32, 1, 1\) in place of \(4, 32, 3, 3\);"),
         ({"wt.LH.weight": np.ones((4, 1, 2, 2))}, r"wt\.LH\.weight that is not the filter"),
+        ({"out.2.bias": np.full(4, np.nan)}, r"^out\.2\.bias has values that are not finite"),
         ({f"layer{i}": np.zeros(1) for i in range(9)}, "surplus layer0, layer1, layer2 and 6 more;"),
     ],
 )

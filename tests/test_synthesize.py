@@ -189,6 +189,16 @@ def test_an_aligned_source_is_resampled_once_and_else_left_alone(tmp_path):
     np.testing.assert_array_equal(scans.volumes[1], resample(read_nifti(other), grid, np.eye(4)))
 
 
+@pytest.mark.parametrize("mask", ["none", "body"])
+def test_what_a_grid_shows_does_not_change_intensities(pair, mask, tmp_path):
+    first = read_nifti(pair["T2w"])
+    part = tmp_path / "part.nii.gz"
+    nib.save(nib.Nifti1Image(first.data[8:20, :, :10], first.affine @ nib.affines.from_matvec(np.eye(3), (8, 0, 0))), part)
+    whole, cut = (inference.read_scans(Copy(mask=mask), pair, grid, TIMES) for grid in (None, part))
+    np.testing.assert_array_equal(cut.scale, whole.scale)
+    np.testing.assert_allclose(cut.volumes, whole.volumes[:, 8:20, :, :10], atol=1e-3)
+
+
 def test_sources_are_corrected_as_the_training_scans_were(pair):
     raw, corrected = (inference.read_scans(Copy(mask=mask), pair, None, TIMES) for mask in ("none", "body"))
     options = inference.preparation_of(Copy(mask="body"))
@@ -329,6 +339,8 @@ def test_no_acquired_scan_is_overwritten(pair, tmp_path):
     (tmp_path / "t1.json").write_text('{"EchoTime": 0.1}')
     with pytest.raises(UserError, match="not synthetic"):
         outputs.write(volumes, scans, about, lambda _: tmp_path / "t1.nii.gz")
+    with pytest.raises(UserError, match=r"T2w\.nii: would share its sidecar with \S*T2w\.nii\.gz"):
+        outputs.check_free(pair["T2w"].with_suffix(""))
 
 
 def refused(paths, *words, grid=None, stated=TIMES, copy=None):

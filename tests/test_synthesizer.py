@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 import mrdiff_jax
 from mrdiff_jax import methods, trained
-from mrdiff_jax.config import from_json
+from mrdiff_jax.config import default, from_json
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.train_state import create_train_state, make_optimizer
 
@@ -273,3 +273,9 @@ def test_what_does_not_fit_the_model_is_refused(synthesizer, arrays, settings, m
 def test_a_configuration_survives_json():
     config = tiny()
     assert from_json(json.loads(config.to_json())).to_dict() == config.to_dict()
+
+
+def test_a_run_of_another_version_is_read_where_the_model_is_the_same():
+    values = json.loads(default(None).to_json())
+    values["evaluate"]["robustness"] = True
+    assert from_json(values).to_dict() == default(None).to_dict()

@@ -115,7 +115,7 @@ def write_checkpoint(config: ConfigDict, weights: Path, ema: Path | None, workdi
             raise UserError(f"{path}: {error}") from error
 
     params = imported(weights)
-    steps = re.search(r"\d{6,}$", weights.stem)
+    steps = re.search(r"(?<!\d)\d{6,9}$", weights.stem)
     step = int(steps[0]) if steps else 0
     state = state.replace(step=np.int32(step), params=params, ema_params=imported(ema) if ema else params)
 
@@ -131,7 +131,7 @@ def main() -> None:
     """Runs what the flags ask for."""
     config, workdir = cli.config_of(_CONFIG), Path(_WORKDIR.value)
     step = write_checkpoint(config, Path(_WEIGHTS.value), Path(_EMA.value) if _EMA.value else None, workdir)
-    print(f"{workdir}: a checkpoint of step {step}; to evaluate it: python -m mrdiff_jax.main --mode=eval, with this config")
+    print(f"{workdir}: a checkpoint of step {step}; next, python -m mrdiff_jax.main --mode=eval with this config and your data")
 
 
 if __name__ == "__main__":
