@@ -58,5 +58,12 @@ def config_of(flag: flags.FlagHolder) -> ConfigDict:
 
 
 def _tell(error: Exception) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {' '.join(_words(error).split())}", file=sys.stderr)
     return 2
+
+
+def _words(error: Exception) -> str:
+    if not isinstance(error, OSError) or not error.filename:
+        return str(error)
+    in_the_way = isinstance(error, FileExistsError | NotADirectoryError)  # of a folder that was to be made
+    return f"{error.filename}: {'a file stands where a folder is to be; name another' if in_the_way else error.strerror}"

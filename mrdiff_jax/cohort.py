@@ -12,8 +12,8 @@ from mrdiff_jax import inference, outputs
 from mrdiff_jax.data.sequence_times import Stated, sidecar_path
 from mrdiff_jax.data.volumes import ExamFiles, find_bids
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.files import replacing, write_text
-from mrdiff_jax.inference import DEVIATION, SYNTHETIC, Settings
+from mrdiff_jax.files import replacing, sha256, write_text
+from mrdiff_jax.inference import SYNTHETIC, Settings
 from mrdiff_jax.synthesizer import Synthesizer
 from mrdiff_jax.writer import logger
 
@@ -49,19 +49,21 @@ def run(synthesizer: Synthesizer, root: Path, output: Path, settings: Settings, 
         raise UserError(f"--bids={root}: has no sub-*/anat folders")
     _claim(synthesizer, root, output)
     acquired = {exam.name for exam in find_bids(root, [synthesizer.target]) if exam.scans}
-    outcomes = []
-    for number, exam in enumerate(exams, 1):
-        logger.info("%s (%d of %d)", exam.name, number, len(exams))
-        if exam.name in acquired:
-            outcomes.append(Outcome(exam.name, "acquired"))
-            continue
-        try:
-            outcomes.append(Outcome(exam.name, _synthesize(synthesizer, exam, output, settings, stated)))
-        except (UserError, OSError) as error:
-            outcomes.append(Outcome(exam.name, "failed", str(error)))
-            logger.warning("%s", error)
-    with replacing(output / "report.csv") as aside, open(aside, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([Outcome._fields, *outcomes])
+    outcomes: list[Outcome] = []
+    try:
+        for number, exam in enumerate(exams, 1):
+            logger.info("%s (%d of %d)", exam.name, number, len(exams))
+            if exam.name in acquired:
+                outcomes.append(Outcome(exam.name, "acquired"))
+                continue
+            try:
+                outcomes.append(Outcome(exam.name, _synthesize(synthesizer, exam, output, settings, stated)))
+            except (UserError, OSError) as error:
+                outcomes.append(Outcome(exam.name, "failed", str(error)))
+                logger.warning("%s", error)
+    finally:  # also of a run that is interrupted
+        with replacing(output / "report.csv") as aside, open(aside, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([Outcome._fields, *outcomes])
     return outcomes
 
 
@@ -69,7 +71,7 @@ def _synthesize(synthesizer: Synthesizer, exam: ExamFiles, output: Path, setting
     if exam.problems:
         raise UserError(exam.problems[0])
     path_of = partial(path_in, output, exam, synthesizer.target)
-    if _is_done(synthesizer, settings, path_of):
+    if _is_done(synthesizer, exam, settings, path_of):
         return "done"
     scans = inference.read_scans(synthesizer, exam.scans, None, stated)
     volumes = inference.synthesize(synthesizer, scans, settings)
@@ -85,19 +87,23 @@ def path_in(output: Path, exam: ExamFiles, target: str, result: str) -> Path:
     return output / exam.subject / exam.session / "anat" / f"{name}.nii.gz"
 
 
-def _is_done(synthesizer: Synthesizer, settings: Settings, path_of: Callable[[str], Path]) -> bool:
-    """Whether all results are there. Raises UserError where they were made otherwise."""
-    results = [SYNTHETIC, *[DEVIATION] * (settings.samples > 1), *synthesizer.method.described * settings.maps]
+def _is_done(synthesizer: Synthesizer, exam: ExamFiles, settings: Settings, path_of: Callable[[str], Path]) -> bool:
+    """Whether all results are there. Raises UserError where they were made otherwise, or of other scans."""
+    results = inference.results(synthesizer, settings)
     sidecars = [sidecar_path(path_of(result)) for result in results]
     if not all(path.exists() for path in (*map(path_of, results), *sidecars)):
         return False
     try:
         about = dict(json.loads(sidecars[0].read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
+        read = {name: source["SHA256"] for name, source in about["Sources"].items()}
+    except (ValueError, TypeError, LookupError, AttributeError):
         raise UserError(f"{sidecars[0]}: is damaged; remove it and its volume") from None
     for part, made in outputs.recipe(synthesizer, settings).items():
         if about.get(part) != made:
             raise UserError(f"{path_of(SYNTHETIC)}: was made with another {part}; remove it, or choose another --output")
+    for name, path in exam.scans.items():
+        if read.get(name) != sha256(path):
+            raise UserError(f"{path_of(SYNTHETIC)}: was made from another {path.name}; remove it, or choose another --output")
     return True
 
 

@@ -54,9 +54,10 @@ def draw(comparison: Comparison, folder: Path) -> list[Figure]:
 def _draw_images(comparison: Comparison, path: Path) -> list[Figure]:
     examples, titles = _examples(comparison)
     figures.qualitative(examples, titles, len(comparison.summary["sources"]), path)
+    kept, of = len(comparison.common_slices), comparison.summary["slices"]
     caption = (
-        f"The slice of median PSNR of {comparison.first}, and its worst. The box, enlarged beside each slice, is where the"
-        " truth has most detail. Errors are drawn on one scale."
+        f"The slice of median PSNR of {comparison.first}, and its worst, of the {kept} of {of} slices with images. The box,"
+        " enlarged beside each slice, is where the truth has most detail. Errors are drawn on one scale."
     )
     return [Figure(path, "Images and errors", caption)]
 
@@ -76,7 +77,7 @@ def _draw_scores(comparison: Comparison, folder: Path) -> list[Figure]:
     }
     figures.ablation(of_runs, folder / "ablation")
     caption = f"The runs in the order given: mean over {unit}s and its 95% confidence interval."
-    return [boxes, Figure(folder / "ablation", "Effect of each component", caption)]
+    return [boxes, Figure(folder / "ablation", "Run by run", caption)]
 
 
 def _draw_frequencies(comparison: Comparison, path: Path) -> Figure:

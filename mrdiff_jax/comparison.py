@@ -31,12 +31,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Test:
-    """The first run against another method, by one score: the paired comparison, and its t-test's p by Holm."""
+    """The first run against another method, by one score: the paired comparison, and both tests' p by Holm."""
 
     method: str
     column: str
     paired: PairedComparison
-    p_holm: float
+    p_t_holm: float
+    p_wilcoxon_holm: float
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Comparison:
 
     @cached_property
     def tests(self) -> dict[str, list[Test]]:
-        """By region: the first run against every other method by every metric, over subjects; one family for Holm."""
+        """By region: the first run against every other method by every metric, over subjects; each test one family for Holm."""
         return {region: self._family(columns) for region, columns in self.regions.items()}
 
     def _family(self, columns: list[str]) -> list[Test]:
@@ -123,12 +124,12 @@ class Comparison:
             stats.paired_comparison(self.by_subject(self.first, column), self.by_subject(method, column), seed=_SEED)
             for method, column in pairs
         ]
-        corrected = stats.holm([result.p_t for result in paired])
-        return [Test(*pair, result, float(p)) for pair, result, p in zip(pairs, paired, corrected, strict=True)]
+        p_t, p_wilcoxon = (stats.holm([getattr(result, name) for result in paired]).tolist() for name in ("p_t", "p_wilcoxon"))
+        return [Test(*pair, *found) for pair, *found in zip(pairs, paired, p_t, p_wilcoxon, strict=True)]
 
     def table(self, region: str) -> dict[str, dict[str, Cell]]:
         """Table 1 of a region: by method and column."""
-        stars = {(test.method, test.column): stats.stars(test.p_holm) for test in self.tests[region]}
+        stars = {(test.method, test.column): stats.stars(test.p_t_holm) for test in self.tests[region]}
         cells: dict[str, dict[str, Cell]] = {method: {} for method in self.rows}
         for column in self.regions[region]:
             summaries = {method: stats.mean_std(self.values(method, column)) for method in self.rows}
@@ -144,7 +145,8 @@ class Comparison:
         for label, rows in self._studied(name).items():
             for setting, measure in dict.fromkeys((row["setting"], row["measure"]) for row in rows):
                 of_cell = [row for row in rows if (row["setting"], row["measure"]) == (setting, measure)]
-                summary = stats.mean_std(stats.units(of_cell, "value", aggregation))
+                of_cell = [{"subject": row["subject"], measure: row["value"]} for row in of_cell]
+                summary = stats.mean_std(stats.units(of_cell, measure, aggregation))
                 found.setdefault(setting, {}).setdefault(label, {})[measure] = summary
         return found
 

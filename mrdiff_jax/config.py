@@ -136,6 +136,9 @@ def from_json(values: Mapping[str, Any]) -> ConfigDict:
       UserError: another field is unknown, or a field is of another type, or wrong.
     """
     config = default(None)
+    for section, fields in values.items():
+        if not isinstance(fields, Mapping):
+            raise UserError(f"config.{section}: is {fields!r}, not a group of fields")
     values = {
         section: {name: value for name, value in fields.items() if name in config[section]}
         if section in ("train", "evaluate")

@@ -129,7 +129,6 @@ def ablation(scores: Mapping[str, Mapping[str, Sequence[float]]], path: Path) ->
         data = [np.asarray(values[method])[np.isfinite(values[method])] for method in methods]
         means = [points.mean() for points in data]
         bounds = [_half_interval(points) for points in data]
-        ax.plot(range(len(methods)), means, color="0.75", zorder=1)
         for i, colour in enumerate(colours(methods).values()):
             ax.errorbar(i, means[i], bounds[i], fmt="o", color=colour, capsize=3)
         ax.set_xticks(range(len(methods)), methods, rotation=20, ha="right")

@@ -148,7 +148,10 @@ def _box(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
 
 def preparation_of(synthesizer: Synthesizer) -> Options:
     """How the training scans became slices."""
-    return Options(**synthesizer.trained.data["preparation"])
+    try:
+        return Options(**synthesizer.trained.data["preparation"])
+    except TypeError as error:
+        raise UserError(f"the model's training data were prepared by another version ({error})") from error
 
 
 def _place(first: Volume, volume: Volume, name: str, options: Options) -> tuple[np.ndarray, dict[str, Any]]:
@@ -194,6 +197,11 @@ def synthesize(synthesizer: Synthesizer, scans: Scans, settings: Settings) -> di
     if DEVIATION in volumes:
         volumes[DEVIATION] *= factor
     return volumes
+
+
+def results(synthesizer: Synthesizer, settings: Settings) -> list[str]:
+    """Names of the volumes that `synthesize` makes."""
+    return [SYNTHETIC, *[DEVIATION] * (settings.samples > 1), *synthesizer.method.described * settings.maps]
 
 
 def intensities(synthesizer: Synthesizer) -> tuple[float, float]:

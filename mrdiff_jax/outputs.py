@@ -86,7 +86,7 @@ def provenance(synthesizer: Synthesizer, scans: Scans, settings: Settings) -> di
                 "SHA256": sha256(split_choice(path)[0]),
                 "RepetitionTime": times[0] / 1000,
                 "EchoTime": times[1] / 1000,
-                "InversionTime": times[2] / 1000,
+                **({"InversionTime": times[2] / 1000} if times[2] else {}),
                 "Placement": scans.placements[name],
             }
             for (name, path), times in zip(scans.paths.items(), scans.times.tolist(), strict=True)

@@ -144,7 +144,8 @@ def _tests(comparison: Comparison, region: str) -> str:
     rows = []
     for test in comparison.tests[region]:
         paired = test.paired
-        values = (paired.difference, paired.t, paired.p_t, test.p_holm, paired.p_wilcoxon, paired.effect_size)
+        p_values = (paired.p_t, test.p_t_holm, paired.p_wilcoxon, test.p_wilcoxon_holm)
+        values = (paired.difference, paired.t, *p_values, paired.effect_size)
         method, score, *texts = map(escape, tables.statistics_row(test))
         cells = "".join(_number(0.0 if math.isnan(v) else v, text) for v, text in zip(values, texts, strict=True))
         rows.append(f"<tr><td>{method}</td><td>{score}</td>{cells}</tr>")

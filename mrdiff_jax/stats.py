@@ -44,30 +44,32 @@ def subject_of(exam: str) -> str:
 def subject_means(rows: Iterable[Mapping[str, Any]], metric: str) -> Scores:
     """The metric averaged over each subject's slices, those of all sessions, by subject.
 
-    Infinite values (the PSNR of equal images) are left out, unless the subject has no others. NaN stays NaN.
+    An infinite PSNR (equal images) is left out, unless the subject has no other. Other infinities, and NaN, stay.
     """
     values: dict[str, list[float]] = {}
     for row in rows:
         values.setdefault(subject_of(row["subject"]), []).append(float(row[metric]))
-    return {subject: float(np.mean(_without_infinite(values[subject]))) for subject in sorted(values)}
+    return {subject: float(np.mean(_counted(values[subject], metric))) for subject in sorted(values)}
 
 
 def units(rows: Iterable[Mapping[str, Any]], metric: str, aggregation: str) -> list[float]:
-    """The values that a mean is taken over: subject means, or for the aggregation 'slice' each slice."""
-    if aggregation == "slice":
-        return [float(row[metric]) for row in rows]
-    return list(subject_means(rows, metric).values())
+    """The values that a mean is taken over: subject means, or for the aggregation 'slice' each slice; PSNR as there."""
+    by_slice = aggregation == "slice"
+    values = [float(row[metric]) for row in rows] if by_slice else list(subject_means(rows, metric).values())
+    return _counted(values, metric)
 
 
 def mean_std(values: Iterable[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (n - 1; NaN for a single value), infinite values left out."""
-    kept = _without_infinite(values)
-    return float(np.mean(kept)), float(np.std(kept, ddof=1)) if len(kept) > 1 else np.nan
-
-
-def _without_infinite(values: Iterable[float]) -> np.ndarray:
+    """Mean and sample standard deviation (n - 1; NaN for a single value, or if one is infinite)."""
     values = np.asarray(list(values), float)
-    return values[~np.isinf(values)] if not np.isinf(values).all() else values[:1]
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 and np.isfinite(values).all() else np.nan
+
+
+def _counted(values: list[float], metric: str) -> list[float]:
+    """Without infinite PSNR, unless there is no other: one slice that is copied exactly would hide all the rest."""
+    if not metric.startswith("psnr"):
+        return values
+    return [value for value in values if not np.isinf(value)] or values[:1]
 
 
 def paired_comparison(first: Scores, second: Scores, *, seed: int) -> PairedComparison:

@@ -52,9 +52,11 @@ def main() -> None:
 
 def _one(output: Path, settings: Settings, stated: Stated) -> None:
     path_of = partial(outputs.beside, output)
-    outputs.check_free(path_of(inference.SYNTHETIC))  # before anything is computed
+    outputs.check_free(path_of(inference.SYNTHETIC))  # before anything is read or computed
     sources = _sources()
-    synthesizer = Synthesizer.load(_WORKDIR.value, maps=settings.maps)
+    synthesizer = _synthesizer(settings)
+    for result in inference.results(synthesizer, settings):
+        outputs.check_free(path_of(result))
     scans = inference.read_scans(synthesizer, sources, Path(_GRID.value) if _GRID.value else None, stated)
     volumes = inference.synthesize(synthesizer, scans, settings)
     outputs.write(volumes, scans, outputs.provenance(synthesizer, scans, settings), path_of)
@@ -64,7 +66,7 @@ def _one(output: Path, settings: Settings, stated: Stated) -> None:
 def _all(output: Path, settings: Settings, stated: Stated) -> None:
     if _SOURCE.value or _GRID.value:
         raise UserError("--bids: finds the sources itself, and each exam keeps its grid; leave --source and --grid out")
-    synthesizer = Synthesizer.load(_WORKDIR.value, maps=settings.maps)
+    synthesizer = _synthesizer(settings)
     outcomes = cohort.run(synthesizer, Path(_BIDS.value), output, settings, stated)
     print(*cohort.summary(outcomes), sep="\n")
     failed = [one for one in outcomes if one.outcome == "failed"]
@@ -72,6 +74,12 @@ def _all(output: Path, settings: Settings, stated: Stated) -> None:
         raise UserError(
             f"{len(failed)} of {len(outcomes)} exams failed, see {output / 'report.csv'}; first: {failed[0].reason}"
         )
+
+
+def _synthesizer(settings: Settings) -> Synthesizer:
+    synthesizer = Synthesizer.load(_WORKDIR.value, maps=settings.maps)
+    synthesizer.sampling(settings.steps, settings.sampler)  # refuses what the model cannot do, before scans are read
+    return synthesizer
 
 
 def _sources() -> dict[str, Path]:

@@ -85,7 +85,7 @@ class Synthesizer:
           Images (B, H, W) in [0, 1]; with samples > 1 their mean and their standard deviation over the samples.
 
         Raises:
-          UserError: an array is of another shape, or the settings do not fit the model.
+          UserError: an array is of another shape, the key is none, or the settings do not fit the model.
         """
         if np.ndim(sources) != 4 or np.shape(sources)[-1] != len(self.sources):
             wanted = f"(B, H, W, {len(self.sources)}) for {', '.join(self.sources)}"
@@ -102,8 +102,11 @@ class Synthesizer:
     def maps(self, sources: Any, tr: Any, te: Any, ti: Any = None, *, rng: Array) -> dict[str, np.ndarray]:
         """What the method sees, by name, (B, H', W') each: for MRDiff its feature maps, which are not quantitative.
 
-        Arguments as for the synthesis, but sides must divide by `method.stride`. Needs a model loaded with `maps`.
+        Arguments as for the synthesis, but sides must divide by `method.stride`. Raises UserError where the model was not
+        loaded with `maps`.
         """
+        if not self.trained.maps:
+            raise UserError("this model was loaded without what feature maps need: Synthesizer.load(workdir, maps=True)")
         described = self._run(self._describe, np.asarray(sources, np.float32), (tr, te, ti), rng)
         return dict(zip(self.method.described, described, strict=True))
 
@@ -111,14 +114,18 @@ class Synthesizer:
     def _describe(self) -> Callable[..., Any]:
         return parallel.pmap(self.method.describe)
 
-    def _compile(self, steps: int | None, sampler: str | None, samples: int) -> Callable[..., Any]:
+    def sampling(self, steps: int | None, sampler: str | None) -> methods.Method:
+        """The method with other sampling; None is as configured. Raises UserError where it does not fit the model."""
         config = copy.deepcopy(self.trained.config)
         config.sample.update({name: value for name, value in (("steps", steps), ("sampler", sampler)) if value is not None})
         try:
             validate(config)
-            method = methods.create(config)
+            return methods.create(config)
         except UserError as error:
             raise UserError(str(error).replace("--config.sample.", "--")) from error
+
+    def _compile(self, steps: int | None, sampler: str | None, samples: int) -> Callable[..., Any]:
+        method = self.sampling(steps, sampler)
 
         def synthesize(params: methods.Params, batch: methods.Batch, rng: Array) -> tuple[Array, Array]:
             def draw(number: Array) -> Array:
@@ -135,7 +142,12 @@ class Synthesizer:
         count, *_, k = sources.shape
         batch = {"sources": sources}
         for name, values in zip(("tr", "te", "ti"), times, strict=True):
-            batch[name] = np.broadcast_to(np.float32(0 if values is None else values), (count, k))
+            try:
+                batch[name] = np.broadcast_to(np.float32(0 if values is None else values), (count, k))
+            except ValueError:
+                raise UserError(f"{name} of shape {np.shape(values)}: give ({count}, {k}) or ({k},), ms") from None
+        if not jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) or rng.shape not in ((), (count,)):
+            raise UserError(f"rng: give jax.random.key(seed), or {count} such keys")
         keys = parallel.keys_at(rng, np.arange(count)) if rng.ndim == 0 else rng
         devices = jax.local_device_count()
         filled = np.minimum(np.arange(-(-count // devices) * devices), count - 1)

@@ -38,8 +38,9 @@ STATISTICS_HEADER = (
     "difference [95% CI]",
     "t",
     "p (t-test)",
-    "p (Holm)",
+    "by Holm",
     "p (Wilcoxon)",
+    "by Holm",
     "effect size d_z [95% CI]",
 )
 
@@ -80,8 +81,9 @@ def statistics_row(test: Test) -> list[str]:
         bounded(paired.difference, paired.interval, f"+.{DIGITS[column.removesuffix('_body')]}f"),
         "–" if math.isnan(paired.t) else f"{paired.t:.2f}",
         p_value(paired.p_t),
-        p_value(test.p_holm),
+        p_value(test.p_t_holm),
         p_value(paired.p_wilcoxon),
+        p_value(test.p_wilcoxon_holm),
         bounded(paired.effect_size, paired.effect_size_interval, ".2f"),
     ]
 
@@ -132,8 +134,8 @@ def how(comparison: Comparison) -> list[str]:
         f"Convention '{convention['name']}': scaling: {convention['scaling']}. Mask: {convention['mask']}."
         f" Data range: {convention['data_range']}.",
         f"Mean ± standard deviation over {unit}; the best mean is bold.",
-        f"Stars: paired t-test over subjects against {comparison.first}, two-sided, p corrected by Holm over all tests of the"
-        " table (* p < 0.05, ** p < 0.01, *** p < 0.001).",
+        f"Stars mark a difference to {comparison.first}, for better or worse: paired t-test over subjects, two-sided,"
+        " p corrected by Holm over all tests of the table (* p < 0.05, ** p < 0.01, *** p < 0.001).",
     ]
 
 
@@ -215,7 +217,8 @@ def _latex_text(text: str) -> str:
 
 def scores_csv(comparison: Comparison) -> str:
     """Table 1 as CSV, a row for each method, region and metric, with the test behind its stars and the convention."""
-    rows = []
+    rows, convention = [], comparison.summary["convention"]
+    stated = {"convention": convention["name"]} | {name: convention[name] for name in ("mask", "data_range", "aggregation")}
     for region, columns in comparison.regions.items():
         tests = {(test.method, test.column): test for test in comparison.tests[region]}
         for method, cells in comparison.table(region).items():
@@ -229,7 +232,7 @@ def scores_csv(comparison: Comparison) -> str:
                     "standard_deviation": cell.deviation,
                     "stars": cell.stars,
                 }
-                rows.append(row | _test_fields(test) | {"convention": comparison.summary["convention"]["name"]})
+                rows.append(row | _test_fields(test) | stated)
     file = io.StringIO()
     table = csv.DictWriter(file, list(rows[-1]), lineterminator="\n")
     table.writeheader()
@@ -239,7 +242,17 @@ def scores_csv(comparison: Comparison) -> str:
 
 def _test_fields(test: Test | None) -> dict[str, float | str]:
     if test is None:
-        names = ("subjects", "difference", "difference_low", "difference_high", "t", "p_t", "p_holm", "p_wilcoxon")
+        names = (
+            "subjects",
+            "difference",
+            "difference_low",
+            "difference_high",
+            "t",
+            "p_t",
+            "p_t_holm",
+            "p_wilcoxon",
+            "p_wilcoxon_holm",
+        )
         return dict.fromkeys((*names, "effect_size", "effect_size_low", "effect_size_high"), "")
     paired = test.paired
     return {
@@ -249,8 +262,9 @@ def _test_fields(test: Test | None) -> dict[str, float | str]:
         "difference_high": paired.interval[1],
         "t": paired.t,
         "p_t": paired.p_t,
-        "p_holm": test.p_holm,
+        "p_t_holm": test.p_t_holm,
         "p_wilcoxon": paired.p_wilcoxon,
+        "p_wilcoxon_holm": test.p_wilcoxon_holm,
         "effect_size": paired.effect_size,
         "effect_size_low": paired.effect_size_interval[0],
         "effect_size_high": paired.effect_size_interval[1],

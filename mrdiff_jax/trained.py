@@ -27,7 +27,7 @@ from mrdiff_jax.files import replacing, write_text
 from mrdiff_jax.methods import Method, Params
 
 _FORMAT = "mrdiff_jax synthesizer"
-_DATA = {"sources", "target", "pixel_mm", "preparation"}
+_DESCRIPTION = {"format", "step", "weights_sha256", "training_data", "config"}
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,14 @@ class Trained:
       data: of the training slices, as `data.batches.describe_training` has it.
       step: steps of training.
       params: averaged parameters, numpy arrays: those that synthesis reads.
+      maps: whether those that the feature maps need are among them.
     """
 
     config: ConfigDict
     data: dict[str, Any]
     step: int
     params: Params
+    maps: bool = False
 
     @cached_property
     def sha256(self) -> str:
@@ -74,18 +76,18 @@ def _load_workdir(workdir: Path, maps: bool) -> Trained:
 
     config = _config(_read_json(workdir / "config.json", "not the workdir of a run"), workdir / "config.json")
     mend = "python -m mrdiff_jax.main --mode=eval, with the config and the data of the run, writes it"
-    data = _read_json(workdir / "training_data.json", mend)
-    if not data.keys() >= _DATA:
-        raise UserError(f"{workdir / 'training_data.json'}: is of another version; remove it, then {mend}")
+    described = workdir / "training_data.json"
+    data = _training_data(_read_json(described, mend), config, described, f"remove it, then {mend}")
     step, params = restore_average(workdir, _chooser(config, maps, workdir / "checkpoints"))
-    return Trained(config, data, step, params)
+    return Trained(config, data, step, params, maps)
 
 
 def _load_pair(weights: Path, description: Path, maps: bool) -> Trained:
     about = _read_json(description, "it belongs beside its .safetensors file")
-    if about.get("format") != _FORMAT or not about["training_data"].keys() >= _DATA:
+    if about.get("format") != _FORMAT or not about.keys() >= _DESCRIPTION:
         raise UserError(f"{description}: does not describe an exported model; give the .json file of the export")
     config = _config(about["config"], description)
+    data = _training_data(about["training_data"], config, description, "export the model again")
     try:
         with safe_open(weights, framework="numpy") as file:
             shapes = {name: jax.ShapeDtypeStruct(file.get_slice(name).get_shape(), np.float32) for name in file.keys()}  # noqa: SIM118
@@ -95,7 +97,7 @@ def _load_pair(weights: Path, description: Path, maps: bool) -> Trained:
             params = {name: file.get_tensor(name) for name in shapes}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{weights}: not a readable safetensors file ({error}); export it again") from error
-    trained = Trained(config, about["training_data"], about["step"], {"stats": {}} | unflatten_dict(params, sep="/"))
+    trained = Trained(config, data, about["step"], {"stats": {}} | unflatten_dict(params, sep="/"))
     if trained.sha256 != about["weights_sha256"]:
         raise UserError(f"{weights}: holds other weights than {description.name} was written with; keep pairs together")
     return trained
@@ -160,6 +162,20 @@ def _config(values: dict[str, Any], path: Path) -> ConfigDict:
         return from_json(values)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _training_data(data: Any, config: ConfigDict, path: Path, mend: str) -> dict[str, Any]:
+    """What `describe_training` tells, checked against itself and the configuration."""
+    try:
+        times = [source[time] for source in data["sources"].values() for time in ("tr", "te", "ti")]
+        np.array([*times, data["target"]["offset"], data["target"]["factor"], *data["pixel_mm"]], float)
+        names, _ = (*data["sources"], data["target"]["name"]), dict(data["preparation"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: is damaged, or of another version ({error!r}); {mend}") from error
+    configured = (*config.data.sources.split(","), config.data.target)
+    if names != configured:
+        raise UserError(f"{path}: is of {', '.join(names)}, the configuration beside it of {', '.join(configured)}; {mend}")
+    return data
 
 
 def _read_json(path: Path, otherwise: str) -> dict[str, Any]:

@@ -72,6 +72,14 @@ def synthesizer(workdir):
 
 
 @pytest.fixture
+def pair(tmp_path):
+    """Both sources of that model, on one grid, without sidecars."""
+    from heads import TIMES, affine_of, save
+
+    return {name: save(tmp_path / f"{name}.nii.gz", affine_of()) for name in TIMES}
+
+
+@pytest.fixture
 def root(tmp_path):
     """A BIDS folder of three subjects with T1w, T2w and FLAIR."""
     return write_subjects(tmp_path / "scans")

@@ -28,9 +28,9 @@ def test_stars_are_holm_corrected_paired_tests_over_subjects_against_the_first(c
     found = tests["theirs", "ssim"]
     assert found.paired == expected
     family = [test.paired.p_t for test in comparison.tests["whole slice"]]
-    assert found.p_holm == pytest.approx(stats.holm(family)[list(tests).index(("theirs", "ssim"))])
+    assert found.p_t_holm == pytest.approx(stats.holm(family)[list(tests).index(("theirs", "ssim"))])
     cell = comparison.table("whole slice")["theirs"]["ssim"]
-    assert cell.stars == stats.stars(found.p_holm) != ""
+    assert cell.stars == stats.stars(found.p_t_holm) != ""
     assert comparison.table("whole slice")["ours"]["ssim"].stars == ""
 
 
@@ -115,7 +115,7 @@ def test_the_order_of_slices_does_not_matter():
     turned = dataclasses.replace(other, rows={name: rows[::-1] for name, rows in other.rows.items()})
     first = make_results(0.05)
     a, b = (Comparison({"ours": first, "theirs": results}) for results in (other, turned))
-    assert [test.p_holm for test in a.tests["body"]] == pytest.approx([test.p_holm for test in b.tests["body"]])
+    assert [test.p_t_holm for test in a.tests["body"]] == pytest.approx([test.p_t_holm for test in b.tests["body"]])
 
 
 def test_pictures_are_those_of_the_slice_in_every_run(comparison):
@@ -151,7 +151,7 @@ class TestTables:
         assert len(rows) == 4 * 2 * 4
         row = next(r for r in rows if (r["method"], r["region"], r["metric"]) == ("theirs", "body", "fsim"))
         test = next(t for t in comparison.tests["body"] if (t.method, t.column) == ("theirs", "fsim_body"))
-        assert float(row["p_holm"]) == test.p_holm
+        assert float(row["p_t_holm"]) == test.p_t_holm
         assert float(row["effect_size_low"]) == test.paired.effect_size_interval[0]
         assert row["convention"] == "default"
         assert next(r for r in rows if r["method"] == "ours")["p_t"] == ""

@@ -62,15 +62,28 @@ class TestSubjectMeans:
         rows = [{"subject": s, "psnr": value} for s, value in (("a", 30), ("a", np.inf), ("b", np.inf))]
         assert stats.subject_means(rows, "psnr") == {"a": 30, "b": np.inf}
 
+    def test_keep_an_infinite_error(self):
+        rows = [{"subject": "a", "HH1": value, "gmsd": value} for value in (0.5, np.inf)]
+        assert stats.subject_means(rows, "HH1") == {"a": np.inf}
+        assert stats.mean_std(stats.units(rows, "HH1", "slice"))[0] == np.inf
+
     def test_keep_nan(self):
         assert np.isnan(stats.subject_means([{"subject": "a", "psnr": v} for v in (1, np.nan)], "psnr")["a"])
 
 
 def test_mean_and_sample_deviation():
-    assert stats.mean_std([1, 2, 3, np.inf]) == (2, 1)
-    mean, deviation = stats.mean_std([7])
-    assert mean == 7
-    assert np.isnan(deviation)
+    assert stats.mean_std([1, 2, 3]) == (2, 1)
+    for values in ([7], [7, np.inf]):
+        mean, deviation = stats.mean_std(values)
+        assert mean == values[-1]
+        assert np.isnan(deviation)
+
+
+@pytest.mark.parametrize("aggregation", ["slice", "subject"])
+def test_units_leave_out_an_infinite_psnr(aggregation):
+    rows = [{"subject": s, "psnr_body": value} for s, value in (("a", 30), ("b", 20), ("c", np.inf))]
+    assert stats.units(rows, "psnr_body", aggregation) == [30, 20]
+    assert stats.units(rows[2:], "psnr_body", aggregation) == [np.inf]
 
 
 class TestPairedComparison:

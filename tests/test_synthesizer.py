@@ -199,9 +199,32 @@ def test_a_description_of_another_model_is_refused(pair):
         trained.load(pair)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training_data__pixel_mm": 2.0}, "is damaged"),
+        ({"training_data__target": {"name": "T1w", "factor": 1.0}}, r"is damaged.*'offset'"),
+        (
+            {"training_data__target": {"name": "FLAIR", "offset": 0.0, "factor": 1.0}},
+            "is of T2w, PDw, FLAIR, .* of T2w, PDw, T1w",
+        ),
+        ({"config__model": 3}, r"config\.model: is 3, not a group of fields"),
+    ],
+)
+def test_a_damaged_description_is_refused(pair, changes, message):
+    change_description(pair, **changes)
+    with pytest.raises(UserError, match=message):
+        trained.load(pair)
+
+
 def test_feature_maps_need_the_workdir(pair):
     with pytest.raises(UserError, match="feature maps need the workdir"):
         trained.load(pair, maps=True)
+
+
+def test_maps_of_a_model_loaded_without_them_are_refused(synthesizer):
+    with pytest.raises(UserError, match="maps=True"):
+        synthesizer.maps(sources(), *TIMES, rng=KEY)
 
 
 def test_maps_of_a_method_without_any_are_refused(tmp_path):
@@ -230,7 +253,7 @@ def test_a_workdir_that_lacks_something_is_refused(workdir, tmp_path):
 def test_a_description_of_another_version_is_refused(workdir, tmp_path):
     (tmp_path / "config.json").write_text((workdir / "config.json").read_text())
     (tmp_path / "training_data.json").write_text("{}")
-    with pytest.raises(UserError, match=r"training_data\.json: is of another version"):
+    with pytest.raises(UserError, match=r"training_data\.json: is damaged, or of another version"):
         trained.load(tmp_path)
 
 
@@ -263,11 +286,14 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
         ((np.zeros((2, 16, 16, 2)), *TIMES), {"steps": 0}, "at least 1"),
         ((np.zeros((2, 16, 16, 2)), *TIMES), {"sampler": "euler"}, "ddim, ddpm"),
         ((np.zeros((2, 16, 16, 2)), *TIMES), {"samples": 0}, "at least 1"),
+        ((np.zeros((2, 16, 16, 2)), (4000.0,) * 3, TIMES[1]), {}, r"tr of shape \(3,\): give \(2, 2\) or \(2,\)"),
+        ((np.zeros((2, 16, 16, 2)), *TIMES), {"rng": jax.random.PRNGKey(0)}, r"jax\.random\.key"),
+        ((np.zeros((2, 16, 16, 2)), *TIMES), {"rng": jax.random.split(KEY, 3)}, "or 2 such keys"),
     ],
 )
 def test_what_does_not_fit_the_model_is_refused(synthesizer, arrays, settings, message):
     with pytest.raises(UserError, match=message):
-        synthesizer(*arrays, rng=KEY, **settings)
+        synthesizer(*arrays, **{"rng": KEY} | settings)
 
 
 def test_a_configuration_survives_json():

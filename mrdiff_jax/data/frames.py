@@ -19,7 +19,7 @@ _GEOMETRY = (
 class Frame:
     """Shape and place of a NIfTI file: of its header nothing but the geometry, for the rest may tell whose scan it is."""
 
-    header: nib.Nifti1Header
+    header: nib.Nifti1Header  # or its subclass of NIfTI-2, in double precision
 
     @classmethod
     def of(cls, volume: Volume) -> "Frame":
@@ -27,7 +27,7 @@ class Frame:
         if dicom.is_dicom(dicom.split_choice(volume.path)[0]):
             return cls(nib.Nifti1Image(np.zeros(volume.data.shape, np.uint8), volume.affine).header)
         read = nib.load(volume.path).header
-        header = nib.Nifti1Header()
+        header = nib.Nifti2Header() if isinstance(read, nib.Nifti2Header) else nib.Nifti1Header()
         for name in _GEOMETRY:
             header[name] = read[name]
         header["pixdim"][:4] = read["pixdim"][:4]
@@ -41,4 +41,5 @@ class Frame:
         turned = nib.orientations.apply_orientation(data, back).astype(np.float32)
         header = self.header.copy()
         header.set_data_dtype(np.float32)
-        nib.save(nib.Nifti1Image(turned.reshape(header.get_data_shape()), None, header), path)
+        image = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+        nib.save(image(turned.reshape(header.get_data_shape()), None, header), path)
