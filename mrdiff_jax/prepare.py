@@ -124,6 +124,10 @@ def _tasks(options: Options, root: Path, output: Path) -> list[Task]:
     exams = layouts.find_subjects(
         root, _LAYOUT.value, options.contrasts, pattern=_PATTERN.value, rules=layouts.parse_rules(_RULES.value)
     )
+    subjects = {files.subject for files in exams}
+    for subject, _, contrast in overrides:
+        if subject not in subjects or contrast not in options.contrasts:
+            raise UserError(f"{_TIMES.value}: {contrast} of {subject} is not among the scans; mend the name or remove the row")
     tasks = []
     for files in exams:
         own = sequence_times.overrides_of(overrides, files.subject, files.session)

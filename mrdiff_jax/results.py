@@ -18,6 +18,7 @@ SYNTHESIS, REFERENCES = "synthesis", ("copy", "linear")
 SUMMARY, SCORES, REFERENCE_SCORES = "metrics.json", "metrics.csv", "references.csv"
 SPECTRA, IMAGES, STUDIES = "spectra.csv", "images.npz", "studies.csv"
 _FIELDS = ("target", "synthesis", "sources")
+_CONVENTION = "convention"
 
 Row = dict[str, Any]
 
@@ -68,21 +69,23 @@ class Results:
 def write(results: Results, workdir: Path) -> None:
     """Writes metrics.json, metrics.csv, references.csv, spectra.csv, images.npz and the studies; earlier ones are removed."""
     (workdir / STUDIES).unlink(missing_ok=True)
-    _write_csv(workdir / SCORES, results.rows[SYNTHESIS])
-    _write_csv(workdir / REFERENCE_SCORES, [{"reference": name} | row for name in REFERENCES for row in results.rows[name]])
+    convention = results.summary["convention"]["name"]
+    _write_rows(workdir / SCORES, results.rows[SYNTHESIS], convention)
+    references = [{"reference": name} | row for name in REFERENCES for row in results.rows[name]]
+    _write_rows(workdir / REFERENCE_SCORES, references, convention)
     frequencies = zip(*results.spectra.values(), strict=True)
     _write_csv(workdir / SPECTRA, [dict(zip(results.spectra, values, strict=True)) for values in frequencies])
     images = results.images
     pixels = {name: quantise(getattr(images, name)) for name in _FIELDS}
     np.savez_compressed(workdir / IMAGES, subject=images.subject, slice=images.slice, **pixels)
     (workdir / SUMMARY).write_text(json.dumps(results.summary, indent=2) + "\n")
-    write_studies(results.studies, workdir)
+    write_studies(results.studies, convention, workdir)
 
 
-def write_studies(rows: Sequence[Row], workdir: Path) -> None:
+def write_studies(rows: Sequence[Row], convention: str, workdir: Path) -> None:
     """Writes studies.csv, if there are rows."""
     if rows:
-        _write_csv(workdir / STUDIES, rows)
+        _write_rows(workdir / STUDIES, rows, convention)
 
 
 def read(workdir: Path) -> Results:
@@ -113,6 +116,11 @@ def read(workdir: Path) -> Results:
     return Results(summary, rows, spectra, images, studies)
 
 
+def _write_rows(path: Path, rows: Sequence[Row], convention: str) -> None:
+    """Rows that carry their convention, for a table leaves its folder easily."""
+    _write_csv(path, [row | {_CONVENTION: convention} for row in rows])
+
+
 def _write_csv(path: Path, rows: Sequence[Row]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]))
@@ -127,4 +135,5 @@ def _read_csv(path: Path) -> list[dict[str, str]]:
 
 def _read_rows(path: Path) -> list[Row]:
     readers = {"slice": int} | dict.fromkeys(("subject", "reference", "study", "setting", "measure", "method"), str)
-    return [{name: readers.get(name, float)(value) for name, value in row.items()} for row in _read_csv(path)]
+    rows = _read_csv(path)
+    return [{name: readers.get(name, float)(value) for name, value in row.items() if name != _CONVENTION} for row in rows]

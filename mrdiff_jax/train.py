@@ -59,7 +59,7 @@ def evaluate_only(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     summary = run.finish(params, int(state.step))
     rows = list(studies.run(names, Context(config, run.dataset, run.method, run.evaluator, params)))
     if jax.process_index() == 0:
-        results.write_studies(rows, workdir)
+        results.write_studies(rows, config.evaluate.convention, workdir)
     return summary
 
 

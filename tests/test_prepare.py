@@ -16,11 +16,14 @@ import pytest
 from made_heads import displacement, grid, head, rigid
 from scans import data_config, write_scan
 
+from mrdiff_jax import inference
 from mrdiff_jax.data import layouts, pipeline, placement, preparation, prepared
 from mrdiff_jax.data.placement import Options
 from mrdiff_jax.data.preparation import Task
 from mrdiff_jax.data.volumes import Volume
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.inference import Settings
+from mrdiff_jax.synthesizer import Synthesizer
 from mrdiff_jax.train import train_and_evaluate
 
 ROOT = Path(__file__).parents[1]
@@ -176,12 +179,31 @@ def test_training_reads_the_set_and_an_edit_of_its_splits_counts(made, tmp_path)
     assert total == sum(len(first.split(split)) for split in ("train", "validation", "test"))
 
 
-def test_a_network_trains_on_the_set(made, tiny_config, tmp_path):
+class Observed(Synthesizer):
+    """Keeps the images that it was given."""
+
+    def __call__(self, sources, *args, **kwargs):
+        self.seen = [*getattr(self, "seen", ()), *sources]
+        return super().__call__(sources, *args, **kwargs)
+
+
+def test_a_network_trains_on_the_set_and_then_sees_scans_as_in_training(made, cohort, tiny_config, tmp_path):
     tiny_config.data.update(prepared_config(made[0]))
     tiny_config.train.update(steps=2)
     tiny_config.evaluate.update(slices=2)
     train_and_evaluate(tiny_config, tmp_path)
     assert (tmp_path / "metrics.json").is_file()
+
+    synthesizer = Observed.load(tmp_path)
+    scans = inference.read_scans(synthesizer, {"T2w": cohort / "sub-01" / "anat" / "sub-01_T2w.nii.gz"}, None, {})
+    volume = inference.synthesize(synthesizer, scans, Settings(steps=1))["synthetic"]
+    assert volume.shape == THICK.shape
+    assert np.isfinite(volume).all()
+    slices = pipeline.open_dataset(prepared_config(made[0])).split("train")
+    own = [slices[i] for i in range(len(slices)) if slices[i]["subject"] == "sub-01"]
+    trained_on = np.stack([example["sources"] for example in own])
+    seen = np.stack([synthesizer.seen[example["slice"]] for example in own])
+    assert np.abs(seen - trained_on).mean() < 0.01  # the body mask and the bias field are of the sources alone
 
 
 @pytest.mark.parametrize(
@@ -206,9 +228,13 @@ def test_a_set_that_does_not_fit_the_config_is_refused(made, changes, words):
         (["--contrasts=T1w"], "two contrasts"),
         (["--contrasts=T1w,T2w", "--reference=PDw"], "--reference=PDw"),
         (["--contrasts=T1w,T2w", "--slices=all"], "--slices=all"),
+        (["--contrasts=T1w,T2w", "--times=TABLE"], "T1w of sub-99 is not among the scans"),
     ],
 )
 def test_wrong_flags_are_told_in_one_line(cohort, tmp_path, flags, words):
+    table = tmp_path / "times.csv"
+    table.write_text("subject,contrast,tr,te,ti\nsub-99,T1w,500,10,\n")
+    flags = [flag.replace("TABLE", str(table)) for flag in flags]
     run = call(f"--input={cohort}", f"--output={tmp_path / 'out'}", *flags)
     assert run.returncode == 2
     assert run.stderr.startswith("error: ")

@@ -66,6 +66,9 @@ def test_the_summary_says_how_and_agrees_with_the_rows(workdir):
     means = [columns_of([r for r in rows if r["subject"] == s], "gmsd_body").mean() for s in {r["subject"] for r in rows}]
     assert summary["body"]["synthesis"]["gmsd_body"] == pytest.approx(np.mean(means))
     assert set(summary["bands"]["references"]["linear"]) == set(conventions.BANDS)
+    for name in ("metrics.csv", "references.csv"):
+        with (workdir / name).open(newline="") as file:
+            assert {row["convention"] for row in csv.DictReader(file)} == {"default"}
 
 
 def test_the_spectra_are_those_of_the_images(workdir):

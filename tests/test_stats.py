@@ -112,9 +112,14 @@ class TestPairedComparison:
         assert result == compare(x, y)
         assert result.effect_size_interval != compare(x, y, seed=1).effect_size_interval
 
-    def test_of_few_subjects_may_have_an_infinite_bound(self):
+    def test_the_interval_of_few_subjects_covers_the_effect(self):
+        rng = np.random.default_rng(8)
+        intervals = [compare(rng.normal(1, 1, 8), np.zeros(8)).effect_size_interval for _ in range(150)]
+        assert 0.9 < np.mean([low <= 1 <= high for low, high in intervals]) < 0.99
+
+    def test_of_three_subjects_is_wide_and_finite(self):
         low, high = compare([1, 2, 3], [0, 0, 0]).effect_size_interval
-        assert low < 2 < high == np.inf
+        assert -1 < low < 2 < high < 10
 
     def test_of_equal_scores(self):
         result = compare(X, X)

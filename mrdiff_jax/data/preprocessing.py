@@ -59,7 +59,7 @@ def choose_slices(scaled: np.ndarray, slices: str = "") -> np.ndarray:
     try:
         first, last = map(int, slices.split(":"))
     except ValueError:
-        raise UserError(f"config.data.slices is {slices!r}; give a range such as 40:120, or nothing") from None
+        raise UserError(f"slices {slices!r}: give a range such as 40:120, or nothing") from None
     return np.arange(scaled.shape[-1])[max(first, 0) : max(last, 0)]
 
 
@@ -110,7 +110,7 @@ def exam_examples(
     scale = np.array([percentile_scale(volume, percentiles) for volume in exam.volumes], np.float32)
     for contrast, (_, factor) in zip(exam.contrasts, scale, strict=True):
         if factor <= 0:
-            raise UserError(f"{exam.name} {contrast}: no range between its percentiles; widen config.data.percentiles")
+            raise UserError(f"{exam.name} {contrast}: no range between its percentiles; widen the percentiles")
     offset, factor = scale.T[..., None, None, None]
     axis = PLANES.index(plane)
     scaled = np.moveaxis(np.clip((exam.volumes - offset) / factor, 0, 1), 1 + axis, -1)
@@ -118,7 +118,7 @@ def exam_examples(
     middle = -np.delete(centre, axis)[::-1]  # rows and columns run against the axes
     chosen = choose_slices(scaled, slices)
     if not chosen.size:
-        raise UserError(f"{exam.name}: no slice to keep; set config.data.slices to a range such as 40:120")
+        raise UserError(f"{exam.name}: no slice to keep; name a range of slices, such as 40:120")
 
     def resized(channels: np.ndarray) -> np.ndarray:
         images = resize_in_plane(slice_image(channels), spacing, image_size, field, middle)
@@ -162,7 +162,7 @@ def assign_splits(
     patterns = [pattern.strip() for pattern in test_subjects.split(",") if pattern.strip()]
     for pattern in patterns:
         if not any(fnmatchcase(subject, pattern) for subject in subjects):
-            raise UserError(f"config.data.test_subjects: {pattern!r} matches none of the {len(subjects)} subjects")
+            raise UserError(f"test subjects: {pattern!r} matches none of the {len(subjects)} subjects")
     if patterns:
         test = [subject for subject in shuffled if any(fnmatchcase(subject, pattern) for pattern in patterns)]
     else:
@@ -170,7 +170,7 @@ def assign_splits(
     rest = [subject for subject in shuffled if subject not in test]
     validation = rest[: min(_share(validation_fraction, len(subjects)), max(len(rest) - 1, 0))]
     splits = dict.fromkeys(subjects, "train") | dict.fromkeys(validation, "validation") | dict.fromkeys(test, "test")
-    return require_train_and_test(splits, "config.data.test_subjects, test_fraction")
+    return require_train_and_test(splits, "the choice of test subjects")
 
 
 def _share(fraction: float, count: int) -> int:
