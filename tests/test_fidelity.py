@@ -22,13 +22,14 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
-from mrdiff_jax import authors_weights, diffusion, methods, parallel
+import mrdiff_jax
+from mrdiff_jax import authors_weights, diffusion, methods, parallel, trained
 from mrdiff_jax.config import default
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.layers import init_on_host
 from mrdiff_jax.methods.mrdiff import build_network
 from mrdiff_jax.model import MRDiff, ScanParameters
-from mrdiff_jax.train import Run
+from mrdiff_jax.train import Run, evaluate_only
 from mrdiff_jax.train_state import TrainState, make_optimizer, make_train_step
 from mrdiff_jax.unet import Backbone, Decoder, Encoder, StepEmbedding
 
@@ -231,7 +232,7 @@ def test_a_state_dict_that_does_not_fit_is_refused_by_name(parity, change, messa
         authors_weights.to_params(theirs, parity.params, parity.network.backbone)
 
 
-def test_a_run_goes_on_from_an_imported_checkpoint(tiny_config, tmp_path):
+def test_an_imported_checkpoint_is_trained_on_evaluated_synthesised_with_and_exported(tiny_config, tmp_path):
     tiny_config.model.update(channel_mult=(1, 2), wavelet_of="features", spectral_norm=True)
     size = build_network(tiny_config).backbone
     like = structure(build_network(tiny_config), 16)
@@ -248,6 +249,14 @@ def test_a_run_goes_on_from_an_imported_checkpoint(tiny_config, tmp_path):
     assert int(state.step) == 3
     jax.tree.map(np.testing.assert_array_equal, state.params, authors_weights.to_params(theirs, like, size))
     assert np.all(state.ema_params["generator"]["step_embedding"]["in"]["bias"] == 0)
+
+    evaluate_only(tiny_config, workdir)
+    synthesizer = mrdiff_jax.Synthesizer.load(workdir)
+    images = synthesizer(np.full((2, 16, 16, 2), 0.5), (4000, 2000), (100, 10), rng=jax.random.key(0))
+    assert images.shape == (2, 16, 16)
+    assert np.isfinite(images).all()
+    trained.export(synthesizer.trained, tmp_path / "exported.safetensors")
+    assert mrdiff_jax.Synthesizer.load(tmp_path / "exported.safetensors").trained.sha256 == synthesizer.trained.sha256
 
     with pytest.raises(UserError, match="holds checkpoints already"):
         importer.write_checkpoint(tiny_config, weights, None, workdir)

@@ -105,12 +105,12 @@ def write_checkpoint(config: ConfigDict, weights: Path, ema: Path | None, workdi
     check_structure(config)
     if any((workdir / "checkpoints").glob("[0-9]*")):
         raise UserError(f"{workdir}: holds checkpoints already; choose another --workdir")
+    files = {path: read(path) for path in (weights, ema) if path}
     state, size = fresh_state(config), build_network(config).backbone
 
     def imported(path: Path) -> Params:
-        theirs = read(path)
         try:
-            return to_params(theirs, state.params, size)
+            return to_params(files[path], state.params, size)
         except ValueError as error:
             raise UserError(f"{path}: {error}") from error
 
