@@ -15,7 +15,7 @@ from mrdiff_jax import config as defaults
 def get_config(preset: str | None = None):
     """A small network at 128 x 128, with the ':paper' (default) or the ':authors' preset."""
     config = defaults.default(preset)
-    config.data.update(name="bids", image_size=128, batch_size=4, mirror=True)
+    config.data.update(name="bids", image_size=128, batch_size=4, mirror=True, intensity=0.3)
     config.model.update(base_channels=16, channel_mult=(1, 2, 4), attention_levels=(2,), head_channels=32, map_channels=16)
     config.model.norm_groups = 4  # a few channels each: brightness gets lost in groups of one
     config.diffusion.update(schedule="linear")  # noisier for longer than the cosine: short runs then lean on the sources
