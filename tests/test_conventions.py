@@ -67,6 +67,13 @@ def test_hinet_forgives_what_lies_where_the_truth_is_0(images):
 
 def test_apt_looks_at_the_bright_truth_only(images):
     assert (scored("apt", images)["psnr"] > 100).all()
+    target = np.full((2, 16, 16), 0.5, np.float32)
+    target[:, 0, 0], target[0, 8, 8], target[1, 8, 8] = 1, 0.009, 0.011  # on either side of 0.01
+    prediction = target.copy()
+    prediction[:, 8, 8] = 0.3
+    below, above = scored("apt", (prediction, target, np.ones_like(target, bool)))["psnr"]
+    assert below > 100
+    np.testing.assert_allclose(above, 10 * np.log10(256 / 0.289**2), rtol=1e-4)
 
 
 def test_selfrdb_divides_by_the_mean_inside_the_mask(images):
