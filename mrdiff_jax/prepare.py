@@ -5,8 +5,10 @@ Finished subjects are kept: after a stop, or with scans mended or added, the sam
 
 import multiprocessing
 import os
-import re
+import shlex
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +25,8 @@ from mrdiff_jax.data.placement import Options
 from mrdiff_jax.data.preparation import Task
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.files import write_text
+
+LEAST_MULTIPLE = 8  # of the sides of images, for the networks of the configs: 8 for bids.py, 32 for the paper's
 
 _INPUT = flags.DEFINE_string("input", None, "Folder of the scans.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the prepared set.")
@@ -51,6 +55,7 @@ _FIELD = flags.DEFINE_float("field", 0.0, "Side of the slices, mm, around the mi
 _TEST_SUBJECTS = flags.DEFINE_string("test-subjects", "", "Held-out subjects, as 'sub-A*,sub-B01'; default: a share at random.")
 _TEST_FRACTION = flags.DEFINE_float("test-fraction", 0.2, "That share.", 0.0, 1.0)
 _VALIDATION_FRACTION = flags.DEFINE_float("validation-fraction", 0.1, "Share of subjects for validation.", 0.0, 1.0)
+_SPLITS = flags.DEFINE_string("splits", "", "CSV of splits, with columns subject, split; others are assigned as below.")
 _SPLIT_SEED = flags.DEFINE_integer("split-seed", 0, "Of the random splits.")
 _PROCESSES = flags.DEFINE_integer("processes", os.cpu_count(), "Subjects that are prepared at a time.", 1)
 _BEAM = flags.DEFINE_string("beam", None, "Run on Apache Beam with these options, as '--runner=DirectRunner', not locally.")
@@ -61,7 +66,10 @@ flags.mark_flags_as_required(["input", "output", "contrasts"])
 def main() -> None:
     """Prepares what the flags ask for; tells the failed subjects, and how to train on the others."""
     options, root, output = _options(), Path(_INPUT.value).expanduser(), Path(_OUTPUT.value).expanduser()
+    if output.parent == root and _LAYOUT.value in ("dicom", "spine"):
+        raise UserError(f"--output={output}: would be taken for a subject of --input; choose a folder elsewhere")
     tasks = _tasks(options, root, output)
+    known = _known_splits(output, [task.files.subject for task in tasks])
     output.mkdir(parents=True, exist_ok=True)
     prepared.clear_leftovers(output)
     records = sorted(_run(tasks), key=lambda record: record["exam"])
@@ -70,14 +78,14 @@ def main() -> None:
         records = [prepared.refuse_misaligned(record, options.reference, _MAX_SHIFT.value) for record in records]
     done = [record for record in records if "reason" not in record]
     try:
-        splits, unsplit = _splits(output, done) if done else {}, None
+        splits, unsplit = _splits(output, done, known) if done else {}, None
     except UserError as error:  # what is prepared is written nevertheless
         splits, unsplit = {}, error
     prepared.write_manifest(output, records, splits)
     write_text(output / "index.html", prepared_page.page(output, records, options, splits))
     if done:
         prepared.write_dataset(output, done, options)
-    _tell(output, options, records)
+    _tell(output, options, records, trainable=bool(splits))
     if unsplit:
         raise unsplit
     if len(done) < len(records) and not _ALLOW_FAILURES.value:
@@ -91,8 +99,11 @@ def _options() -> Options:
         raise UserError(f"--contrasts={_CONTRASTS.value}: name two contrasts or more, each once")
     if reference not in contrasts:
         raise UserError(f"--reference={reference}: not among the contrasts {', '.join(contrasts)}")
-    if not re.fullmatch(r"(\d+:\d+)?", _SLICES.value):
-        raise UserError(f"--slices={_SLICES.value}: give a range such as 40:120")
+    first, _, last = (_SLICES.value or "0:1").partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise UserError(f"--slices={_SLICES.value}: give a rising range such as 40:120")
+    if _IMAGE_SIZE.value % LEAST_MULTIPLE:
+        raise UserError(f"--image-size={_IMAGE_SIZE.value}: no network takes it; give a multiple of {LEAST_MULTIPLE}")
     return Options(
         contrasts=contrasts,
         reference=reference,
@@ -119,11 +130,18 @@ def _percentiles(texts: Sequence[str]) -> tuple[float, float]:
 
 
 def _tasks(options: Options, root: Path, output: Path) -> list[Task]:
+    if _PATTERN.value and _LAYOUT.value != "pattern":
+        raise UserError(f"--pattern: has no meaning for --layout={_LAYOUT.value}; give --layout=pattern, or leave it out")
+    if _RULES.value and _LAYOUT.value == "bids":
+        raise UserError("--rules: has no meaning for --layout=bids; give --layout=pattern and a --pattern, or leave it out")
     stated = sequence_times.parse_stated(_TR.value, _TE.value, _TI.value, "--")
     overrides = sequence_times.read_overrides(Path(_TIMES.value)) if _TIMES.value else {}
     exams = layouts.find_subjects(
         root, _LAYOUT.value, options.contrasts, pattern=_PATTERN.value, rules=layouts.parse_rules(_RULES.value)
     )
+    for contrast in stated:
+        if contrast not in options.contrasts:
+            raise UserError(f"--tr, --te, --ti: {contrast!r} is not among the contrasts {', '.join(options.contrasts)}")
     subjects = {files.subject for files in exams}
     for subject, _, contrast in overrides:
         if subject not in subjects or contrast not in options.contrasts:
@@ -145,7 +163,9 @@ def _run(tasks: Sequence[Task]) -> list[dict[str, Any]]:
 def run_processes(tasks: Sequence[Task], processes: int) -> Iterator[dict[str, Any]]:
     """The records of all tasks as they are finished."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(tasks)), mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        min(processes, len(tasks)), mp_context=context, initializer=_end_with, initargs=(os.getpid(),)
+    ) as pool:
         try:
             for finished in as_completed([pool.submit(preparation.prepare, task) for task in tasks]):
                 yield finished.result()
@@ -157,6 +177,17 @@ def run_processes(tasks: Sequence[Task], processes: int) -> Iterator[dict[str, A
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _end_with(parent: int) -> None:
+    """Lets a worker end when its parent does, which a killed parent cannot ask it to."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def run_beam(tasks: Sequence[Task], beam_flags: str) -> list[dict[str, Any]]:
@@ -171,10 +202,23 @@ def run_beam(tasks: Sequence[Task], beam_flags: str) -> list[dict[str, Any]]:
     return [preparation.prepare(task) for task in tasks]  # finished ones are read, failed ones tell their reason again
 
 
-def _splits(output: Path, done: Sequence[dict[str, Any]]) -> dict[str, str]:
+def _known_splits(output: Path, subjects: Sequence[str]) -> dict[str, str]:
+    """The splits that are given or stand already. Raises UserError, before anything is done, where they cannot be meant."""
+    if _SPLITS.value:
+        return preprocessing.read_rows(Path(_SPLITS.value))
+    known = prepared.known_splits(output)
+    if known:
+        print(f"splits stay as {output / prepared.SPLITS_FILE} has them; edit it, or remove it to assign them anew")
+    else:
+        preprocessing.matching(_TEST_SUBJECTS.value, subjects)
+    return known
+
+
+def _splits(output: Path, done: Sequence[dict[str, Any]], known: dict[str, str]) -> dict[str, str]:
     return prepared.update_splits(
         output,
         sorted({record["subject"] for record in done}),
+        known,
         test_subjects=_TEST_SUBJECTS.value,
         test_fraction=_TEST_FRACTION.value,
         validation_fraction=_VALIDATION_FRACTION.value,
@@ -182,16 +226,24 @@ def _splits(output: Path, done: Sequence[dict[str, Any]]) -> dict[str, str]:
     )
 
 
-def _tell(output: Path, options: Options, records: Sequence[dict[str, Any]]) -> None:
+def _tell(output: Path, options: Options, records: Sequence[dict[str, Any]], trainable: bool) -> None:
     failed = [record for record in records if "reason" in record]
-    slices = sum(len(record["slices"]) for record in records if "reason" not in record)
-    print(f"{len(records) - len(failed)} of {len(records)} exams prepared, {slices} slices; look at {output / 'index.html'}")
-    if slices:
+    done = [record for record in records if "reason" not in record]
+    slices = sum(len(record["slices"]) for record in done)
+    print(f"{len(done)} of {len(records)} exams prepared, {slices} slices; look at {output / 'index.html'}")
+    for index, contrast in enumerate(options.contrasts):
+        lacking = sum(not all(record["times"][index][:2]) for record in done)
+        if lacking:
+            print(
+                f"{contrast} of {lacking} exams lacks TR or TE, which training asks for of sources; call again with"
+                f" --tr={contrast}=MILLISECONDS --te={contrast}=MILLISECONDS (what is finished stays, times are added)"
+            )
+    if trainable:
         sources = ",".join(contrast for contrast in options.contrasts if contrast != options.reference)
         print(
             "train: python -m mrdiff_jax.main --config=configs/bids.py --workdir=runs/mine --config.data.name=prepared "
-            f"--config.data.root={output} --config.data.image_size={options.image_size} --config.data.sources={sources} "
-            f"--config.data.target={options.reference}"
+            f"--config.data.root={shlex.quote(str(output))} --config.data.image_size={options.image_size} "
+            f"--config.data.sources={sources} --config.data.target={options.reference}"
         )
     for record in failed:
         print(f"failed: {record['reason']}", file=sys.stderr)

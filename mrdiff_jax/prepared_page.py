@@ -18,13 +18,14 @@ def page(output: Path, records: Sequence[Mapping[str, Any]], options: Options, s
     files = resources.files("mrdiff_jax") / "page"
     failed = [record for record in records if "reason" in record]
     ordered = [*failed, *(record for record in records if "reason" not in record)]
+    subjects = {record["subject"] for record in records if "reason" not in record}
     slices = sum(len(record["slices"]) for record in records if "reason" not in record)
     return Template((files / "prepared.html").read_text(encoding="utf-8")).substitute(
         style=(files / "page.css").read_text(encoding="utf-8") + (files / "prepared.css").read_text(encoding="utf-8"),
         script=(files / "prepared.js").read_text(encoding="utf-8"),
         title=escape(" + ".join(options.contrasts)),
         lead=escape(
-            f"{len(records) - len(failed)} exams of {len(splits)} subjects prepared, {slices} slices of "
+            f"{len(records) - len(failed)} exams of {len(subjects)} subjects prepared, {slices} slices of "
             f"{options.image_size} x {options.image_size}; {len(failed)} failed."
         ),
         options=_options(options),

@@ -2,10 +2,8 @@
 
 import csv
 import hashlib
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -20,6 +18,7 @@ from mrdiff_jax import inference
 from mrdiff_jax.data import layouts, pipeline, placement, preparation, prepared
 from mrdiff_jax.data.placement import Options
 from mrdiff_jax.data.preparation import Task
+from mrdiff_jax.data.sequence_times import SequenceTimes
 from mrdiff_jax.data.volumes import Volume
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.inference import Settings
@@ -70,19 +69,33 @@ def made(cohort):
     """The output of a run that was killed after its first exam, and started again; and the second call."""
     output = cohort.parent / "out"
     flags = [f"--input={cohort}", f"--output={output}", "--processes=2", *FLAGS]
-    process = subprocess.Popen(
-        [*PREPARE, *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
+    process = subprocess.Popen([*PREPARE, *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while not list((output / "subjects").glob("sub-*")):
         assert process.poll() is None, process.stderr.read().decode()
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
     process.communicate()
+    wait_until(lambda: not any(map(is_alive, workers)))
     before = {path: path.stat().st_mtime_ns for path in (output / "subjects").glob("sub-*/record.json")}
     run = call(*flags)
     assert before
     assert all(path.stat().st_mtime_ns == written for path, written in before.items())
     return output, run
+
+
+def wait_until(holds, seconds=30):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def manifest(output):
@@ -227,7 +240,10 @@ def test_a_set_that_does_not_fit_the_config_is_refused(made, changes, words):
     [
         (["--contrasts=T1w"], "two contrasts"),
         (["--contrasts=T1w,T2w", "--reference=PDw"], "--reference=PDw"),
-        (["--contrasts=T1w,T2w", "--slices=all"], "--slices=all"),
+        (["--contrasts=T1w,T2w", "--slices=40:30"], "--slices=40:30"),
+        (["--contrasts=T1w,T2w", "--image-size=50"], "multiple of 8"),
+        (["--contrasts=T1w,T2w", "--tr=T1=500"], "'T1' is not among the contrasts"),
+        (["--contrasts=T1w,T2w", "--test-subjects=sub-9*"], "'sub-9*' matches none"),
         (["--contrasts=T1w,T2w", "--times=TABLE"], "T1w of sub-99 is not among the scans"),
     ],
 )
@@ -249,6 +265,62 @@ def test_misaligned_exams_are_refused_unless_kept():
     assert "2.4 mm off T1w" in prepared.refuse_misaligned(record, "T1w", 2.0)["reason"]
     assert "reason" not in prepared.refuse_misaligned(record, "T1w", 3.0)
     assert "reason" not in prepared.refuse_misaligned(record | {"spacing": [1.0, 1.0, 5.0]}, "T1w", 2.0)
+
+
+def test_half_a_slice_is_allowed_across_slices_alone():
+    def told(*shift):
+        placement = {"shift": shift, "shift_mm": float(np.linalg.norm(shift)), "mirror_gain": -0.1}
+        return prepared.misaligned(placement, "T1w", (1.0, 1.0, 7.0), 2.0)
+
+    assert told(0, 0, 3) == ""
+    assert told(1, 1, 2) == ""
+    for shift in ((3, 0, 0), (0, -3, 0), (0, 0, 4), (-2, 2, 1)):
+        assert "limit 2 x 2 x 3.5 mm" in told(*shift)
+
+
+def test_a_scan_that_is_there_twice_is_refused_in_one_exam_and_in_two():
+    def record(exam, *checksums):
+        return {"exam": exam, "scans": [{"contrast": c, "sha256": s} for c, s in zip(CONTRASTS, checksums, strict=True)]}
+
+    first, second, third, fourth = prepared.refuse_duplicates(
+        [record("a", "1", "2"), record("b", "3", "3"), record("c", "4", "2"), record("d", "3", "5")]
+    )
+    assert "reason" not in first
+    assert "its T2w has the voxels of its T1w" in second["reason"]
+    assert "its T2w has the voxels of a scan of a" in third["reason"]
+    assert "reason" not in fourth
+
+
+def test_edited_splits_outlive_subjects_that_fail_for_a_while(tmp_path):
+    assignment = {"test_subjects": "", "test_fraction": 0.2, "validation_fraction": 0.1, "seed": 0}
+    subjects = [f"sub-{i}" for i in range(5)]
+    edited = dict.fromkeys(subjects, "train") | {"sub-3": "test"}
+    (tmp_path / "splits.csv").write_text("subject,split\n" + "".join(f"{s},{split}\n" for s, split in edited.items()))
+    with pytest.raises(UserError, match="leaves no subject for test"):
+        prepared.update_splits(tmp_path, [s for s in subjects if s != "sub-3"], edited, **assignment)
+    assert prepared.known_splits(tmp_path) == edited
+    splits = prepared.update_splits(tmp_path, [*subjects, "sub-5"], edited, **assignment)
+    assert {s: split for s, split in splits.items() if s != "sub-5"} == edited
+
+
+def test_times_stated_later_are_added_and_slices_stay(cohort, tmp_path):
+    root = tmp_path / "scans"
+    shutil.copytree(cohort / "sub-01", root / "sub-01")
+    for sidecar in root.rglob("*.json"):
+        sidecar.unlink()
+    (exam,) = layouts.find_subjects(root, "bids", CONTRASTS)
+
+    def done(**stated):
+        return preparation.prepare(Task(exam, stated, OPTIONS, root, tmp_path / "out"))
+
+    assert done()["times"] == [[0, 0, 0], [0, 0, 0]]
+    slices = tmp_path / "out" / "subjects" / "sub-01" / "slices.npy"
+    before = slices.stat().st_mtime_ns
+    record = done(T2w=SequenceTimes(4000.0, 90.0))
+    assert record["times"] == [[0, 0, 0], [4000, 90, 0]]
+    assert slices.stat().st_mtime_ns == before
+    assert slices.parent.stat().st_mode & 0o777 == tmp_path.joinpath("out").stat().st_mode & 0o777
+    assert done(T2w=SequenceTimes(4000.0, 90.0)) == record
 
 
 def test_a_mended_scan_is_prepared_anew_and_others_are_not(cohort, tmp_path):

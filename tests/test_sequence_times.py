@@ -2,7 +2,16 @@
 
 import pytest
 
-from mrdiff_jax.data.sequence_times import SequenceTimes, check, complete, merged, overrides_of, parse_stated, read_overrides
+from mrdiff_jax.data.sequence_times import (
+    SequenceTimes,
+    check,
+    complete,
+    merged,
+    overrides_of,
+    parse_stated,
+    read_overrides,
+    read_sidecars,
+)
 from mrdiff_jax.errors import UserError
 
 
@@ -46,6 +55,24 @@ def test_a_missing_table_is_refused(tmp_path):
         read_overrides(tmp_path / "none.csv")
 
 
+def test_sidecars_are_inherited_the_nearest_first(tmp_path):
+    anat = tmp_path / "sub-01" / "ses-1" / "anat"
+    anat.mkdir(parents=True)
+    scan = anat / "sub-01_ses-1_acq-hi_T1w.nii.gz"
+    (tmp_path / "T1w.json").write_text('{"RepetitionTime": 0.5, "EchoTime": 0.01, "InversionTime": 0.9}')
+    (tmp_path / "acq-low_T1w.json").write_text('{"EchoTime": 0.07}')  # of other scans, as are the next two
+    (tmp_path / "inplaneT1w.json").write_text('{"EchoTime": 0.08}')
+    (tmp_path / "sub-01" / "sub-02_T1w.json").write_text('{"EchoTime": 0.09}')
+    assert read_sidecars(scan) == (500, 10, 900)
+    (tmp_path / "acq-hi_T1w.json").write_text('{"EchoTime": 0.011}')
+    (tmp_path / "sub-01" / "sub-01_T1w.json").write_text('{"RepetitionTime": 0.6}')
+    assert read_sidecars(scan) == (600, 11, 900)
+    (anat / "sub-01_ses-1_acq-hi_T1w.json").write_text('{"EchoTime": 0.012}')
+    assert read_sidecars(scan) == (600, 12, 900)
+    elsewhere = tmp_path / "T1w.nii.gz"  # no BIDS folder: the file beside it alone
+    assert read_sidecars(elsewhere.with_name("scan.nii.gz")) == (None, None, None)
+
+
 def test_times_are_taken_by_order_of_trust(tmp_path):
     recorded = SequenceTimes(te=11.0)
     stated = merged(
@@ -55,7 +82,7 @@ def test_times_are_taken_by_order_of_trust(tmp_path):
     )
     assert stated == {"T1w": (600, 9, 900), "T2w": (4000, None, None), "PDw": (3000, None, None)}
     assert complete(recorded, stated["T1w"], tmp_path, "T1w", flag="--") == (600, 11, 900)
-    assert complete(SequenceTimes(), stated["PDw"], tmp_path, "PDw", required=False, flag="--") == (0, 0, 0)
+    assert complete(SequenceTimes(), stated["PDw"], tmp_path, "PDw", required=False, flag="--") == (3000, 0, 0)
     with pytest.raises(UserError, match=r"no EchoTime .* give --te=PDw=MILLISECONDS"):
         complete(SequenceTimes(), stated["PDw"], tmp_path, "PDw", flag="--")
 

@@ -285,7 +285,8 @@ def _scans(folder: Path, text: str, subject: str) -> Iterator[_Scan]:
         sign = "" if len(found) == 1 else f"#{index}"
         path = folder.with_name(f"{folder.name}{sign}")
         echo = ("shorter", "longer")[series.echo - 1] if series.echoes == 2 else ""
-        yield _Scan(path, text or series.description, f"{sign} {series.label()}".strip(), echo, series.uid)
+        where = f" in {folder.name}" if text else ""
+        yield _Scan(path, text or series.description, f"{sign} {series.label()}{where}".strip(), echo, series.uid)
 
 
 def _told_apart(exams: Sequence[ExamFiles], uids: Sequence[set[str]]) -> list[ExamFiles]:

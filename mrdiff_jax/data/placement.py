@@ -57,6 +57,7 @@ def place(fixed: Volume, moving: Volume, options: Options) -> tuple[np.ndarray, 
         "transform": transform.ravel().round(6).tolist(),
         "shift_before_mm": round(before.shift_mm, 3),
         "shift_mm": round(found.shift_mm, 3),
+        "shift": [round(mm, 3) for mm in found.shift],
         "overlap": round(found.overlap, 4),
         "mirror_gain": round(alignment.mirror_gain(fixed, moving, transform), 4),
     }

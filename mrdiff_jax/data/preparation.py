@@ -7,7 +7,7 @@ was done and what the checks gave. The folder appears whole or not at all, and s
 import hashlib
 import json
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,8 +23,9 @@ from mrdiff_jax.data.registration import Grid
 from mrdiff_jax.data.sequence_times import SequenceTimes
 from mrdiff_jax.data.volumes import Exam, ExamFiles, Volume
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.files import write_text
 
-VERSION = 1  # raise it whenever the same scans give other bytes
+VERSION = 2  # raise it whenever the same scans give other bytes
 COVERED = 0.98  # a slice of whose body a contrast shows less than this share is left out
 PICTURE_SIDE = 160
 _RECORD = "record.json"
@@ -47,11 +48,11 @@ def prepare(task: Task) -> dict[str, Any]:
     try:
         if files.problems:
             raise UserError("; ".join(files.problems))
-        record["key"] = _key(task)
+        record |= {"key": _key(task), "times_key": _times_key(task)}
         folder = exam_folder(task.output, files.name)
         done = read_record(folder)
         if done.get("key") == record["key"]:
-            return done
+            return done if done["times_key"] == record["times_key"] else _with_new_times(folder, done | record, task)
         with threadpool_limits(1):
             _write(folder, record, *_prepared(task))
         return read_record(folder)
@@ -94,12 +95,17 @@ def read_examples(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _key(task: Task) -> str:
-    """Changes whenever the scans, their times or the options do."""
-    sources = [
-        [contrast, _relative(path, task.root), _state(path), task.stated.get(contrast, SequenceTimes())]
-        for contrast, path in task.files.scans.items()
-    ]
+    """Changes whenever the scans or the options do."""
+    sources = [[contrast, _relative(path, task.root), _state(path)] for contrast, path in task.files.scans.items()]
     return hashlib.sha256(json.dumps([VERSION, asdict(task.options), sources]).encode()).hexdigest()
+
+
+def _times_key(task: Task) -> str:
+    """Changes whenever what is stated of times does, in sidecars or otherwise: no reason to make the slices again."""
+    sidecars = [sidecar for path in task.files.scans.values() for sidecar in sequence_times.sidecars(path)]
+    texts = [[sidecar.name, sidecar.read_text(encoding="utf-8", errors="replace")] for sidecar in sidecars]
+    stated = [task.stated.get(contrast, SequenceTimes()) for contrast in task.files.scans]
+    return hashlib.sha256(json.dumps([texts, stated]).encode()).hexdigest()
 
 
 def _relative(path: Path, root: Path) -> str:
@@ -110,20 +116,29 @@ def _state(path: Path) -> list:
     """Size and time of change of a scan's files."""
     source, _ = dicom.split_choice(path)
     files = sorted(file for file in source.rglob("*") if file.is_file()) if source.is_dir() else [source]
-    sidecar = sequence_times.sidecar_path(path)
-    files += [sidecar] if sidecar.is_file() else []
     return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def _times(task: Task) -> list[list[float]]:
+    """TR, TE and TI (ms) of each contrast, 0 where unknown."""
+    found = (
+        volumes.scan_times(task.files.scans[contrast], contrast, task.stated, required=False, flag="--")
+        for contrast in task.options.contrasts
+    )
+    return [[round(float(time), 4) for time in times] for times in found]
+
+
+def _with_new_times(folder: Path, record: dict[str, Any], task: Task) -> dict[str, Any]:
+    record |= {"times": _times(task)}
+    write_text(folder / _RECORD, json.dumps(record, indent=1) + "\n")
+    return record
 
 
 def _prepared(task: Task) -> tuple[dict[str, Any], np.ndarray, dict[str, np.ndarray]]:
     """What the record says, the slices (S, H, W, C) uint16, and the picture of each contrast."""
     options = task.options
-    scans, times = {}, {}
-    for contrast in options.contrasts:
-        path = task.files.scans[contrast]
-        scans[contrast], recorded = volumes.read_scan(path)
-        stated = task.stated.get(contrast, SequenceTimes())
-        times[contrast] = sequence_times.complete(recorded, stated, path, contrast, required=False, flag="--")
+    times = _times(task)
+    scans = {contrast: volumes.read_scan(task.files.scans[contrast])[0] for contrast in options.contrasts}
     fixed = scans[options.reference]
     grid = registration.grid_of(fixed)
     placed = {
@@ -137,7 +152,7 @@ def _prepared(task: Task) -> tuple[dict[str, Any], np.ndarray, dict[str, np.ndar
         contrasts=options.contrasts,
         volumes=np.stack(list(data.values())),
         spacing=grid.spacing,
-        times=np.array([times[contrast] for contrast in options.contrasts], np.float32),
+        times=np.array(times, np.float32),
     )
     centre = _centre(mask, grid.spacing)
     covered = _covered_slices(scans, placed, mask, grid, options.plane)
@@ -169,7 +184,7 @@ def _prepared(task: Task) -> tuple[dict[str, Any], np.ndarray, dict[str, np.ndar
             }
             for contrast, scan in scans.items()
         ],
-        "times": [[round(float(time), 4) for time in times[contrast]] for contrast in options.contrasts],
+        "times": times,
         "scale": scale.tolist(),
         "slices": [example["slice"] for example in examples],
         "pixel": float(examples[0]["spacing"]),
@@ -222,7 +237,8 @@ def _write(
     folder: Path, exam: Mapping[str, Any], record: Mapping[str, Any], slices: np.ndarray, pictures: Mapping[str, np.ndarray]
 ) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+    temporary.mkdir()  # with the permissions of any new folder, which those of the tempfile module lack
     try:
         np.save(temporary / "slices.npy", slices)
         for contrast, picture in pictures.items():
@@ -236,9 +252,9 @@ def _write(
 def replace_folder(new: Path, old: Path) -> None:
     """Puts a whole new folder in the place of another, which may not be there."""
     if old.exists():
-        outdated = Path(tempfile.mkdtemp(prefix=f".{old.name}-", dir=old.parent)) / old.name
+        outdated = old.with_name(f".{old.name}-{uuid.uuid4().hex}")
         old.rename(outdated)
         new.rename(old)
-        shutil.rmtree(outdated.parent)
+        shutil.rmtree(outdated)
     else:
         new.rename(old)

@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mrdiff_jax.data import builder, preparation, preprocessing
 from mrdiff_jax.data.placement import Options
 from mrdiff_jax.errors import UserError
@@ -46,10 +48,10 @@ def check_times(root: Path, written: Mapping[str, Any], sources: Sequence[str]) 
     """Raises UserError, naming exam and contrast, where a source has no TR and TE."""
     for exam in written["exams"]:
         for contrast in sources:
-            if not exam["times"][written["contrasts"].index(contrast)][1]:
+            if not all(exam["times"][written["contrasts"].index(contrast)][:2]):
                 raise UserError(
-                    f"{root}: {exam['exam']} has no TR and TE of {contrast}; prepare again (finished subjects whose times "
-                    f"are stated anew are done anew) with --tr={contrast}=MILLISECONDS and --te={contrast}=MILLISECONDS"
+                    f"{root}: {exam['exam']} lacks TR or TE of {contrast}; call prepare again (what is finished stays, times "
+                    f"are added) with --tr={contrast}=MILLISECONDS and --te={contrast}=MILLISECONDS"
                 )
 
 
@@ -65,7 +67,8 @@ def rows_of_splits(written: Mapping[str, Any], splits: Mapping[str, str]) -> dic
 
 def write_dataset(output: Path, records: Sequence[Record], options: Options) -> None:
     """Writes the slices of the exams, in the order of the records, unless they are written already; whole or not at all."""
-    fingerprint = hashlib.sha256(json.dumps([asdict(options), [record["key"] for record in records]]).encode()).hexdigest()
+    exams = [[record["key"], record["times"]] for record in records]
+    fingerprint = hashlib.sha256(json.dumps([asdict(options), exams]).encode()).hexdigest()
     folder = output / DATASET_FOLDER
     try:
         if read(output)["fingerprint"] == fingerprint:
@@ -100,33 +103,39 @@ def write_dataset(output: Path, records: Sequence[Record], options: Options) -> 
         preparation.replace_folder(whole, folder)
 
 
-def update_splits(output: Path, subjects: Sequence[str], **assignment: Any) -> dict[str, str]:
-    """Subject -> split; those in `splits.csv` stay, an absent file or subject is filled by `preprocessing.assign_splits`.
-
-    Raises UserError where the file cannot be read, or nobody is left for train or test.
-    """
+def known_splits(output: Path) -> dict[str, str]:
+    """Subject -> split as `splits.csv` has it, of all its rows; empty where there is none. Raises UserError for a wrong row."""
     path = output / SPLITS_FILE
-    known = preprocessing.read_rows(path) if path.is_file() else {}
-    splits = {subject: known[subject] for subject in subjects if subject in known}
-    if len(splits) < len(subjects):
-        splits = preprocessing.assign_splits(subjects, **assignment) | splits
-    write_text(path, "".join(f"{line}\n" for line in ("subject,split", *(f"{s},{splits[s]}" for s in sorted(splits)))))
-    return splits
+    return preprocessing.read_rows(path) if path.is_file() else {}
+
+
+def update_splits(output: Path, subjects: Sequence[str], known: Mapping[str, str], **assignment: Any) -> dict[str, str]:
+    """Subject -> split of the subjects: as `known`, which is kept whole, else by `preprocessing.assign_splits`.
+
+    All of it is written to `splits.csv`, also the rows of subjects that are not there now, for they may come back.
+    Raises UserError where nobody is left for train or test.
+    """
+    new = {} if known.keys() >= set(subjects) else preprocessing.assign_splits(subjects, **assignment)
+    splits = new | known
+    preprocessing.write_splits(output / SPLITS_FILE, splits)
+    return preprocessing.require_train_and_test({subject: splits[subject] for subject in subjects}, str(output / SPLITS_FILE))
 
 
 def refuse_duplicates(records: Sequence[Record]) -> list[Record]:
-    """The records, with a reason where an exam has a scan that an earlier one of another name has too."""
+    """The records, with a reason where an exam has a scan twice, or one that an earlier exam has too."""
     owners: dict[str, str] = {}
     checked = []
     for record in records:
-        scans = [] if "reason" in record else record["scans"]
-        twins = [(scan, owners[scan["sha256"]]) for scan in scans if scan["sha256"] in owners]
-        if twins:
-            scan, owner = twins[0]
-            reason = f"{record['exam']}: its {scan['contrast']} has the voxels of a scan of {owner}; keep one of them"
-            record = {**record, "reason": reason}
+        own: dict[str, str] = {}
+        for scan in [] if "reason" in record else record["scans"]:
+            owner = owners.get(scan["sha256"]) or own.get(scan["sha256"])
+            if owner:
+                reason = f"{record['exam']}: its {scan['contrast']} has the voxels of {owner}; keep one of them"
+                record = {**record, "reason": reason}
+                break
+            own[scan["sha256"]] = f"its {scan['contrast']}"
         else:
-            owners |= {scan["sha256"]: record["exam"] for scan in scans}
+            owners |= dict.fromkeys(own, f"a scan of {record['exam']}")
         checked.append(record)
     return checked
 
@@ -144,13 +153,15 @@ def refuse_misaligned(record: Record, reference: str, max_shift_mm: float) -> Re
 def misaligned(placement: Mapping[str, Any], reference: str, spacing: Sequence[float], max_shift_mm: float) -> str:
     """How a scan that `placement.place` placed does not lie on the reference; '' where it does.
 
-    Scans of thick slices may be off by half a slice, which edges cannot tell from their blur.
+    Across thick slices a scan may be off by half a slice, which edges cannot tell from their blur.
     """
-    limit = max(max_shift_mm, max(spacing) / 2)
+    limits = np.maximum(max_shift_mm, np.divide(spacing, 2))
+    far = np.linalg.norm(np.array(placement.get("shift", (0, 0, 0))) / limits) > 1
     if placement.get("mirror_gain", 0.0) > 0:
-        return f"fits {reference} better mirrored: left and right are swapped in one of them"
-    if placement.get("shift_mm", 0.0) > limit:
-        return f"lies {placement['shift_mm']:.1f} mm off {reference} (limit {limit:.1f} mm)"
+        return f"fits {reference} better mirrored: left and right are swapped in one of them, or it is somebody else's"
+    if far or placement.get("shift_mm", 0.0) > limits.max():
+        of_limits = " x ".join(f"{limit:g}" for limit in limits) if limits.max() > limits.min() else f"{limits.max():g}"
+        return f"lies {placement['shift_mm']:.1f} mm off {reference} (limit {of_limits} mm)"
     return ""
 
 
@@ -188,5 +199,5 @@ def clear_leftovers(output: Path) -> None:
     """Removes what a killed run was writing."""
     for path in (*output.glob(".dataset-*"), *output.glob("subjects/.*-*")):
         shutil.rmtree(path, ignore_errors=True)
-    for path in output.glob(".*.writing"):
+    for path in output.glob(".partial-*"):
         path.unlink()

@@ -9,6 +9,7 @@ import numpy as np
 
 from mrdiff_jax.data.volumes import Exam
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.files import replacing
 
 SPLITS = ("train", "validation", "test")
 PLANES = ("sagittal", "coronal", "axial")  # by the axis that they cut
@@ -159,18 +160,26 @@ def assign_splits(
     """
     subjects = sorted(subjects)
     shuffled = [subjects[i] for i in np.random.default_rng(seed).permutation(len(subjects))]
-    patterns = [pattern.strip() for pattern in test_subjects.split(",") if pattern.strip()]
-    for pattern in patterns:
-        if not any(fnmatchcase(subject, pattern) for subject in subjects):
-            raise UserError(f"test subjects: {pattern!r} matches none of the {len(subjects)} subjects")
-    if patterns:
-        test = [subject for subject in shuffled if any(fnmatchcase(subject, pattern) for pattern in patterns)]
+    if test_subjects.strip():
+        chosen = matching(test_subjects, subjects)
+        test = [subject for subject in shuffled if subject in chosen]
     else:
         test = shuffled[: _share(test_fraction, len(subjects))]
     rest = [subject for subject in shuffled if subject not in test]
     validation = rest[: min(_share(validation_fraction, len(subjects)), max(len(rest) - 1, 0))]
     splits = dict.fromkeys(subjects, "train") | dict.fromkeys(validation, "validation") | dict.fromkeys(test, "test")
     return require_train_and_test(splits, "the choice of test subjects")
+
+
+def matching(patterns: str, subjects: Sequence[str]) -> set[str]:
+    """The subjects that match one of the glob patterns 'a,b'. Raises UserError where a pattern matches nobody."""
+    chosen: set[str] = set()
+    for pattern in filter(None, map(str.strip, patterns.split(","))):
+        found = {subject for subject in subjects if fnmatchcase(subject, pattern)}
+        if not found:
+            raise UserError(f"test subjects: {pattern!r} matches none of the {len(subjects)} subjects")
+        chosen |= found
+    return chosen
 
 
 def _share(fraction: float, count: int) -> int:
@@ -217,5 +226,5 @@ def read_rows(path: Path) -> dict[str, str]:
 
 def write_splits(path: Path, splits: Mapping[str, str]) -> None:
     """Write subject -> split as the CSV file that `read_splits` reads."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("subject", "split"), *sorted(splits.items())])
+    with replacing(path) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([("subject", "split"), *sorted(splits.items())])

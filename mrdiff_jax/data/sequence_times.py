@@ -1,6 +1,7 @@
 """TR, TE and TI of scans: from sidecars, flags and tables, in milliseconds, and whether they can be true."""
 
 import csv
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,15 +36,36 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
 
 
-def read_sidecar(path: Path) -> SequenceTimes:
-    """The times in the JSON sidecar (seconds) of the scan at `path`; None where it has none.
+def sidecars(path: Path) -> list[Path]:
+    """The JSON files that tell of a scan, the one whose word counts most first.
+
+    The one beside it, and in BIDS folders those that it inherits: in the folders above, up to that of all subjects, files of
+    the same suffix that name no entity which the scan lacks, as sub-01/sub-01_T1w.json and T1w.json.
+    """
+    own = sidecar_path(path)
+    *entities, suffix = own.stem.split("_")
+    places = [own.parent]
+    while places[-1].name == "anat" or places[-1].name.startswith(("ses-", "sub-")):
+        places.append(places[-1].parent)
+    inherited = (
+        sidecar
+        for place in places[1:]
+        for sidecar in sorted(place.glob(f"*{suffix}.json"), key=lambda file: (-file.name.count("_"), file.name))
+        if {*sidecar.stem.split("_")} <= {*entities, suffix} and sidecar.stem.split("_")[-1] == suffix
+    )
+    return [sidecar for sidecar in (own, *inherited) if sidecar.is_file()]
+
+
+def read_sidecars(path: Path) -> SequenceTimes:
+    """The times in the JSON sidecars (seconds) of the scan at `path`; None where it has none.
 
     Raises:
-      UserError: the sidecar is not JSON, or a time in it is not a number.
+      UserError: a sidecar is not JSON, or a time in it is not a number.
     """
-    sidecar = sidecar_path(Path(path))
-    if not sidecar.is_file():
-        return SequenceTimes()
+    return functools.reduce(SequenceTimes.or_else, map(_read_sidecar, sidecars(Path(path))), SequenceTimes())
+
+
+def _read_sidecar(sidecar: Path) -> SequenceTimes:
     try:
         fields = json.loads(sidecar.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -132,19 +154,19 @@ def complete(
 ) -> SequenceTimes:
     """TR, TE and TI in ms of a scan: as recorded with it, else as stated; an unknown TI is 0.
 
-    Where TR or TE is in neither, all are 0, or, if they are required, UserError is raised, naming the scan and the flag
-    (`flag` and 'tr' or 'te') that can state them; as it is for implausible times.
+    Where TR or TE is in neither, it is 0, or, if they are required, UserError is raised, naming the scan and the flag
+    (`flag` and 'tr' or 'te') that can state it; as it is for implausible times.
     """
     times = recorded.or_else(stated)
     check(times, scan)
     for field in ("tr", "te"):
         if getattr(times, field) is None:
             if not required:
-                return SequenceTimes(0.0, 0.0, 0.0)
+                continue
             raise UserError(
                 f"{scan}: no {SIDECAR_FIELDS[field]} in header or sidecar; give {flag}{field}={contrast}=MILLISECONDS"
             )
-    return times._replace(ti=times.ti or 0.0)
+    return SequenceTimes(*(time or 0.0 for time in times))
 
 
 def check(times: SequenceTimes, scan: Path) -> None:

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from mrdiff_jax.data import dicom
-from mrdiff_jax.data.sequence_times import SequenceTimes, check, complete, read_sidecar
+from mrdiff_jax.data.sequence_times import SequenceTimes, check, complete, read_sidecars
 from mrdiff_jax.errors import UserError
 
 MAX_VOXELS = 2**28  # a gigabyte of float32; a header that declares more is taken for damaged
@@ -99,7 +99,7 @@ def read_scan_parameters(path: Path) -> SequenceTimes:
 
 
 def _recorded_times(header: SequenceTimes, path: Path) -> SequenceTimes:
-    times = header.or_else(read_sidecar(path))
+    times = header.or_else(read_sidecars(path))
     check(times, path)
     return times
 
@@ -209,7 +209,7 @@ def _exam_files(subject: str, session: Path, contrasts: Sequence[str], lesions: 
         found.setdefault(contrast, path)
     problems += [
         f"{session / 'anat'}: {name} has no {contrast} (it has {', '.join(sorted(found)) or 'no scans'}); "
-        "choose other contrasts or remove the subject"
+        "choose other contrasts, remove the subject, or, to prepare contrasts of several spellings, give --layout=pattern"
         for contrast in contrasts
         if contrast not in found
     ]

@@ -20,7 +20,7 @@ function element(tag, parent, name = "", text = "") {
 const cards = exams.map((exam) => {
   const card = element("article", $("exams"), exam.reason ? "exam failed" : "exam");
   const head = element("h2", card, "", exam.exam);
-  element("small", head, "", exam.reason ? "failed" : `${exam.split}, ${exam.slices} slices`);
+  element("small", head, "", exam.reason ? "failed" : `${exam.split}${exam.split && ", "}${exam.slices} slices`);
   if (exam.reason) element("p", card, "reason", exam.reason);
   const words = `${exam.exam} ${exam.split} ${exam.reason}`.toLowerCase();
   if (!exam.scans.length) return { card, words, layers: [] };
