@@ -21,6 +21,6 @@ def get_config(preset: str | None = None):
     config.diffusion.update(schedule="linear")  # noisier for longer than the cosine: short runs then lean on the sources
     config.loss.update(loss_draws="first")
     config.optimizer.update(learning_rate=3e-3, schedule="linear", ema_decay=0.99, clip_norm=1.0)
-    config.train.update(steps=20_000, log_every=20, evaluate_every=5_000, checkpoint_every=500)
+    config.train.update(steps=20_000, log_every=20, evaluate_every=1_000, checkpoint_every=500)
     config.evaluate.update(slices=64)
     return config.lock()

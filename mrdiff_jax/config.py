@@ -45,7 +45,7 @@ def _paper() -> ConfigDict:
                 contrasts="",  # contrasts to prepare; '' is all of the phantom's, or sources and target
                 image_size=256,
                 batch_size=8,  # over all devices
-                mirror=False,  # left and right of the training slices, by chance
+                mirror=False,  # left and right of the training slices, by chance; not of sagittal ones
                 intensity=0.0,  # how far gamma and black level of the training sources vary by chance, 0 to 1
                 percentiles=(0.5, 99.5),  # of each volume, mapped to 0 and 1
                 tr="",  # milliseconds, as 'T1w=500,T2w=4000', for scans without a sidecar
@@ -237,6 +237,9 @@ def validate(config: ConfigDict) -> None:
     for name in studies(config.evaluate.studies):
         if name not in STUDIES:
             raise UserError(f"--config.evaluate.studies: no study {name!r}; give 'all', or some of {','.join(STUDIES)}")
+    for field in ("optimizer.ema_decay", "data.test_fraction", "data.validation_fraction"):
+        if not 0 <= _get(config, field) <= 1:
+            raise UserError(f"--config.{field}={_get(config, field)}: must be from 0 to 1")
     for _, steps in samplings(config.evaluate.sampling):
         if "sampling" in config.evaluate.studies and steps > config.diffusion.steps:
             raise UserError(f"--config.evaluate.sampling: {steps} steps of a chain that has {config.diffusion.steps}")
@@ -244,10 +247,15 @@ def validate(config: ConfigDict) -> None:
         raise UserError(f"--config.sample.eta={config.sample.eta}: must be at most 1")
 
 
-def studies(text: str) -> list[str]:
+def split_names(text: str) -> tuple[str, ...]:
+    """The names in a comma-separated string."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def studies(text: str) -> tuple[str, ...]:
     """The names in `evaluate.studies`; 'all' is every one."""
-    names = [name for name in text.replace(" ", "").split(",") if name]
-    return list(STUDIES) if names == ["all"] else names
+    names = split_names(text)
+    return tuple(STUDIES) if names == ("all",) else names
 
 
 def samplings(text: str) -> list[tuple[int, int]]:

@@ -44,8 +44,8 @@ def cosine_schedule(steps: int) -> Schedule:
 
 
 def linear_schedule(steps: int) -> Schedule:
-    """Linear schedule (Ho et al. 2020): betas 1e-4 .. 0.02 at 1000 steps, scaled to other lengths."""
-    return _from_betas(np.linspace(1e-4, 0.02, steps) * 1000 / steps)
+    """Linear schedule (Ho et al. 2020): betas 1e-4 .. 0.02 at 1000 steps, scaled to other lengths, below 0.999."""
+    return _from_betas(np.minimum(np.linspace(1e-4, 0.02, steps) * 1000 / steps, 0.999))
 
 
 def _from_betas(betas: np.ndarray) -> Schedule:

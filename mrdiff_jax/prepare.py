@@ -19,8 +19,8 @@ from absl import flags
 from tqdm import tqdm
 
 from mrdiff_jax import cli, prepared_page
+from mrdiff_jax.config import split_names
 from mrdiff_jax.data import layouts, placement, preparation, prepared, preprocessing, registration, sequence_times
-from mrdiff_jax.data.pipeline import split_names
 from mrdiff_jax.data.placement import Options
 from mrdiff_jax.data.preparation import Task
 from mrdiff_jax.errors import UserError

@@ -88,7 +88,7 @@ def divisible(batch_size: int) -> int:
 def reference_scores(dataset: Dataset, score: Scorer, batch_size: int) -> tuple[References, dict[str, Scores]]:
     """The fitted references, and what they and the 'target' score on all test slices; kept beside the prepared data."""
     contrasts = f"{'+'.join(dataset.sources)}-{dataset.target}"
-    path = dataset.folder / "references" / f"{contrasts}-{score.convention}-{_VERSION}.npz"
+    path = dataset.folder / "references" / f"{contrasts}-{score.convention}-{dataset.fingerprint}-{_VERSION}.npz"
     if path.is_file():
         return _read(path)
     fitted, scores = references.fit(dataset), {name: Scores() for name in (_TARGET, *REFERENCES)}

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from mrdiff_jax import evaluate, figures, methods, parallel, results, studies
 from mrdiff_jax.checkpoints import Checkpoints
-from mrdiff_jax.config import validate
+from mrdiff_jax.config import default, validate
 from mrdiff_jax.conventions import METRICS
 from mrdiff_jax.data.batches import describe_training, train_iterator
 from mrdiff_jax.data.pipeline import Dataset, open_dataset
@@ -53,7 +53,7 @@ def evaluate_only(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         raise UserError(f"{workdir}: no such folder; train first, with --mode=train")
     run = Run(config, workdir)
     names = studies.chosen(config, run.dataset, run.method)
-    _describe_data(workdir, run.dataset)
+    _describe_data(workdir, run)
     state = run.checkpoints.restore_state(run.initial)
     params = parallel.replicate(state.ema_params)
     summary = run.finish(params, int(state.step))
@@ -84,7 +84,7 @@ class Run:
             self.dataset,
             self.batch_size,
             config.train.seed,
-            mirror=config.data.mirror,
+            mirror=config.data.mirror and self.dataset.preparation.plane != "sagittal",
             intensity=config.data.intensity,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
@@ -97,7 +97,7 @@ class Run:
 
     def train(self) -> dict[str, Any]:
         """The loop, then the evaluation."""
-        _claim(self.workdir, self.config, self.dataset)
+        _claim(self.workdir, self)
         every, steps = self.config.train, self.config.train.steps
         state, first = self._start()
         deadline = self._deadline(state)
@@ -170,7 +170,10 @@ class Run:
             return float("inf")
         evaluation = self.evaluator.seconds(state.ema_params, "test")
         logger.info("time limit %s, of which the evaluation needs %s", duration(60 * minutes), duration(evaluation))
-        return self.started + 60 * minutes - 1.1 * evaluation - 20
+        deadline = self.started + 60 * minutes - 1.1 * evaluation - 20
+        if deadline < time.monotonic():
+            logger.warning("no time is left to train: one step, then the evaluation; raise --config.train.max_minutes")
+        return deadline
 
     def rate(self, step: int, deadline: float) -> float:
         """Share of the learning rate at a step: 1, or the share of the training that is left by steps or by the clock."""
@@ -207,6 +210,7 @@ class Run:
 
     def _validate(self, writer: Writer, state: TrainState, step: int) -> None:
         if not len(self.dataset.split("validation")):
+            logger.info("step %d  no validation: no subject is left for it", step)
             return
         evaluation = self.evaluator(state.ema_params, "validation", self.config.evaluate.slices)
         scores = evaluation.scores.means(METRICS, self.config.evaluate.convention)
@@ -241,26 +245,26 @@ def _check_same_run(workdir: Path, config: ConfigDict, dataset: Dataset) -> None
     path = workdir / _IDENTITY
     if not path.exists():
         return
-    old = json.loads(path.read_text())
+    old = _identity(default(None), dataset) | json.loads(path.read_text())  # fields that are newer than the run: as by default
     for name, now in json.loads(json.dumps(_identity(config, dataset))).items():
-        if old.get(name) != now:
+        if json.loads(json.dumps(old[name])) != now:
             raise UserError(
-                f"{workdir}: holds a run with {name}={old.get(name)}, now {now}; choose another --workdir or the same settings"
+                f"{workdir}: holds a run with {name}={old[name]}, now {now}; choose another --workdir or the same settings"
             )
 
 
-def _claim(workdir: Path, config: ConfigDict, dataset: Dataset) -> None:
+def _claim(workdir: Path, run: Run) -> None:
     """Makes the workdir the home of this run: its settings, what identifies it, and the subjects of each split."""
     if jax.process_index():
         return
     workdir.mkdir(parents=True, exist_ok=True)
-    write_text(workdir / "config.json", json.dumps(json.loads(config.to_json()), indent=2) + "\n")
-    write_text(workdir / "splits.csv", dataset.splits_file.read_text(encoding="utf-8"))
-    _describe_data(workdir, dataset)
-    write_text(workdir / _IDENTITY, json.dumps(_identity(config, dataset), indent=2) + "\n")
+    _describe_data(workdir, run)
+    write_text(workdir / "config.json", json.dumps(json.loads(run.config.to_json()), indent=2) + "\n")
+    write_text(workdir / "splits.csv", run.dataset.splits_file.read_text(encoding="utf-8"))
+    write_text(workdir / _IDENTITY, json.dumps(_identity(run.config, run.dataset), indent=2) + "\n")
 
 
-def _describe_data(workdir: Path, dataset: Dataset) -> None:
+def _describe_data(workdir: Path, run: Run) -> None:
     """Leaves in the workdir what synthesis must know of the training data, which need not be at hand then."""
     if jax.process_index() == 0 and not (workdir / _TRAINING_DATA).exists():
-        write_text(workdir / _TRAINING_DATA, json.dumps(describe_training(dataset), indent=2) + "\n")
+        write_text(workdir / _TRAINING_DATA, json.dumps(describe_training(run.dataset, run.method.inverted), indent=2) + "\n")

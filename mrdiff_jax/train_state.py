@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from flax import struct
 from jax import Array
+from jax.flatten_util import ravel_pytree
 
 from mrdiff_jax import parallel
 from mrdiff_jax.methods import Batch, Method, Params
@@ -26,14 +27,24 @@ class TrainState:
     opt_state: dict[str, Any]
 
 
-def make_optimizer(config: Any) -> optax.GradientTransformation:
-    """Adam or AdamW from `config.optimizer`, behind gradient-norm clipping where that is set."""
+def make_optimizer(config: Any) -> optax.GradientTransformationExtraArgs:
+    """Adam or AdamW from `config.optimizer`, behind gradient-norm clipping where that is set.
+
+    `update` takes `rate`, which scales the learning rate. All parameters are updated as one vector: hundreds of small arrays
+    would be most of the program that is traced, compiled and loaded.
+    """
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     adam = (
         optax.adam(config.learning_rate)
         if config.name == "adam"
         else optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
     )
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adam) if config.clip_norm else adam
+
+    def scale(updates: Array, state: optax.EmptyState, params: Any = None, *, rate: Array) -> tuple[Array, optax.EmptyState]:
+        return rate * updates, state
+
+    by_rate = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), scale)
+    return optax.flatten(optax.chain(clip, adam, by_rate))
 
 
 def create_train_state(method: Method, optimizer: optax.GradientTransformation, key: Array, batch: Batch) -> TrainState:
@@ -63,13 +74,15 @@ def make_train_step(
                 return loss(params | {player: own}, batch, rng)
 
             (value, aux), gradient = parallel.mean(jax.value_and_grad(own_loss, has_aux=True)(params[player]))
-            updates, opt_state[player] = optimizer.update(gradient, opt_state[player], params[player])
-            params[player] = optax.apply_updates(params[player], optax.tree.scale(rate, updates))
+            updates, opt_state[player] = optimizer.update(gradient, opt_state[player], params[player], rate=rate)
+            params[player] = optax.apply_updates(params[player], updates)
             params["stats"] = aux.get("stats", params["stats"])
-            metrics |= {f"{player}/loss": value, f"{player}/gradient_norm": optax.tree.norm(gradient)} | aux["metrics"]
+            norm = jnp.linalg.norm(ravel_pytree(gradient)[0])
+            metrics |= {f"{player}/loss": value, f"{player}/gradient_norm": norm} | aux["metrics"]
 
         decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step)) if ema_warmup else ema_decay
-        ema_params = jax.tree.map(lambda average, new: new + decay * (average - new), state.ema_params, params)
+        (average, unravel), (new, _) = ravel_pytree(state.ema_params), ravel_pytree(params)
+        ema_params = unravel(new + decay * (average - new))
         ema_params["stats"] = params["stats"]  # singular vectors do not average
         return TrainState(state.step + 1, params, ema_params, opt_state), metrics
 

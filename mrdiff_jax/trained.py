@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from safetensors import SafetensorError, numpy, safe_open
 
 from mrdiff_jax import methods
-from mrdiff_jax.config import from_json
+from mrdiff_jax.config import from_json, split_names
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.files import replacing, write_text
 from mrdiff_jax.methods import Method, Params
@@ -151,7 +151,7 @@ def _synthesis(method: Method, maps: bool) -> Callable[..., Any]:
 
 def _example(config: ConfigDict) -> tuple[dict[str, jax.ShapeDtypeStruct], jax.ShapeDtypeStruct]:
     """Shapes of a batch of one, and of its key."""
-    side, k = config.data.image_size, len(config.data.sources.split(","))
+    side, k = config.data.image_size, len(split_names(config.data.sources))
     shapes = {"sources": (1, side, side, k), "tr": (1, k), "te": (1, k), "ti": (1, k)}
     key = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
     return {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}, key
@@ -172,7 +172,7 @@ def _training_data(data: Any, config: ConfigDict, path: Path, mend: str) -> dict
         names, _ = (*data["sources"], data["target"]["name"]), dict(data["preparation"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: is damaged, or of another version ({error!r}); {mend}") from error
-    configured = (*config.data.sources.split(","), config.data.target)
+    configured = (*split_names(config.data.sources), config.data.target.strip())
     if names != configured:
         raise UserError(f"{path}: is of {', '.join(names)}, the configuration beside it of {', '.join(configured)}; {mend}")
     return data

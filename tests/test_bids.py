@@ -262,7 +262,7 @@ def test_real_scans_without_sidecars(tmp_path):
 def test_real_scans_on_their_own_grids_ask_for_registration(tmp_path):
     root = real_scans("open_ms/unregistered")
     config = data_config(root, sources="T1w,T2w", target="FLAIR", cache=str(tmp_path))
-    refused(config, "registered to one grid")
+    refused(config, "mrdiff_jax.prepare")
 
 
 def test_training_slices_are_described_for_synthesis(root):
@@ -278,3 +278,12 @@ def test_training_slices_are_described_for_synthesis(root):
     assert about["pixel_mm"] == [24 / 16, 24 / 16]
     options = Options(**about["preparation"])
     assert (options.plane, options.mask, options.bias_correction, options.image_size) == ("axial", "none", False, 16)
+
+
+def test_a_training_scan_without_the_inversion_time_it_needs_is_refused_by_name(root):
+    (root / "sub-02" / "anat" / "sub-02_FLAIR.json").write_text('{"RepetitionTime": 9, "EchoTime": 0.12}')
+    config = data_config(root, sources="T1w,FLAIR", target="T2w", test_subjects="sub-03", validation_fraction=0.0)
+    dataset = pipeline.open_dataset(config)
+    assert batches.describe_training(dataset, ())["sources"]["T1w"]["ti"] == 0
+    with pytest.raises(UserError, match=r"sub-02: its FLAIR has no inversion time.*--config\.data\.ti=FLAIR="):
+        batches.describe_training(dataset, ("FLAIR",))

@@ -18,6 +18,13 @@ def test_cosine_schedule_follows_its_formula(schedule):
     assert schedule.alpha_bar[-1] == pytest.approx(schedule.alpha_bar[-2] * 0.001)  # the clipped beta
 
 
+@pytest.mark.parametrize("steps", [2, 10, 20])
+def test_short_linear_schedules_fall_and_stay_positive(steps):
+    levels = diffusion.linear_schedule(steps).alpha_bar
+    assert (np.diff(levels, prepend=1) < 0).all()
+    assert levels.min() > 0
+
+
 def test_linear_schedule_follows_its_formula():
     linear = diffusion.linear_schedule(1000)
     assert linear.alpha_bar[0] == pytest.approx(1 - 1e-4)
@@ -62,7 +69,8 @@ def test_posterior_is_bayes_rule(schedule):
     assert step.x_0_weight[i] == pytest.approx(np.sqrt(previous) / (1 - previous) / precision)
 
 
-def test_ddim_with_eta_one_draws_from_the_posterior_of_the_respaced_chain(schedule):
+@pytest.mark.parametrize(("sampler", "has_posterior_variance"), [(diffusion.ddim, True), (diffusion.ddpm, False)])
+def test_ddim_with_eta_one_and_ddpm_draw_from_the_respaced_chain(schedule, sampler, has_posterior_variance):
     chain = diffusion.respace(schedule, 10)
     x0_hat, keys = 0.3, jax.random.split(jax.random.key(1), 1)
     x_T = jax.random.normal(jax.random.key(0), (1, 64, 64, 1))
@@ -72,13 +80,16 @@ def test_ddim_with_eta_one_draws_from_the_posterior_of_the_respaced_chain(schedu
         jax.debug.callback(lambda x, at: seen.append((int(at[0]), np.asarray(x))), x_t, t, ordered=True)
         return jnp.full_like(x_t, x0_hat)
 
-    jax.block_until_ready(diffusion.ddim(denoise, chain, x_T, keys, eta=1.0))
+    jax.block_until_ready(sampler(denoise, chain, x_T, keys))
     jax.effects_barrier()
     assert [t for t, _ in seen] == chain.timesteps[::-1].tolist()
     step, i = diffusion.posterior(chain), 5
     (_, x_t), (_, x_next) = seen[9 - i], seen[9 - i + 1]
     assert step.x_t_weight[i] > 0.3
-    drawn = (x_next - step.x_0_weight[i] * x0_hat - step.x_t_weight[i] * x_t) / np.sqrt(step.variance[i])
+    beta = 1 - chain.alpha_bar[i] / chain.alpha_bar[i - 1]  # DDPM's, clearly larger
+    variance = step.variance[i] if has_posterior_variance else beta
+    assert beta > 1.2 * step.variance[i]
+    drawn = (x_next - step.x_0_weight[i] * x0_hat - step.x_t_weight[i] * x_t) / np.sqrt(variance)
     assert drawn.mean() == pytest.approx(0, abs=0.05)
     assert drawn.std() == pytest.approx(1, abs=0.05)
 

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -152,14 +154,14 @@ def test_draws_by_vmap_equal_a_loop(loss_draws):
     assert aux["metrics"]["L_D"] == pytest.approx(l_d, rel=1e-4)
 
 
-def test_inversion_recovery_without_inversion_time_is_refused():
+def test_the_sources_of_inversion_recovery_are_told():
     config = default("paper")
     config.model.update(base_channels=8, channel_mult=(1,), attention_levels=(), head_channels=8, map_channels=4)
-    config.model.signals = "spin_echo,inversion_recovery"
-    config.data.update(image_size=16, sources="T1w,FLAIR")
-    batch = make_batch(1) | {"ti": np.zeros((1, 2), np.float32)}
-    with pytest.raises(UserError, match=r"model\.signals: FLAIR.*data\.ti=FLAIR="):
-        methods.create(config).init(jax.random.key(0), batch)
+    config.model.signals = "spin_echo, inversion_recovery"
+    config.data.update(image_size=16, sources="T1w, FLAIR,")
+    assert methods.create(config).inverted == ("FLAIR",)
+    config.model.signals = "spin_echo"
+    assert methods.create(config).inverted == ()
 
 
 @pytest.mark.parametrize("positivity", ["relu", "softplus"])
@@ -181,6 +183,15 @@ def test_physics_stays_float32_in_bfloat16():
     assert features.e_t.dtype == jnp.bfloat16
     assert network.apply(variables, features, method=MRDiff.content_maps).t1.dtype == jnp.float32
     assert np.all(np.isfinite(network.apply(variables, features, scan, method=MRDiff.reconstruct)))
+
+    maps = network.apply(variables, features, method=MRDiff.content_maps)
+
+    def modulate(*inputs):
+        return network.apply(variables, *inputs, method=MRDiff.modulate)
+
+    traced = str(jax.make_jaxpr(modulate)(maps, scan, features.embedding))
+    signals = re.findall(r":(\w+)\[[\d,]*\] = exp ", traced)
+    assert set(signals) == {"f32"}
 
 
 def test_inversion_time_matters_for_inversion_recovery_alone():

@@ -14,7 +14,7 @@ import pytest
 from made_heads import displacement, grid, head, rigid
 from scans import data_config, write_scan
 
-from mrdiff_jax import inference
+from mrdiff_jax import inference, scoring
 from mrdiff_jax.data import layouts, pipeline, placement, preparation, prepared
 from mrdiff_jax.data.placement import Options
 from mrdiff_jax.data.preparation import Task
@@ -188,6 +188,9 @@ def test_training_reads_the_set_and_an_edit_of_its_splits_counts(made, tmp_path)
     second = pipeline.open_dataset(prepared_config(output))
     assert {second.split("test")[i]["subject"] for i in range(len(second.split("test")))} == {"sub-01"}
     assert first.fingerprint != second.fingerprint
+    for dataset, held_out in ((first, "sub-03"), (second, "sub-01")):
+        scores = scoring.reference_scores(dataset, scoring.Scorer("default"), 4)[1]
+        assert {row["subject"] for row in scores["linear"].rows} == {held_out}
     total = sum(len(second.split(split)) for split in ("train", "validation", "test"))
     assert total == sum(len(first.split(split)) for split in ("train", "validation", "test"))
 

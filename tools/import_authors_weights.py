@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, config_flags
 from mrdiff_jax import cli, methods
 from mrdiff_jax.authors_weights import StateDict, to_params
 from mrdiff_jax.checkpoints import Checkpoints
-from mrdiff_jax.config import validate
+from mrdiff_jax.config import split_names, validate
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.methods import Params
 from mrdiff_jax.methods.mrdiff import build_network
@@ -74,7 +74,7 @@ def read(path: Path) -> StateDict:
 
 def fresh_state(config: ConfigDict) -> TrainState:
     """The state with which a run of this config starts."""
-    side, sources = config.data.image_size, len(config.data.sources.split(","))
+    side, sources = config.data.image_size, len(split_names(config.data.sources))
     times = {name: np.ones((1, sources), np.float32) for name in ("tr", "te", "ti")}
     images = {"sources": np.zeros((1, side, side, sources), np.float32), "target": np.zeros((1, side, side), np.float32)}
     return create_train_state(methods.create(config), make_optimizer(config.optimizer), jax.random.key(0), images | times)

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from mrdiff_jax.config import split_names
 from mrdiff_jax.data import builder, phantom, prepared, preprocessing, volumes
 from mrdiff_jax.data.builder import TRUTHS, MRSlices
 from mrdiff_jax.data.placement import Options
@@ -176,11 +177,6 @@ def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Datase
 def cache_folder(stated: str = "") -> Path:
     """Where prepared data and compiled programs are kept: as stated, else $MRDIFF_CACHE or ~/.cache/mrdiff_jax."""
     return Path(stated or os.environ.get("MRDIFF_CACHE") or "~/.cache/mrdiff_jax").expanduser().resolve()
-
-
-def split_names(text: str) -> tuple[str, ...]:
-    """The names in a comma-separated string."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _study(config: Any, sources: tuple[str, ...], target: str) -> Study:

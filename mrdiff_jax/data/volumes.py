@@ -226,7 +226,7 @@ def read_exam(files: ExamFiles, times: Mapping[str, SequenceTimes]) -> Exam:
         if not same_grid(volumes[0], volume):
             raise UserError(
                 f"{volume.path}: its grid differs from that of {volumes[0].path}; "
-                "the scans of a subject must be registered to one grid first"
+                "register them first, with python -m mrdiff_jax.prepare"
             )
     return Exam(
         name=files.name,

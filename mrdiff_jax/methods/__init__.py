@@ -40,6 +40,7 @@ class Method:
       described: their names.
       maps: (params, batch, rng) -> feature maps (B, h, w, C) that stand for T1, T2 and S0, by these names, of a method that has
         them; h and w divide H and W.
+      inverted: the sources whose inversion time its losses read.
       stride: what the sides of images must divide by.
     """
 
@@ -49,6 +50,7 @@ class Method:
     describe: Callable[[Params, Batch, Array], tuple[Array, ...]] = lambda params, batch, rng: ()
     described: tuple[str, ...] = ()
     maps: Callable[[Params, Batch, Array], Mapping[str, Array]] | None = None
+    inverted: tuple[str, ...] = ()
     stride: int = 1
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from mrdiff_jax import diffusion, unet
+from mrdiff_jax.config import split_names
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.layers import init_on_host, power_iteration, settle
 from mrdiff_jax.losses import consistency_loss, image_loss, image_weights, over_draws
@@ -35,7 +35,6 @@ def create(config: Any) -> Method:
         return network.apply(variables, *args, method=method)
 
     def init(key: Array, batch: Batch) -> Params:
-        _check_inversion_times(network, config.data.sources.split(","), np.asarray(batch["ti"]))
         x, y, scan = _images(batch)
         variables = init_on_host(network, key, x, y, jnp.zeros(len(x)), scan)
         params, stats = variables["params"], variables.get("spectral", {})
@@ -111,6 +110,11 @@ def create(config: Any) -> Method:
         describe=describe,
         described=("T1 features", "T2 features", "S0 features"),
         maps=maps,
+        inverted=tuple(
+            source
+            for source, signal in zip(split_names(config.data.sources), network.signals, strict=True)
+            if signal == "inversion_recovery"
+        ),
         stride=network.backbone.image_stride(network.wavelet_domain),
     )
 
@@ -121,8 +125,7 @@ def build_network(config: Any) -> MRDiff:
     Raises:
       UserError: the signals do not match the sources, or the sizes do not fit each other.
     """
-    size, sources = config.model, config.data.sources.split(",")
-    signals = config.model.signals.split(",")
+    size, sources, signals = config.model, split_names(config.data.sources), split_names(config.model.signals)
     if len(signals) == 1:
         signals = signals * len(sources)
     if len(signals) != len(sources) or not set(signals) <= {"spin_echo", "inversion_recovery"}:
@@ -133,22 +136,13 @@ def build_network(config: Any) -> MRDiff:
     backbone = unet.build_backbone(config)
     return MRDiff(
         backbone=backbone,
-        signals=tuple(signals),
+        signals=signals,
         wavelet_domain=size.wavelet_domain,
         stem_channels=size.base_channels // 8 if size.wavelet_of == "features" else 0,
         map_channels=size.map_channels,
         positivity=size.positivity,
         decoder_skips=size.decoder_skips,
     )
-
-
-def _check_inversion_times(network: MRDiff, sources: list[str], ti: np.ndarray) -> None:
-    for source, signal, time in zip(sources, network.signals, ti[0], strict=True):
-        if signal == "inversion_recovery" and time <= 0:
-            raise UserError(
-                f"--config.model.signals: {source} is given inversion_recovery, but its scans have no inversion time; put"
-                f" InversionTime into their sidecars or give --config.data.ti={source}=MILLISECONDS"
-            )
 
 
 def _images(batch: Batch) -> tuple[Array, Array, ScanParameters]:
