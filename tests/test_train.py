@@ -284,6 +284,6 @@ def test_the_authors_optimizer_decays_matrices_gains_and_biases():
     shapes = {"kernel": (3, 4), "scale": (4,), "bias": (4,)}
     params, gradient = ({name: 10 * rng.standard_normal(shape) for name, shape in shapes.items()} for _ in range(2))
     optimizer = make_optimizer(config)
-    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params, rate=1.0)
     for name, w in params.items():
         np.testing.assert_allclose(updates[name], -1e-4 * (np.sign(gradient[name]) + 0.05 * w), rtol=1e-4)
