@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mrdiff_jax import stats
+from mrdiff_jax import significance, stats
 from mrdiff_jax.config import STUDIES
 from mrdiff_jax.conventions import METRICS
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.references import References
 from mrdiff_jax.results import REFERENCES, SYNTHESIS, Results, Row
-from mrdiff_jax.stats import PairedComparison
+from mrdiff_jax.significance import PairedComparison
 
 HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "fsim": True, "gmsd": False}
 _SEED = 0  # of the bootstrap
@@ -121,15 +121,17 @@ class Comparison:
     def _family(self, columns: list[str]) -> list[Test]:
         pairs = [(method, column) for method in self.rows if method != self.first for column in columns]
         paired = [
-            stats.paired_comparison(self.by_subject(self.first, column), self.by_subject(method, column), seed=_SEED)
+            significance.paired_comparison(self.by_subject(self.first, column), self.by_subject(method, column), seed=_SEED)
             for method, column in pairs
         ]
-        p_t, p_wilcoxon = (stats.holm([getattr(result, name) for result in paired]).tolist() for name in ("p_t", "p_wilcoxon"))
+        p_t, p_wilcoxon = (
+            significance.holm([getattr(result, name) for result in paired]).tolist() for name in ("p_t", "p_wilcoxon")
+        )
         return [Test(*pair, *found) for pair, *found in zip(pairs, paired, p_t, p_wilcoxon, strict=True)]
 
     def table(self, region: str) -> dict[str, dict[str, Cell]]:
         """Table 1 of a region: by method and column."""
-        stars = {(test.method, test.column): stats.stars(test.p_t_holm) for test in self.tests[region]}
+        stars = {(test.method, test.column): significance.stars(test.p_t_holm) for test in self.tests[region]}
         cells: dict[str, dict[str, Cell]] = {method: {} for method in self.rows}
         for column in self.regions[region]:
             summaries = {method: stats.mean_std(self.values(method, column)) for method in self.rows}

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mrdiff_jax import figures, parallel, results, scoring, stats
+from mrdiff_jax import parallel, results, scoring, stats
 from mrdiff_jax.conventions import BANDS, CONVENTIONS, METRICS
 from mrdiff_jax.data.pipeline import Dataset
 from mrdiff_jax.methods import Method, Params
@@ -184,6 +184,8 @@ def write(evaluation: Evaluation, scores: dict[str, Scores], summary: dict[str, 
     spectra = {name: found.mean_spectrum() for name, found in scores.items()}
     frequency = np.linspace(0, 0.5, len(spectra["target"]))
     results.write(Results(summary, rows, {"frequency": frequency, **spectra}, Images(**kept)), workdir)
+    from mrdiff_jax import figures  # not above: matplotlib takes a second, for which the first step would wait
+
     figures.sample_panel(evaluation.panels, evaluation.titles, workdir / "samples.png")
 
 

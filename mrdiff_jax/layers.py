@@ -4,6 +4,7 @@ Weights start as in the authors' framework: uniform within 1 / sqrt(fan-in), and
 branch, so that a block starts as the identity.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -158,15 +159,22 @@ class GroupNorm(nn.Module):
         gamma = self.param("scale", nn.initializers.ones, (c,))
         beta = self.param("bias", nn.initializers.zeros, (c,))
 
-        x32 = x.astype(jnp.float32)
-        mean = _group_mean(x32.mean((1, 2)), groups)  # (B, C)
-        square = _group_mean(jnp.square(x32).mean((1, 2)), groups)
-        gain = gamma * jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0) + self.epsilon)
-        offset = beta - mean * gain
-        if film is not None:
-            scale, shift = film  # (B, C)
-            gain, offset = gain * (1 + scale), offset * (1 + scale) + shift
-        return (x32 * gain[:, None, None] + offset[:, None, None]).astype(x.dtype)
+        return _normalise_groups(x, gamma, beta, film, groups, self.epsilon)
+
+
+@functools.partial(jax.jit, static_argnames=("groups", "epsilon"))  # traced once for all layers of one shape
+def _normalise_groups(
+    x: Array, gamma: Array, beta: Array, film: tuple[Array, Array] | None, groups: int, epsilon: float
+) -> Array:
+    x32 = x.astype(jnp.float32)
+    mean = _group_mean(x32.mean((1, 2)), groups)  # (B, C)
+    square = _group_mean(jnp.square(x32).mean((1, 2)), groups)
+    gain = gamma * jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0) + epsilon)
+    offset = beta - mean * gain
+    if film is not None:
+        scale, shift = film  # (B, C)
+        gain, offset = gain * (1 + scale), offset * (1 + scale) + shift
+    return (x32 * gain[:, None, None] + offset[:, None, None]).astype(x.dtype)
 
 
 def _group_mean(x: Array, groups: int) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from mrdiff_jax import evaluate, figures, methods, parallel, results, studies
+from mrdiff_jax import evaluate, methods, parallel, results
 from mrdiff_jax.checkpoints import Checkpoints
 from mrdiff_jax.config import default, validate
 from mrdiff_jax.conventions import METRICS
@@ -20,7 +20,6 @@ from mrdiff_jax.data.pipeline import Dataset, open_dataset
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.files import write_text
 from mrdiff_jax.meter import Meter
-from mrdiff_jax.studies.context import Context
 from mrdiff_jax.train_state import TrainState, create_train_state, make_optimizer, make_train_step
 from mrdiff_jax.writer import Writer, duration, logger
 
@@ -49,6 +48,9 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 def evaluate_only(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Evaluates the newest checkpoint on the test subjects; result and errors as for training."""
+    from mrdiff_jax import studies  # not above: what they need takes a second to load, and training does not need it
+    from mrdiff_jax.studies.context import Context
+
     if not workdir.is_dir():
         raise UserError(f"{workdir}: no such folder; train first, with --mode=train")
     run = Run(config, workdir)
@@ -216,6 +218,8 @@ class Run:
         scores = evaluation.scores.means(METRICS, self.config.evaluate.convention)
         writer.scalars(step, {f"validation/{name}": value for name, value in scores.items()})
         logger.info("step %d  validation  %s", step, "  ".join(f"{n} {v:.4g}" for n, v in scores.items()))
+        from mrdiff_jax import figures  # as in evaluate.write
+
         (self.workdir / "panels").mkdir(exist_ok=True)
         path = self.workdir / "panels" / f"step_{step:07d}.png"
         writer.image(step, "validation", figures.sample_panel(evaluation.panels, evaluation.titles, path))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from made_results import make_results
 
-from mrdiff_jax import stats, tables
+from mrdiff_jax import significance, stats, tables
 from mrdiff_jax.comparison import Comparison
 from mrdiff_jax.errors import UserError
 
@@ -24,13 +24,13 @@ def test_stars_are_holm_corrected_paired_tests_over_subjects_against_the_first(c
     assert set(tests) == {(method, column) for method in methods for column in ("psnr", "ssim", "fsim", "gmsd")}
     rows = {name: comparison.rows[name] for name in ("ours", "theirs")}
     ours, theirs = (stats.subject_means(rows[name], "ssim") for name in ("ours", "theirs"))
-    expected = stats.paired_comparison(ours, theirs, seed=0)
+    expected = significance.paired_comparison(ours, theirs, seed=0)
     found = tests["theirs", "ssim"]
     assert found.paired == expected
     family = [test.paired.p_t for test in comparison.tests["whole slice"]]
-    assert found.p_t_holm == pytest.approx(stats.holm(family)[list(tests).index(("theirs", "ssim"))])
+    assert found.p_t_holm == pytest.approx(significance.holm(family)[list(tests).index(("theirs", "ssim"))])
     cell = comparison.table("whole slice")["theirs"]["ssim"]
-    assert cell.stars == stats.stars(found.p_t_holm) != ""
+    assert cell.stars == significance.stars(found.p_t_holm) != ""
     assert comparison.table("whole slice")["ours"]["ssim"].stars == ""
 
 

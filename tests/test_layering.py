@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "mrdiff_jax"
 
 LAYERS = [
     "__init__ errors files",
-    "wavelets physics diffusion metrics stats conventions config",
+    "wavelets physics diffusion metrics stats significance conventions config",
     "layers unet model losses authors_weights",
     "data.sequence_times data.stacks data.dicom data.volumes data.archives data.layouts",
     "data.registration data.alignment data.correction data.placement",

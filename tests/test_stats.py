@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from mrdiff_jax import stats
+from mrdiff_jax import significance, stats
 
 FOLDER = Path(os.environ.get("MRDIFF_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 X = [28.163087, 28.930367, 32.171089, 30.450401, 28.454469]
@@ -26,7 +26,7 @@ def by_subject(values):
 
 
 def compare(x, y, seed=0):
-    return stats.paired_comparison(by_subject(x), by_subject(y), seed=seed)
+    return significance.paired_comparison(by_subject(x), by_subject(y), seed=seed)
 
 
 def check_golden(case):
@@ -90,7 +90,7 @@ class TestPairedComparison:
     def test_pairs_by_subject_not_by_order(self):
         first = by_subject(X)
         shuffled = dict(reversed(list(by_subject(Y).items())))
-        assert stats.paired_comparison(first, shuffled, seed=0) == compare(X, Y)
+        assert significance.paired_comparison(first, shuffled, seed=0) == compare(X, Y)
 
     def test_equals_scipy(self):
         result, difference = compare(X, Y), np.subtract(X, Y)
@@ -150,14 +150,14 @@ class TestPairedComparison:
 class TestHolm:
     def test_by_hand(self):
         # 0.005 x 4, 0.01 x 3, 0.03 x 2, then 0.04 x 1 raised to its predecessor's 0.06
-        np.testing.assert_allclose(stats.holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+        np.testing.assert_allclose(significance.holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
 
     def test_stops_at_one_and_leaves_a_single_test_alone(self):
-        np.testing.assert_allclose(stats.holm([0.6, 0.9]), [1, 1])
-        np.testing.assert_allclose(stats.holm([0.2]), [0.2])
+        np.testing.assert_allclose(significance.holm([0.6, 0.9]), [1, 1])
+        np.testing.assert_allclose(significance.holm([0.2]), [0.2])
 
     def test_does_not_count_nan(self):
-        np.testing.assert_allclose(stats.holm([np.nan, 0.02, 0.03]), [np.nan, 0.04, 0.04])
+        np.testing.assert_allclose(significance.holm([np.nan, 0.02, 0.03]), [np.nan, 0.04, 0.04])
 
 
 @pytest.mark.parametrize(
@@ -174,4 +174,4 @@ class TestHolm:
     ],
 )
 def test_stars(p, expected):
-    assert stats.stars(p) == expected
+    assert significance.stars(p) == expected
