@@ -211,7 +211,7 @@ def test_a_network_trains_on_the_set_and_then_sees_scans_as_in_training(made, co
     assert (tmp_path / "metrics.json").is_file()
 
     synthesizer = Observed.load(tmp_path)
-    scans = inference.read_scans(synthesizer, {"T2w": cohort / "sub-01" / "anat" / "sub-01_T2w.nii.gz"}, None, {})
+    scans = inference.read_scans(synthesizer, {"T1w": cohort / "sub-01" / "anat" / "sub-01_T1w.nii.gz"}, None, {})
     volume = inference.synthesize(synthesizer, scans, Settings(steps=1))["synthetic"]
     assert volume.shape == THICK.shape
     assert np.isfinite(volume).all()
