@@ -3,6 +3,9 @@
     python -m mrdiff_jax.main --config=configs/bids.py --workdir=runs/mine --config.data.root=SCANS \
         --config.data.sources=T1w,T2w --config.data.target=FLAIR --config.train.max_minutes=60
 
+Where the scans to be synthesised come from other scanners than those trained on, add --config.data.intensity=0.3
+(docs/results.md: it helps there, and costs much where they do not).
+
 Scans without a JSON sidecar take their times from --config.data.tr, te and ti ('T1w=500,T2w=4000', milliseconds). For the
 paper's network raise --config.model.base_channels to 192, with --config.model.channel_mult='(1,1,2,3,4)',
 --config.model.attention_levels='(2,3,4)', --config.model.norm_groups=32, --config.optimizer.learning_rate=2e-4 and
@@ -15,7 +18,7 @@ from mrdiff_jax import config as defaults
 def get_config(preset: str | None = None):
     """A small network at 128 x 128, with the ':paper' (default) or the ':authors' preset."""
     config = defaults.default(preset)
-    config.data.update(name="bids", image_size=128, batch_size=4, mirror=True, intensity=0.3)
+    config.data.update(name="bids", image_size=128, batch_size=4, mirror=True)
     config.model.update(base_channels=16, channel_mult=(1, 2, 4), attention_levels=(2,), head_channels=32, map_channels=16)
     config.model.norm_groups = 4  # a few channels each: brightness gets lost in groups of one
     config.diffusion.update(schedule="linear")  # noisier for longer than the cosine: short runs then lean on the sources
