@@ -262,7 +262,7 @@ def test_adni(tmp_path, above):
     assert read_scan(exams[first].scans["T2w"])[1].te == 96
     assert read_scan(exams[first].scans["T1w"])[1] == (8.6, 3.8, 1000)
     no_t2, no_pd = exams["002_S_0413_2006-05-02"].problems
-    assert "has no T2w (it has MPRAGE (series 1, TE 10 ms, 6 slices), Axial_T2-Star)" in no_t2
+    assert "has no T2w (it has MPRAGE (series 1, TE 10 ms, 6 slices) in I13999, Axial_T2-Star)" in no_t2
     assert "has no PDw" in no_pd
     assert len(exams["011_S_0002"].problems) == 3
 

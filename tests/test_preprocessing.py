@@ -58,8 +58,8 @@ def test_a_range_of_slices_is_taken_as_stated(root):
     dataset = pipeline.open_dataset(data_config(root, slices="2:5"))
     test = dataset.split("test")
     assert [test[i]["slice"] for i in range(len(test))] == [2, 3, 4]
-    refused(data_config(root, slices="9:12"), "config.data.slices")
-    refused(data_config(root, slices="some"), "config.data.slices")
+    refused(data_config(root, slices="9:12"), "range of slices, such as 40:120")
+    refused(data_config(root, slices="some"), "slices 'some'")
 
 
 @pytest.mark.parametrize(("plane", "axis"), [("sagittal", 0), ("coronal", 1), ("axial", 2)])
@@ -94,7 +94,7 @@ def test_a_volume_without_a_range_is_refused(root):
     speck = np.zeros(SHAPE, np.float32)
     speck[10, 12, 3] = 1
     write_scan(root, "sub-01", "T1w", speck)
-    refused(data_config(root), "sub-01 T1w", "config.data.percentiles")
+    refused(data_config(root), "sub-01 T1w", "widen the percentiles")
 
 
 def test_quantisation_loses_no_more_than_half_a_step():

@@ -167,7 +167,6 @@ def test_two_devices_take_the_step_of_one_and_the_average_warms_up(tiny_config, 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_config, tmp_path):
     train_and_evaluate(tiny_config, tmp_path)
     good = final_state(tiny_config, tmp_path)
-    checkpoints = Checkpoints(tmp_path, keep=3)
     broken = good.replace(params=jax.tree.map(lambda p: np.full_like(p, np.nan), good.params))
     run = Run(tiny_config, tmp_path)
     run.checkpoints.save(5, broken.replace(step=np.int32(5)), run.iterator)
@@ -175,7 +174,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_c
     tiny_config.train.steps = 9
     with pytest.raises(Diverged, match=r"step 6: .*generator/loss.*newest checkpoint is of step 5"):
         train_and_evaluate(tiny_config, tmp_path)
-    assert checkpoints.latest() == 5
+    assert Checkpoints(tmp_path, keep=3).latest() == 5
 
 
 def test_the_linear_schedule_falls_with_steps_and_clock(tiny_config, tmp_path):
