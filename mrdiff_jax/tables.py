@@ -41,7 +41,7 @@ STATISTICS_HEADER = (
     "by Holm",
     "p (Wilcoxon)",
     "by Holm",
-    "effect size d_z [95% CI]",
+    "d_z [95% CI]",
 )
 
 
