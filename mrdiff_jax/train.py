@@ -102,11 +102,11 @@ class Run:
         _claim(self.workdir, self)
         every, steps = self.config.train, self.config.train.steps
         state, first = self._start()
-        deadline = self._deadline(state)
+        deadline = float("inf")
         meter = Meter(first)
         with closing(self.checkpoints), closing(Writer(self.workdir, active=jax.process_index() == 0)) as writer:
             step = first
-            while step < steps and (step == first or time.monotonic() < deadline):
+            while step < steps and time.monotonic() < deadline:
                 rate = np.full(jax.local_device_count(), self.rate(step, deadline), np.float32)
                 state, metrics = self.train_step(state, parallel.shard(next(self.iterator)), rate)
                 step += 1
@@ -114,6 +114,7 @@ class Run:
                 if step == first + 1:
                     jax.block_until_ready(metrics)
                     logger.info("first step after %s", duration(time.monotonic() - self.started))
+                    deadline = self._deadline(state)
                     meter.restart()
                 if step % every.log_every == 0 or step == steps:
                     self._report(writer, step, meter, deadline)
@@ -174,7 +175,7 @@ class Run:
         logger.info("time limit %s, of which the evaluation needs %s", duration(60 * minutes), duration(evaluation))
         deadline = self.started + 60 * minutes - 1.1 * evaluation - 20
         if deadline < time.monotonic():
-            logger.warning("no time is left to train: one step, then the evaluation; raise --config.train.max_minutes")
+            logger.warning("no time is left to train: the evaluation follows; raise --config.train.max_minutes")
         return deadline
 
     def rate(self, step: int, deadline: float) -> float:
