@@ -241,7 +241,8 @@ def _tell(output: Path, options: Options, records: Sequence[dict[str, Any]], tra
     if trainable:
         sources = ",".join(contrast for contrast in options.contrasts if contrast != options.reference)
         print(
-            "train: python -m mrdiff_jax.main --config=configs/bids.py --workdir=runs/mine --config.data.name=prepared "
+            "train (any of the contrasts may be the target): python -m mrdiff_jax.main --config=configs/bids.py"
+            " --workdir=runs/mine --config.data.name=prepared "
             f"--config.data.root={shlex.quote(str(output))} --config.data.image_size={options.image_size} "
             f"--config.data.sources={sources} --config.data.target={options.reference}"
         )
