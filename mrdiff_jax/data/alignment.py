@@ -1,7 +1,8 @@
 """Whether two contrasts lie on each other: the residual shift that their edges show, and a look for mirrored scans.
 
 The shift does not come from the measure that registration optimises, so that it can find registration wrong. It compares the
-directions of intensity gradients (Haber and Modersitzki, MICCAI 2006), which the edges of all contrasts share, in blocks.
+directions of intensity gradients (Haber and Modersitzki, MICCAI 2006), which the edges of all contrasts share, in blocks. The
+rim of the head or body has no say: the fat below the skin lies shifted against water, by millimetres in some sequences.
 """
 
 from collections.abc import Iterator
@@ -10,15 +11,17 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import fft
-from scipy.ndimage import gaussian_filter, uniform_filter
+from scipy.ndimage import distance_transform_edt, gaussian_filter, uniform_filter
 
-from mrdiff_jax.data import registration
+from mrdiff_jax.data import correction, registration
 from mrdiff_jax.data.registration import Grid
 from mrdiff_jax.data.volumes import Volume
 
 WORKING_MM = 1.5  # voxels of the comparison; thicker ones stay
+RIM_MM = 12.0  # skin, fat and skull; at most this share of the depth of the body:
+RIM_SHARE = 0.3
 REACH_MM = 15.0  # largest shift along an axis that is looked for
-BLOCK_MM = 40.0  # least side of a block, and its least number of voxels: an axis of twice that is halved
+BLOCK_MM = 25.0  # least side of a block, and its least number of voxels: an axis of twice that is halved
 BLOCK_VOXELS = 12
 LEAST_SHARE = 0.05  # a block with a smaller share of the edges has no say
 MIRROR_MM = 4.0  # voxels in which a scan and its mirror image are compared
@@ -27,7 +30,7 @@ MIRROR_MM = 4.0  # voxels in which a scan and its mirror image are compared
 class Alignment(NamedTuple):
     """How well a scan lies on the reference.
 
-    shift_mm: how far its edges are off, the median over blocks of the head or body; shift (3,): the same along the axes of
+    shift_mm: how far its edges are off, the median over blocks inside the head or body; shift (3,): the same along the axes of
     the grid, signed, mm; overlap: of the edges as they lie, 0 by chance and 1 for the same scan.
     """
 
@@ -40,7 +43,9 @@ def measure(fixed: np.ndarray, moving: np.ndarray, grid: Grid) -> Alignment:
     """Where `moving` lies against `fixed`, both (X, Y, Z) on `grid`."""
     factors = [max(1, min(round(WORKING_MM / mm), n // 8)) for mm, n in zip(grid.spacing, grid.shape, strict=True)]
     spacing = np.multiply(grid.spacing, factors)
-    a, b = (_edges(_block_means(data, factors), spacing) for data in (fixed, moving))
+    coarse = [_block_means(data, factors) for data in (fixed, moving)]
+    inside = _inside(coarse, spacing)
+    a, b = (_edges(data, spacing) * inside for data in coarse)
     weight = (a**2).sum(0)
     reach = np.minimum(np.ceil(REACH_MM / spacing), np.maximum(np.array(weight.shape) // 3, 1)).astype(int)
     blocks = [block for block in _blocks(weight, spacing) if weight[block].sum() >= LEAST_SHARE * weight.sum()]
@@ -65,6 +70,12 @@ def _block_means(data: np.ndarray, factors: list[int]) -> np.ndarray:
     kept = data[tuple(slice(n // factor * factor) for n, factor in zip(data.shape, factors, strict=True))]
     shape = [side for n, factor in zip(kept.shape, factors, strict=True) for side in (n // factor, factor)]
     return kept.reshape(shape).mean((1, 3, 5))
+
+
+def _inside(volumes: list[np.ndarray], spacing: np.ndarray) -> np.ndarray:
+    """(X, Y, Z) bool: the head or body without its rim."""
+    depth = distance_transform_edt(correction.body_mask(volumes, spacing), sampling=spacing)
+    return depth > min(RIM_MM, RIM_SHARE * depth.max())
 
 
 def _edges(data: np.ndarray, spacing: np.ndarray) -> np.ndarray:
