@@ -9,11 +9,11 @@ from mrdiff_jax import config as defaults
 def get_config(preset: str | None = None):
     """The demo, with the ':paper' (default) or the ':authors' preset."""
     config = defaults.default(preset)
-    config.data.update(name="phantom", sources="T2w,PDw", target="T1w", image_size=64, batch_size=8)
+    config.data.update(name="phantom", sources="T2w,PDw", target="T1w", image_size=64, batch_size=4)
     config.model.update(base_channels=16, channel_mult=(1, 2, 4), attention_levels=(2,), head_channels=32, map_channels=16)
     config.model.norm_groups = 4  # a few channels each: brightness gets lost in groups of one
     config.loss.update(loss_draws="first")
     config.optimizer.update(learning_rate=3e-3, schedule="linear", ema_decay=0.99, clip_norm=1.0)
-    config.train.update(steps=1100, log_every=50, evaluate_every=600, checkpoint_every=500)
+    config.train.update(steps=1800, log_every=50, evaluate_every=900, checkpoint_every=500)
     config.evaluate.update(batch_size=32, slices=32, panels=4)
     return config.lock()
