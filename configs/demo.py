@@ -14,6 +14,6 @@ def get_config(preset: str | None = None):
     config.model.norm_groups = 4  # a few channels each: brightness gets lost in groups of one
     config.loss.update(loss_draws="first")
     config.optimizer.update(learning_rate=3e-3, schedule="linear", ema_decay=0.99, clip_norm=1.0)
-    config.train.update(steps=1800, log_every=50, evaluate_every=900, checkpoint_every=500)
+    config.train.update(steps=1500, log_every=50, evaluate_every=1000, checkpoint_every=500)
     config.evaluate.update(batch_size=32, slices=32, panels=4)
     return config.lock()
