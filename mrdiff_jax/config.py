@@ -229,6 +229,9 @@ def validate(config: ConfigDict) -> None:
             raise UserError(f"--config.{field}={value}: must be at least {least}")
     if not config.model.channel_mult or min(config.model.channel_mult) < 1:
         raise UserError(f"--config.model.channel_mult={config.model.channel_mult}: give a number of at least 1 for each level")
+    levels = range(len(config.model.channel_mult))
+    if not set(config.model.attention_levels) <= set(levels):
+        raise UserError(f"--config.model.attention_levels={config.model.attention_levels}: give levels of 0 to {levels[-1]}")
     percentiles = config.data.percentiles
     if len(percentiles) != 2 or not 0 <= percentiles[0] < percentiles[1] <= 100:
         raise UserError(f"--config.data.percentiles={percentiles}: give two rising numbers between 0 and 100")

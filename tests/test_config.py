@@ -79,6 +79,7 @@ def test_adni_and_spine_follow_the_paper():
         ("train.steps", 0, r"--config\.train\.steps=0: must be at least 1"),
         ("sample.steps", 2000, r"--config\.sample\.steps=2000: the chain has 1000 steps"),
         ("model.channel_mult", (), r"--config\.model\.channel_mult=\(\): give a number"),
+        ("model.attention_levels", (2, 5), r"--config\.model\.attention_levels=\(2, 5\): give levels of 0 to 4"),
         ("data.percentiles", (1.0, 2.0, 3.0), r"--config\.data\.percentiles=.*two rising numbers"),
         ("evaluate.panels", 0, r"--config\.evaluate\.panels=0: must be at least 1"),
         ("sample.eta", 1.5, r"--config\.sample\.eta=1\.5: must be at most 1"),
