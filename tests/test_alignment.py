@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from made_heads import grid, head, rigid
+from made_heads import MM, grid, head, rigid
 from scans import real_scans
+from scipy import ndimage
 
-from mrdiff_jax.data import alignment, registration
+from mrdiff_jax.data import alignment, correction, registration
 from mrdiff_jax.data.registration import Grid
 from mrdiff_jax.data.volumes import Volume, read_nifti
 
@@ -27,6 +28,13 @@ def test_a_shift_of_3_mm_is_seen_with_its_direction(shift):
 def test_a_turn_is_seen_though_the_middle_stays():
     found = alignment.measure(head("T1w"), head("T2w", move=rigid(10, (0, 0, 1), (0, 0, 0)), seed=1), grid())
     assert found.shift_mm > 2
+
+
+def test_fat_that_is_shifted_against_water_is_not_misalignment():
+    fixed, moved = head("T1w"), head("T1w", move=rigid(0, (1, 0, 0), (0, 4, 0)), seed=1)
+    fat = ndimage.distance_transform_edt(correction.body_mask([fixed], (MM,) * 3), sampling=(MM,) * 3) < 8
+    assert alignment.measure(fixed, np.where(fat, moved, head("T2w", seed=1)), grid()).shift_mm < 1
+    assert alignment.measure(fixed, moved, grid()).shift_mm > 3
 
 
 def test_few_thick_slices_will_do():
