@@ -37,6 +37,14 @@ def test_fat_that_is_shifted_against_water_is_not_misalignment():
     assert alignment.measure(fixed, moved, grid()).shift_mm > 3
 
 
+def test_where_no_air_is_seen_all_edges_count(monkeypatch):
+    on = grid((24, 24, 24))  # within the brain
+    fixed, moving = head("T1w", on), head("T2w", on, seed=1)
+    monkeypatch.setattr(correction, "body_mask", lambda volumes, spacing: np.ones(volumes[0].shape, bool))
+    found, mirrored = alignment.measure(fixed, moving, on), alignment.measure(fixed[::-1], moving[::-1], on)
+    assert found.overlap == pytest.approx(mirrored.overlap, rel=1e-4)
+
+
 def test_few_thick_slices_will_do():
     thick = grid((80, 80, 10), (1.4, 1.4, 6))
     assert alignment.measure(head("T1w", thick), head("T2w", thick, seed=1), thick).shift_mm < 0.7

@@ -74,7 +74,10 @@ def _block_means(data: np.ndarray, factors: list[int]) -> np.ndarray:
 
 def _inside(volumes: list[np.ndarray], spacing: np.ndarray) -> np.ndarray:
     """(X, Y, Z) bool: the head or body without its rim."""
-    depth = distance_transform_edt(correction.body_mask(volumes, spacing), sampling=spacing)
+    body = correction.body_mask(volumes, spacing)
+    if body.all():  # no rim is in the picture
+        return body
+    depth = distance_transform_edt(body, sampling=spacing)
     return depth > min(RIM_MM, RIM_SHARE * depth.max())
 
 
