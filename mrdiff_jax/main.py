@@ -20,7 +20,7 @@ def main() -> None:
     """Runs what the flags ask for."""
     config = cli.config_of(_CONFIG)
     parallel.initialize(config.data.batch_size)
-    gc.set_threshold(1_000_000)  # what tracing makes stays; searching it for garbage is a tenth of the time to the first step
+    gc.set_threshold(1_000_000)  # what tracing makes stays; searching it for garbage costs about a second
     run = {"train": train_and_evaluate, "eval": evaluate_only}[_MODE.value]
     try:
         run(config, Path(_WORKDIR.value))
