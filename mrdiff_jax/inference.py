@@ -13,7 +13,8 @@ from tqdm import tqdm
 from mrdiff_jax import parallel
 from mrdiff_jax.data import registration, slicing
 from mrdiff_jax.data.frames import Frame
-from mrdiff_jax.data.placement import Options, correct, place
+from mrdiff_jax.data.options import Options
+from mrdiff_jax.data.placement import correct, place
 from mrdiff_jax.data.prepared import misaligned
 from mrdiff_jax.data.preprocessing import percentile_scale
 from mrdiff_jax.data.registration import Grid, grid_of

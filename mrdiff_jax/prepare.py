@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from mrdiff_jax import cli, prepared_page
 from mrdiff_jax.config import split_names
-from mrdiff_jax.data import layouts, placement, preparation, prepared, preprocessing, registration, sequence_times
-from mrdiff_jax.data.placement import Options
+from mrdiff_jax.data import layouts, preparation, prepared, preprocessing, registration, sequence_times
+from mrdiff_jax.data.options import MASKS, REGISTRATIONS, Options
 from mrdiff_jax.data.preparation import Task
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.files import write_text
@@ -40,13 +40,13 @@ _TE = flags.DEFINE_string("te", "", "Echo times (ms), likewise.")
 _TI = flags.DEFINE_string("ti", "", "Inversion times (ms), likewise.")
 _TIMES = flags.DEFINE_string("times", "", "CSV of times, with columns subject, [session,] contrast, tr, te, ti (ms).")
 _REGISTRATION = flags.DEFINE_enum(
-    "registration", "auto", placement.REGISTRATIONS, "'auto' registers scans unless aligned; 'never' refuses other grids."
+    "registration", "auto", REGISTRATIONS, "'auto' registers scans unless aligned; 'never' refuses other grids."
 )
 _INTERPOLATION = flags.DEFINE_enum("interpolation", "linear", list(registration.INTERPOLATORS), "Of scans that are registered.")
 _MAX_SHIFT = flags.DEFINE_float("max-shift", 2.0, "Largest shift (mm) between contrasts; half a slice is always allowed.", 0.0)
 _KEEP_MISALIGNED = flags.DEFINE_bool("keep-misaligned", False, "Keep subjects whose contrasts do not lie on each other.")
 _BIAS_CORRECTION = flags.DEFINE_bool("bias-correction", True, "Remove bias fields (N4).")
-_MASK = flags.DEFINE_enum("mask", "body", placement.MASKS, "'body' blackens what lies outside of head or body.")
+_MASK = flags.DEFINE_enum("mask", "body", MASKS, "'body' blackens what lies outside of head or body.")
 _PERCENTILES = flags.DEFINE_list("percentiles", ["0.5", "99.5"], "Of each volume, mapped to 0 and 1.")
 _PLANE = flags.DEFINE_enum("plane", "axial", preprocessing.PLANES, "Of the slices.")
 _SLICES = flags.DEFINE_string("slices", "", "Slices to take, as 40:120; default: all that show enough of the body.")

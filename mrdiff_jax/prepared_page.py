@@ -10,7 +10,7 @@ from string import Template
 from typing import Any
 
 from mrdiff_jax.data import preparation
-from mrdiff_jax.data.placement import Options
+from mrdiff_jax.data.options import Options
 
 
 def page(output: Path, records: Sequence[Mapping[str, Any]], options: Options, splits: Mapping[str, str]) -> str:

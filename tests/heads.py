@@ -9,7 +9,7 @@ import numpy as np
 from models import tiny
 from scipy.spatial.transform import Rotation
 
-from mrdiff_jax.data.placement import Options
+from mrdiff_jax.data.options import Options
 from mrdiff_jax.data.sequence_times import SequenceTimes
 from mrdiff_jax.synthesizer import Synthesizer
 from mrdiff_jax.trained import Trained

@@ -11,7 +11,7 @@ from conftest import TINY, make_batch
 from mrdiff_jax import methods
 from mrdiff_jax.checkpoints import Checkpoints
 from mrdiff_jax.config import default
-from mrdiff_jax.data.placement import Options
+from mrdiff_jax.data.options import Options
 from mrdiff_jax.train_state import create_train_state, make_optimizer
 
 

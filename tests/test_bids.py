@@ -9,7 +9,7 @@ import pytest
 from scans import SHAPE, TIMES, data_config, head, real_scans, refused, write_scan
 
 from mrdiff_jax.data import batches, pipeline, preprocessing, volumes
-from mrdiff_jax.data.placement import Options
+from mrdiff_jax.data.options import Options
 from mrdiff_jax.data.sequence_times import SequenceTimes, sidecar_path
 from mrdiff_jax.errors import UserError
 

@@ -16,7 +16,7 @@ from scans import data_config, write_scan
 
 from mrdiff_jax import inference, scoring
 from mrdiff_jax.data import layouts, pipeline, placement, preparation, prepared
-from mrdiff_jax.data.placement import Options
+from mrdiff_jax.data.options import Options
 from mrdiff_jax.data.preparation import Task
 from mrdiff_jax.data.sequence_times import SequenceTimes
 from mrdiff_jax.data.volumes import Volume

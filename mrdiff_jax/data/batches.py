@@ -19,7 +19,7 @@ def describe_training(dataset: Dataset, inverted: Collection[str] = ()) -> dict[
     """What synthesis must know of the training slices, for JSON: medians over them, and the range of their pixel sizes.
 
     sources: name -> tr, te, ti in ms; target: its name, and offset and factor from [0, 1] to scanner units; pixel_mm: the
-    smallest and the largest; preparation: the fields of `placement.Options`.
+    smallest and the largest; preparation: the fields of `options.Options`.
 
     Raises UserError, naming the exam, where a source among `inverted` has no inversion time.
     """

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from mrdiff_jax.config import split_names
 from mrdiff_jax.data import builder, phantom, prepared, preprocessing, volumes
 from mrdiff_jax.data.builder import TRUTHS, MRSlices
-from mrdiff_jax.data.placement import Options
+from mrdiff_jax.data.options import Options
 from mrdiff_jax.data.sequence_times import parse_stated
 from mrdiff_jax.errors import UserError
 

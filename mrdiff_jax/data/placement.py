@@ -1,37 +1,18 @@
 """The contrasts of an exam on one grid, checked and corrected: for `prepare` and for whatever else takes scans as they come."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mrdiff_jax.data import alignment, correction, registration, volumes
+from mrdiff_jax.data.options import Options
 from mrdiff_jax.data.registration import Grid
 from mrdiff_jax.data.volumes import Volume
 from mrdiff_jax.errors import UserError
 
-REGISTRATIONS = ("auto", "never")
-MASKS = ("body", "none")
 ALIGNED_MM = 1.0  # scans on one grid that are this close are left alone
 WORTH_IT = 0.8  # and those that registration does not bring closer than this share of their shift
-
-
-@dataclass(frozen=True)
-class Options:
-    """How scans are prepared; a change means preparing again."""
-
-    contrasts: tuple[str, ...]
-    reference: str
-    registration: str = "auto"
-    interpolation: str = "linear"
-    bias_correction: bool = True
-    mask: str = "body"
-    percentiles: tuple[float, float] = (0.5, 99.5)
-    plane: str = "axial"
-    slices: str = ""
-    image_size: int = 256
-    field_mm: float = 0.0
 
 
 def place(fixed: Volume, moving: Volume, options: Options) -> tuple[np.ndarray, dict[str, Any]]:

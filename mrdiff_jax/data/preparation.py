@@ -18,7 +18,8 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from mrdiff_jax.data import dicom, preprocessing, registration, sequence_times, volumes
-from mrdiff_jax.data.placement import Options, correct, place
+from mrdiff_jax.data.options import Options
+from mrdiff_jax.data.placement import correct, place
 from mrdiff_jax.data.registration import Grid
 from mrdiff_jax.data.sequence_times import SequenceTimes
 from mrdiff_jax.data.volumes import Exam, ExamFiles, Volume

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from mrdiff_jax.data import builder, preparation, preprocessing
-from mrdiff_jax.data.placement import Options
+from mrdiff_jax.data import builder, preprocessing
+from mrdiff_jax.data.options import Options
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.files import write_text
 
@@ -67,6 +67,8 @@ def rows_of_splits(written: Mapping[str, Any], splits: Mapping[str, str]) -> dic
 
 def write_dataset(output: Path, records: Sequence[Record], options: Options) -> None:
     """Writes the slices of the exams, in the order of the records, unless they are written already; whole or not at all."""
+    from mrdiff_jax.data import preparation  # not above: training reads prepared sets without what prepares them
+
     exams = [[record["key"], record["times"]] for record in records]
     fingerprint = hashlib.sha256(json.dumps([asdict(options), exams]).encode()).hexdigest()
     folder = output / DATASET_FOLDER

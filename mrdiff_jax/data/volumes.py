@@ -9,7 +9,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from mrdiff_jax.data import dicom
 from mrdiff_jax.data.sequence_times import SequenceTimes, check, complete, read_sidecars
 from mrdiff_jax.errors import UserError
 
@@ -81,6 +80,8 @@ def read_scan(path: Path) -> tuple[Volume, SequenceTimes]:
       UserError: as `read_nifti`; no DICOM images, several series and none chosen, slices that are missing, unevenly spaced,
         of different sizes or orientations, damaged or compressed in a way that needs another package; implausible times.
     """
+    from mrdiff_jax.data import dicom  # not above: training on prepared sets does without pydicom
+
     path = Path(path)
     source, number = dicom.split_choice(path)
     if not dicom.is_dicom(source):
@@ -92,6 +93,8 @@ def read_scan(path: Path) -> tuple[Volume, SequenceTimes]:
 
 def read_scan_parameters(path: Path) -> SequenceTimes:
     """TR, TE and TI in ms as `read_scan` gives them, without reading the voxels. Raises UserError as it does."""
+    from mrdiff_jax.data import dicom  # not above: training on prepared sets does without pydicom
+
     path = Path(path)
     source, number = dicom.split_choice(path)
     header = dicom.choose(source, number).times if dicom.is_dicom(source) else SequenceTimes()
