@@ -155,7 +155,7 @@ def check_benchmark(save: Save, options: argparse.Namespace) -> None:
             held[0], metrics = compiled(held[0], *on_device[1:])
             return metrics
 
-        save("training_step", record | timed(one_step))
+        save("training_step", record | timed(one_step) | peak())
         del held, on_device
     else:
         save("training_step", record)
@@ -169,7 +169,7 @@ def check_benchmark(save: Save, options: argparse.Namespace) -> None:
             return synthesize(params, batch, parallel.example_keys(jax.random.key(0), len(batch["tr"])))
 
         wanted = methods.parameters_read(
-            synthesize, state.ema_params, slices, parallel.keys_at(jax.random.key(0), np.arange(1))
+            synthesize, state.ema_params, slices, parallel.keys_at(jax.random.key(0), np.arange(len(batch["tr"])))
         )
         example = (wanted, slices)
         compiled, record = compile_and_weigh(parallel.pmap(sample, device), example)
@@ -210,13 +210,17 @@ def flops(stage: Any) -> float:
 
 
 def timed(function: Callable[[], object]) -> Record:
-    """Seconds of a call, and the most memory that the process has taken on the device so far."""
+    """Seconds of a call, or why there are none."""
     try:
-        record = {"seconds": seconds(function)}
+        return {"seconds": seconds(function)}
     except jax.errors.JaxRuntimeError as error:
-        record = {"out_of_memory": "RESOURCE_EXHAUSTED" in str(error), "error": str(error)[:300]}
-    peak = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
-    return record | ({"peak_mib": peak // MIB} if peak else {})
+        return {"out_of_memory": "RESOURCE_EXHAUSTED" in str(error), "error": str(error)[:300]}
+
+
+def peak() -> Record:
+    """The most memory that the process has held on the device, where that is known."""
+    bytes_held = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return {"peak_mib": bytes_held // MIB} if bytes_held else {}
 
 
 def check_training(save: Save, options: argparse.Namespace) -> None:
@@ -234,8 +238,7 @@ def check_training(save: Save, options: argparse.Namespace) -> None:
         log = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
         speeds = [row["train/steps_per_second"] for row in log if row.get("train/steps_per_second")]
         losses = [row["train/generator/loss"] for row in log if "train/generator/loss" in row]
-        peak = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0) // MIB
-        run = {"steps": summary["step"], "steps_per_second": float(np.median(speeds or [0])), "peak_mib": peak}
+        run = {"steps": summary["step"], "steps_per_second": float(np.median(speeds or [0]))} | peak()
         run |= {"seconds": time.monotonic() - start, "loss_at_last": losses[-1] if losses else None}
         save("run", run | {"subjects": summary["subjects"], "slices": summary["slices"], "batch": config.data.batch_size})
         for name, scores in summary["references"].items():
@@ -289,6 +292,7 @@ def work(options: argparse.Namespace) -> None:
         CHECKS[options.work](save, options)
     except UserError as error:
         save("failed", {"error": str(error)})
+        sys.exit(f"error: {error}")
 
 
 def brief(record: Mapping[str, Any]) -> str:
