@@ -28,6 +28,8 @@ from ml_collections import ConfigDict
 from mrdiff_jax import methods, parallel
 from mrdiff_jax.config import default, split_names
 from mrdiff_jax.data import prepared
+from mrdiff_jax.data.batches import READ_OPTIONS, train_iterator
+from mrdiff_jax.data.pipeline import open_dataset
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.files import write_text
 from mrdiff_jax.train import Diverged, evaluate_only, train_and_evaluate
@@ -227,6 +229,7 @@ def check_training(save: Save, options: argparse.Namespace) -> None:
     """Trains one method for most of the time, then scores it on the test subjects at each of STEPS."""
     start, minutes = time.monotonic(), options.budget / 60
     config = training_config(options)
+    save("data", {"batches_per_second": data_rate(config)})
     config.train.max_minutes = 0.75 * minutes
     with tempfile.TemporaryDirectory() as folder:
         workdir = Path(folder, "run")
@@ -247,6 +250,18 @@ def check_training(save: Save, options: argparse.Namespace) -> None:
         for steps in STEPS[1:]:
             config.sample.steps = steps
             save(f"{steps} steps", evaluate_only(config, workdir)["synthesis"])
+
+
+def data_rate(config: ConfigDict, most: float = 3.0) -> float:
+    """Batches a second that the data pipeline gives to a device that takes no time."""
+    iterator = train_iterator(open_dataset(config.data), config.data.batch_size, 0, mirror=config.data.mirror)
+    for _ in range(READ_OPTIONS.prefetch_buffer_size):  # what was read ahead
+        next(iterator)
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() - start < most:
+        next(iterator)
+        count += 1
+    return count / (time.perf_counter() - start)
 
 
 def training_config(options: argparse.Namespace) -> ConfigDict:
@@ -346,7 +361,7 @@ def run(options: argparse.Namespace, arguments: list[str]) -> dict[str, dict[str
 
 def wait(command: list[str], limit: float) -> str:
     """How a process ended that has so many seconds: 'finished', 'out of time' or 'failed', with the end of what it said."""
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    environment = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95"} | os.environ | {"PYTHONUNBUFFERED": "1"}
     with tempfile.TemporaryFile("w+") as errors:
         try:
             code = subprocess.run(command, env=environment, timeout=max(limit, 1), stderr=errors, check=False).returncode
@@ -383,13 +398,16 @@ def markdown(results: Mapping[str, Mapping[str, Record]]) -> str:
             network = brief(rows.pop("network", {}))
             lines += table(f"{name.capitalize()} ({network})", rows, columns)
         elif name.startswith("training"):
-            lines += table(f"{name.capitalize()} ({brief(rows.pop('run', {}))})", rows, SCORES)
+            run = brief(rows.pop("run", {}) | rows.pop("data", {}))
+            lines += table(f"{name.capitalize()} ({run})", rows, SCORES)
     ends = {name: found["process"] for name, found in results.items() if "process" in found}
     return "\n".join([*lines, *table("How each part ended", ends, ("ended", "seconds"))]) + "\n"
 
 
 def table(title: str, rows: Mapping[str, Record], columns: tuple[str, ...]) -> list[str]:
     """A Markdown table, a line each, of the columns that some row has."""
+    if not rows:
+        return []
     columns = tuple(column for column in columns if any(column in row for row in rows.values()))
     if not columns:
         return ["", f"## {title}", "", *(f"- {name}: {brief(row)}" for name, row in rows.items())]
