@@ -39,7 +39,7 @@ from mrdiff_jax.writer import log_to_console
 Record = dict[str, Any]
 Save = Callable[[str, Record], None]
 
-PARTS = {"device": 1, "parity": 2, "training": 9, "benchmark": 18}  # in their order, with the share of the time of each
+PARTS = {"device": 1, "parity": 2, "training": 14, "benchmark": 14}  # in their order, with the share of the time of each
 SIZES = {  # what differs from the paper's configuration, and the share of the benchmark's time
     "paper": ({}, 2),
     "base64": ({"data.image_size": 128, "model.base_channels": 64, "model.map_channels": 64}, 1),
