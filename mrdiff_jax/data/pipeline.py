@@ -22,6 +22,7 @@ from mrdiff_jax.data.builder import TRUTHS, MRSlices
 from mrdiff_jax.data.placement import Options
 from mrdiff_jax.data.sequence_times import parse_stated
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.paths import local_path
 
 
 class ExamRef(NamedTuple):
@@ -155,7 +156,7 @@ def _check_names(sources: tuple[str, ...], target: str, contrasts: Sequence[str]
 
 def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Dataset:
     """The set that `mrdiff_jax.prepare` wrote, split as its `splits.csv` says now."""
-    root = Path(config.root).expanduser()
+    root = local_path(config.root, "--config.data.root")
     written = prepared.read(root)
     contrasts = tuple(written["contrasts"])
     _check_names(sources, target, contrasts)
@@ -166,7 +167,7 @@ def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Datase
             f"give --config.data.image_size={side}, or prepare again with --image-size={config.image_size}"
         )
     prepared.check_times(root, written, sources)
-    file = Path(config.splits_file).expanduser() if config.splits_file else root / prepared.SPLITS_FILE
+    file = local_path(config.splits_file, "--config.data.splits_file") if config.splits_file else root / prepared.SPLITS_FILE
     splits = preprocessing.read_splits(file, sorted({exam["subject"] for exam in written["exams"]}))
     fingerprint = hashlib.sha256(json.dumps([written["fingerprint"], splits]).encode()).hexdigest()[:16]
     folder = root / prepared.DATASET_FOLDER
@@ -175,8 +176,13 @@ def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Datase
 
 
 def cache_folder(stated: str = "") -> Path:
-    """Where prepared data and compiled programs are kept: as stated, else $MRDIFF_CACHE or ~/.cache/mrdiff_jax."""
-    return Path(stated or os.environ.get("MRDIFF_CACHE") or "~/.cache/mrdiff_jax").expanduser().resolve()
+    """Where prepared data and compiled programs are kept: as stated, else $MRDIFF_CACHE or ~/.cache/mrdiff_jax.
+
+    Raises:
+      UserError: nothing is stated, and the home folder is not known.
+    """
+    name = "--config.data.cache" if stated else "MRDIFF_CACHE"
+    return local_path(stated or os.environ.get("MRDIFF_CACHE") or "~/.cache/mrdiff_jax", name).resolve()
 
 
 def _study(config: Any, sources: tuple[str, ...], target: str) -> Study:
@@ -206,7 +212,7 @@ def _phantom_study(config: Any) -> Study:
 def _bids_study(config: Any, contrasts: tuple[str, ...], sources: tuple[str, ...]) -> Study:
     if not config.root:
         raise UserError("config.data.root is empty; set it to the folder of your scans")
-    root = Path(config.root).expanduser()
+    root = local_path(config.root, "--config.data.root")
     stated = parse_stated(config.tr, config.te, config.ti, "config.data.")
     exams, identity, masked = [], [], False
     for files in volumes.find_exams(root, contrasts, config.lesions):
@@ -226,7 +232,7 @@ def _bids_study(config: Any, contrasts: tuple[str, ...], sources: tuple[str, ...
 
 def _splits(config: Any, subjects: list[str]) -> dict[str, str]:
     if config.splits_file:
-        return preprocessing.read_splits(Path(config.splits_file).expanduser(), subjects)
+        return preprocessing.read_splits(local_path(config.splits_file, "--config.data.splits_file"), subjects)
     return preprocessing.assign_splits(
         subjects,
         test_subjects=config.test_subjects,
@@ -246,7 +252,7 @@ def _prepare(study: Study, splits: Mapping[str, str], folder: Path, *, image_siz
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix=".preparing-", dir=folder.parent, ignore_cleanup_errors=True) as temporary,
-        tqdm(total=len(study.exams), desc="Preparing slices", unit="exam", delay=1) as progress,
+        tqdm(total=len(study.exams), desc="Preparing slices", unit="exam", delay=1, disable=None) as progress,
     ):
         unmarked = {"lesions": np.zeros((image_size, image_size), np.uint8)} if "lesions" in study.truths else {}
 
