@@ -21,7 +21,7 @@ def kept(folder: Path) -> bool:
 
 
 def damage(folder: Path) -> str:
-    """What is not as it was when the checksums were written, with its file; '' where all is."""
+    """What is not as it was when the checksums were written; '' where all is."""
     try:
         lines = (folder / NAME).read_text(encoding="utf-8").splitlines()
         written = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
@@ -31,10 +31,9 @@ def damage(folder: Path) -> str:
         return f"{NAME} is empty"
     now = _of(folder)
     for name, digest in written.items():
-        if name not in now:
-            return f"{name} is missing"
-        if now[name] != digest:
-            return f"{name} is not as it was written"
+        if now.get(name) != digest:
+            room = name.partition("/")[0]
+            return f"{'a file in ' * (room != name)}{room} is {'missing' if name not in now else 'not as it was written'}"
     return ""
 
 

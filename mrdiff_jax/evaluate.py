@@ -174,6 +174,7 @@ def summarise(scores: dict[str, Scores], convention: str, about: dict[str, Any])
         "convention": used.describe(convention),
         "subjects": len({stats.subject_of(row["subject"]) for row in rows}),
         "slices": len(rows),
+        "left_out": {name: stats.left_out(scores[name].rows, used.columns()) for name in (SYNTHESIS, *REFERENCES)},
         **about,
     }
 
@@ -217,4 +218,7 @@ def table(summary: dict[str, Any], sources: Sequence[str]) -> str:
         f"mean over {unit[summary['convention']['aggregation']]}, {summary['slices']} slices;"
         f" convention '{summary['convention']['name']}'"
     )
+    if summary["left_out"]["synthesis"]:
+        counts = ", ".join(f"{column} ({count})" for column, count in summary["left_out"]["synthesis"].items())
+        lines.append(f"infinite, and left out of the means (slices): {counts}")
     return "\n".join(lines)

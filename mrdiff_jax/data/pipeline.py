@@ -19,6 +19,7 @@ from tqdm import tqdm
 from mrdiff_jax.config import split_names
 from mrdiff_jax.data import builder, phantom, prepared, preprocessing, volumes
 from mrdiff_jax.data.builder import TRUTHS, MRSlices
+from mrdiff_jax.data.identity import Checksums
 from mrdiff_jax.data.placement import Options
 from mrdiff_jax.data.sequence_times import parse_stated
 from mrdiff_jax.errors import UserError
@@ -215,14 +216,15 @@ def _bids_study(config: Any, contrasts: tuple[str, ...], sources: tuple[str, ...
     root = local_path(config.root, "--config.data.root")
     stated = parse_stated(config.tr, config.te, config.ti, "config.data.")
     exams, identity, masked = [], [], False
+    checksums = Checksums(cache_folder(config.cache))
     for files in volumes.find_exams(root, contrasts, config.lesions):
         times = {name: volumes.scan_times(path, name, stated, name in sources) for name, path in files.scans.items()}
         exams.append(ExamRef(files.subject, partial(volumes.read_exam, files, times)))
         masks = {"lesions": files.lesions} if files.lesions else {}
         for name, path in {**files.scans, **masks}.items():
-            status = path.stat()
-            identity.append([str(path.relative_to(root)), status.st_size, status.st_mtime_ns, times.get(name)])
+            identity.append([path.relative_to(root).as_posix(), checksums.of(path), times.get(name)])
         masked = masked or bool(masks)
+    checksums.keep()
     if config.lesions and not masked:
         raise UserError(
             f"--config.data.lesions={config.lesions}: no exam under {root} has a file sub-*_{config.lesions}.nii.gz"
