@@ -24,6 +24,7 @@ from mrdiff_jax.writer import logger
 Tree = TypeVar("Tree")
 T = TypeVar("T")
 _DATED = "_CHECKPOINT_METADATA"  # to which orbax adds when the checkpoint gets its name
+_ECHOES = ("run() raised an exception", "Failed to run", "Save Finalize thread", "Metadata file does not exist")
 
 
 class Checkpoints:
@@ -216,8 +217,7 @@ def _silence_echoes() -> None:
 
 def _says_something(record: logging.LogRecord) -> bool:
     """Not what is told here in one line, nor that orbax misses a file that it does not write."""
-    text = record.getMessage()
-    return not any(part in text for part in ("run() raised an exception", "Failed to run", "Metadata file does not exist"))
+    return not any(part in record.getMessage() for part in _ECHOES)
 
 
 logging.getLogger("absl").addFilter(_says_something)

@@ -233,7 +233,8 @@ def test_a_mistake_does_not_claim_the_workdir(tiny_config, tmp_path):
 def test_a_batch_that_does_not_divide_is_refused_by_field(tiny_config, tmp_path):
     tiny_config.data.batch_size = 3
     with pytest.raises(UserError, match=r"--config\.data\.batch_size=3.*2 devices"):
-        Run(tiny_config, tmp_path)
+        train_and_evaluate(tiny_config, tmp_path / "run")
+    assert not list((tmp_path / "run").glob("*.json"))
 
 
 def test_evaluation_needs_a_checkpoint(tiny_config, tmp_path):

@@ -95,7 +95,7 @@ def read_examples(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _scans_key(task: Task, done: Mapping[str, Any]) -> dict[str, Any]:
-    """A 'key' that changes whenever options or scans do, these by their 'contents'; scans whose 'state' is as done are not read."""
+    """A 'key' that changes whenever options or scans do; scans are known by their content, read again if `state` changed."""
     scans = task.files.scans
     state = [_state(path) for path in scans.values()]
     same = done.get("state") == state and "contents" in done
