@@ -47,9 +47,11 @@ def initialize(batch_size: int) -> None:
         jax.config.update("jax_num_cpu_devices", 2)
     try:
         jax.devices()
-    except RuntimeError as error:
-        asked = f"JAX_PLATFORMS={jax.config.jax_platforms}" if jax.config.jax_platforms else "devices"
-        raise UserError(f"{asked}: cannot be used ({_first_sentence(error)}); unset JAX_PLATFORMS, or set it to cpu") from error
+    except (RuntimeError, AssertionError) as error:  # the latter is what JAX says where a platform has no device
+        why = _first_sentence(error) or "no such device"
+        raise UserError(
+            f"JAX_PLATFORMS={jax.config.jax_platforms or ''}: cannot be used ({why}); unset it, or set it to cpu"
+        ) from error
 
 
 def numerics() -> dict[str, Any]:

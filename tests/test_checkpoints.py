@@ -68,10 +68,15 @@ def test_any_flipped_bit_is_seen_and_the_sound_ones_are_named(run):
             continue
         flip(path)
         for read in readers(run):
-            with pytest.raises(UserError, match=r"checkpoints/6: is damaged \(.* not as it was written\); sound: 2, 4; remove 6"):
+            with pytest.raises(
+                UserError, match=r"checkpoints/6: is damaged \(.* not as it was written\); sound: 2, 4; remove 6"
+            ):
                 read()
         flip(path)
-    assert {line.split("  ")[1].split("/")[0] for line in (newest / checksums.NAME).read_text().splitlines()} >= {"state", "data"}
+    assert {line.split("  ")[1].split("/")[0] for line in (newest / checksums.NAME).read_text().splitlines()} >= {
+        "state",
+        "data",
+    }
     for read in readers(run):
         read()
 

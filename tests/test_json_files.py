@@ -28,7 +28,9 @@ def test_what_is_not_finite_becomes_null(tmp_path):
     }
 
 
-@pytest.mark.parametrize(("text", "why"), [("", "is empty"), ("{", "Expecting"), ("[1]", "not a JSON object"), (None, "no such")])
+@pytest.mark.parametrize(
+    ("text", "why"), [("", "is empty"), ("{", "Expecting"), ("[1]", "not a JSON object"), (None, "no such")]
+)
 def test_a_file_without_an_object_is_told_with_the_way_out(text, why, tmp_path):
     path = tmp_path / "x.json"
     if text is not None:
