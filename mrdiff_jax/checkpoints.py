@@ -7,6 +7,7 @@ trains. The only file that knows of orbax.
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from mrdiff_jax.writer import logger
 Tree = TypeVar("Tree")
 T = TypeVar("T")
 _DATED = "_CHECKPOINT_METADATA"  # to which orbax adds when the checkpoint gets its name
+_SETTLE = 1.0  # s: until the threads of a save that failed have ended; later they would write to the terminal
 _ECHOES = ("run() raised an exception", "Failed to run", "Save Finalize thread", "Metadata file does not exist")
 
 
@@ -114,6 +116,8 @@ class Checkpoints:
             manager, self._manager = self._manager, None
             with suppress(Exception):
                 manager.close()
+            del manager
+            time.sleep(_SETTLE)
             for half in self._half_written():
                 shutil.rmtree(half, ignore_errors=True)
             newest = "there is none" if self.latest() is None else f"the newest is of step {self.latest()}"
@@ -206,13 +210,13 @@ def _reason(error: Exception) -> str:
 
 def _silence_echoes() -> None:
     """From now on leaves out what threads print beside the error: where one array cannot be written, a traceback for each."""
-    default = sys.excepthook
+    default = sys.unraisablehook
 
-    def hook(kind: type, error: BaseException, trace: Any) -> None:
-        if "Event loop is closed" not in str(error):
-            default(kind, error, trace)
+    def hook(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            default(unraisable)
 
-    sys.excepthook = hook
+    sys.unraisablehook = hook
 
 
 def _says_something(record: logging.LogRecord) -> bool:
