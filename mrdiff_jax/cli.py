@@ -1,7 +1,12 @@
 """What the commands share: flags read, mistakes told in one line, exit status 0, 1 or 2."""
 
+import math
+import os
+import re
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import jax
 from absl import flags, logging
@@ -9,7 +14,7 @@ from ml_collections import ConfigDict
 
 from mrdiff_jax.data.pipeline import cache_folder
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.writer import log_to_console
+from mrdiff_jax.writer import log_to_console, logger
 
 
 def run(command: Callable[..., None], description: str, positional: bool = False) -> None:
@@ -18,19 +23,29 @@ def run(command: Callable[..., None], description: str, positional: bool = False
     Where `positional` holds, the command is given what is not a flag, as a list; elsewhere that is a mistake.
     """
     flags.FLAGS.set_default("logtostderr", True)
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.WARNING)
     try:
         rest = _parse(description)
         if rest and not positional:
             raise UserError(f"{rest[0]}: not a flag; flags start with --")
+        _check_finite()
         log_to_console()
+        threading.excepthook = _warn
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
         command(*([rest] if positional else []))
     except (UserError, OSError) as error:  # what the system refuses (a full disk, a folder not ours) is named in its text
         sys.exit(_tell(error))
     except KeyboardInterrupt:
-        sys.exit("interrupted")
+        leave("interrupted")
+
+
+def leave(message: str) -> NoReturn:
+    """Ends an interrupted command at once: the usual way out would tear down compilations that other threads still run."""
+    print(message, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _parse(description: str) -> list[str]:
@@ -40,9 +55,37 @@ def _parse(description: str) -> list[str]:
         print(f"{description}\n{flags.FLAGS.main_module_help()}")
         sys.exit(0)
     try:
-        return flags.FLAGS(sys.argv)[1:]
+        return flags.FLAGS(_last_of_each(sys.argv))[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(f"flags: {error.args[0] if error.args else error}") from error
+
+
+def _last_of_each(arguments: Sequence[str]) -> list[str]:
+    """The arguments without fields of the configuration that are given again: the last counts (ml_collections joins tuples)."""
+    kept: dict[str, list[str]] = {}
+    pending = list(arguments)
+    while pending:
+        words = [pending.pop(0)]
+        name, equals, _ = words[0].lstrip("-").partition("=")
+        field = re.fullmatch(r"-{1,2}config\.[^=]+", words[0].partition("=")[0])
+        if field and not equals and pending and re.match(r"[^-]|-[\d.]", pending[0]):
+            words.append(pending.pop(0))
+        key = name if field else f"{len(kept)} {words[0]}"
+        kept.pop(key, None)
+        kept[key] = words
+    return [word for words in kept.values() for word in words]
+
+
+def _check_finite() -> None:
+    """Checks the numbers of all flags. Raises UserError for one that is infinite or NaN."""
+    for name, value in flags.FLAGS.flag_values_dict().items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{name}={value}: must be a finite number")
+
+
+def _warn(failed: threading.ExceptHookArgs) -> None:
+    """Tells of a thread that failed beside the command, in a line."""
+    logger.warning("%s: %s", failed.thread.name if failed.thread else "a thread", " ".join(str(failed.exc_value).split()))
 
 
 def config_of(flag: flags.FlagHolder) -> ConfigDict:

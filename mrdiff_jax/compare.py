@@ -8,6 +8,7 @@ from absl import flags
 from mrdiff_jax import cli, figures, results, tables
 from mrdiff_jax.comparison import Comparison
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.paths import check_writable, local_path
 from mrdiff_jax.report import Figure, page
 from mrdiff_jax.results import SYNTHESIS
 
@@ -21,9 +22,9 @@ def main(runs: Sequence[str]) -> None:
     """Reads the runs, writes the comparison and prints where it is."""
     if not runs:
         raise UserError("no run given; name the workdirs of one or more evaluated runs")
-    names = _names([Path(run) for run in runs])
-    comparison = Comparison({name: results.read(Path(run)) for name, run in zip(names, runs, strict=True)})
-    output = Path(_OUTPUT.value)
+    output, folders = local_path(_OUTPUT.value, "--output"), [local_path(run, "run") for run in runs]
+    check_writable(output)
+    comparison = Comparison({name: results.read(folder) for name, folder in zip(_names(folders), folders, strict=True)})
     write(comparison, output, _SLICES.value)
     print(tables.markdown(comparison))
     print(f"{output / 'index.html'} holds the whole comparison; tables and figures lie beside it")

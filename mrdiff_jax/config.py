@@ -3,6 +3,7 @@
 Files in `configs/` start from `default(preset)`, set what their data needs and lock the result.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -181,35 +182,54 @@ _CHOICES = {
     "evaluate.convention": tuple(CONVENTIONS),
 }
 
-_AT_LEAST = {
-    "data.image_size": 16,
-    "data.batch_size": 1,
-    "data.intensity": 0,
-    "data.subjects": 3,
-    "data.subject_slices": 1,
-    "model.base_channels": 8,
-    "model.blocks_per_level": 1,
-    "model.head_channels": 1,
-    "model.norm_groups": 1,
-    "model.map_channels": 1,
-    "diffusion.steps": 2,
-    "loss.draws": 1,
-    "optimizer.learning_rate": 0,
-    "optimizer.clip_norm": 0,
-    "train.steps": 1,
-    "train.max_minutes": 0,
-    "train.log_every": 1,
-    "train.evaluate_every": 1,
-    "train.checkpoint_every": 1,
-    "train.keep_checkpoints": 1,
-    "sample.steps": 1,
-    "sample.eta": 0,
-    "evaluate.batch_size": 1,
-    "evaluate.slices": 0,
-    "evaluate.images": 0,
-    "evaluate.study_slices": 0,
-    "evaluate.samples": 2,
-    "evaluate.panels": 1,
+_ANY, _SEED = math.inf, 2**32 - 1
+
+_RANGES = {  # of every number: from, to
+    "data.image_size": (16, _ANY),
+    "data.batch_size": (1, _ANY),
+    "data.intensity": (0, 1),
+    "data.test_fraction": (0, 1),
+    "data.validation_fraction": (0, 1),
+    "data.split_seed": (0, _SEED),
+    "data.subjects": (3, _ANY),
+    "data.subject_slices": (1, _ANY),
+    "data.seed": (0, _SEED),
+    "model.base_channels": (8, _ANY),
+    "model.blocks_per_level": (1, _ANY),
+    "model.head_channels": (1, _ANY),
+    "model.norm_groups": (1, _ANY),
+    "model.map_channels": (1, _ANY),
+    "diffusion.steps": (2, _ANY),
+    "loss.draws": (1, _ANY),
+    "loss.lambda_g": (0, _ANY),
+    "loss.lambda_d": (0, _ANY),
+    "loss.lambda_cct": (0, _ANY),
+    "optimizer.learning_rate": (0, _ANY),
+    "optimizer.weight_decay": (0, _ANY),
+    "optimizer.clip_norm": (0, _ANY),
+    "optimizer.ema_decay": (0, 1),
+    "train.steps": (1, _ANY),
+    "train.max_minutes": (0, _ANY),
+    "train.seed": (0, _SEED),
+    "train.log_every": (1, _ANY),
+    "train.evaluate_every": (1, _ANY),
+    "train.checkpoint_every": (1, _ANY),
+    "train.keep_checkpoints": (1, _ANY),
+    "sample.steps": (1, _ANY),
+    "sample.eta": (0, 1),
+    "evaluate.batch_size": (1, _ANY),
+    "evaluate.slices": (0, _ANY),
+    "evaluate.images": (0, _ANY),
+    "evaluate.panels": (1, _ANY),
+    "evaluate.seed": (0, _SEED),
+    "evaluate.study_slices": (0, _ANY),
+    "evaluate.samples": (2, _ANY),
+}
+
+_TUPLES = {  # of what numbers
+    "data.percentiles": float,
+    "model.channel_mult": int,
+    "model.attention_levels": int,
 }
 
 
@@ -223,10 +243,16 @@ def validate(config: ConfigDict) -> None:
         value = _get(config, field)
         if value not in choices:
             raise UserError(f"--config.{field}={value}: choose one of {', '.join(choices)}")
-    for field, least in _AT_LEAST.items():
+    for field, (least, most) in _RANGES.items():
         value = _get(config, field)
-        if value < least:
-            raise UserError(f"--config.{field}={value}: must be at least {least}")
+        if not math.isfinite(value):
+            raise UserError(f"--config.{field}={value}: must be a finite number")
+        if not least <= value <= most:
+            raise UserError(f"--config.{field}={value}: must be {f'at least {least}' if value < least else f'at most {most}'}")
+    for field, kind in _TUPLES.items():
+        value = _get(config, field)
+        if any(isinstance(entry, bool) or not isinstance(entry, kind | int) for entry in value):
+            raise UserError(f"--config.{field}={value}: give {'whole ' if kind is int else ''}numbers")
     if not config.model.channel_mult or min(config.model.channel_mult) < 1:
         raise UserError(f"--config.model.channel_mult={config.model.channel_mult}: give a number of at least 1 for each level")
     levels = range(len(config.model.channel_mult))
@@ -240,14 +266,9 @@ def validate(config: ConfigDict) -> None:
     for name in studies(config.evaluate.studies):
         if name not in STUDIES:
             raise UserError(f"--config.evaluate.studies: no study {name!r}; give 'all', or some of {','.join(STUDIES)}")
-    for field in ("optimizer.ema_decay", "data.test_fraction", "data.validation_fraction"):
-        if not 0 <= _get(config, field) <= 1:
-            raise UserError(f"--config.{field}={_get(config, field)}: must be from 0 to 1")
     for _, steps in samplings(config.evaluate.sampling):
         if "sampling" in config.evaluate.studies and steps > config.diffusion.steps:
             raise UserError(f"--config.evaluate.sampling: {steps} steps of a chain that has {config.diffusion.steps}")
-    if config.sample.eta > 1:
-        raise UserError(f"--config.sample.eta={config.sample.eta}: must be at most 1")
 
 
 def split_names(text: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from mrdiff_jax.methods import Method, Params
 from mrdiff_jax.references import References
 from mrdiff_jax.results import REFERENCES, SYNTHESIS, Images, Results
 from mrdiff_jax.scoring import Scorer, Scores
+from mrdiff_jax.writer import logger
 
 _ARRAYS = ("sources", "tr", "te", "ti", "index")
 _PIXELS = ("target", "synthesis", "sources")
@@ -173,6 +174,7 @@ def summarise(scores: dict[str, Scores], convention: str, about: dict[str, Any])
         "convention": used.describe(convention),
         "subjects": len({stats.subject_of(row["subject"]) for row in rows}),
         "slices": len(rows),
+        "left_out": {name: stats.left_out(scores[name].rows, used.columns()) for name in (SYNTHESIS, *REFERENCES)},
         **about,
     }
 
@@ -184,9 +186,18 @@ def write(evaluation: Evaluation, scores: dict[str, Scores], summary: dict[str, 
     spectra = {name: found.mean_spectrum() for name, found in scores.items()}
     frequency = np.linspace(0, 0.5, len(spectra["target"]))
     results.write(Results(summary, rows, {"frequency": frequency, **spectra}, Images(**kept)), workdir)
-    from mrdiff_jax import figures  # not above: matplotlib takes a second, for which the first step would wait
+    draw(evaluation, workdir / "samples.png")
 
-    figures.sample_panel(evaluation.panels, evaluation.titles, workdir / "samples.png")
+
+def draw(evaluation: Evaluation, path: Path) -> np.ndarray | None:
+    """Draws the panels as a PNG, and returns the picture, (height, width, 3) uint8; None, with a warning, where that fails."""
+    try:
+        from mrdiff_jax import figures  # not above: matplotlib takes a second, for which the first step would wait
+
+        return figures.sample_panel(evaluation.panels, evaluation.titles, path)
+    except Exception as error:  # numbers and checkpoints are worth more than a picture
+        logger.warning("%s: could not be drawn (%s)", path, " ".join(str(error).split())[:120])
+        return None
 
 
 def table(summary: dict[str, Any], sources: Sequence[str]) -> str:
@@ -207,4 +218,7 @@ def table(summary: dict[str, Any], sources: Sequence[str]) -> str:
         f"mean over {unit[summary['convention']['aggregation']]}, {summary['slices']} slices;"
         f" convention '{summary['convention']['name']}'"
     )
+    if summary["left_out"]["synthesis"]:
+        counts = ", ".join(f"{column} ({count})" for column, count in summary["left_out"]["synthesis"].items())
+        lines.append(f"infinite, and left out of the means (slices): {counts}")
     return "\n".join(lines)

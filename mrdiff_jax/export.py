@@ -1,11 +1,10 @@
 """Writes a model as two files to pass on: python -m mrdiff_jax.export --workdir=runs/mine --output=mine.safetensors."""
 
-from pathlib import Path
-
 from absl import flags
 
 from mrdiff_jax import cli, trained
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.paths import local_path
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
 _OUTPUT = flags.DEFINE_string("output", None, "File to write, .safetensors; its description goes beside it, as .json.")
@@ -14,10 +13,10 @@ flags.mark_flags_as_required(["workdir", "output"])
 
 def main() -> None:
     """Reads the newest checkpoint, and writes the pair."""
-    output = Path(_OUTPUT.value)
+    output = local_path(_OUTPUT.value, "--output")
     if output.suffix != ".safetensors":
         raise UserError(f"--output={output}: name it .safetensors")
-    model = trained.load(Path(_WORKDIR.value))
+    model = trained.load(local_path(_WORKDIR.value, "--workdir"))
     output.parent.mkdir(parents=True, exist_ok=True)
     trained.export(model, output)
     print(f"{output} and {output.with_suffix('.json').name}: {model.config.method.name}, step {model.step}; keep them together")

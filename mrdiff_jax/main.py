@@ -2,12 +2,13 @@
 
 import gc
 import sys
-from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
 from mrdiff_jax import cli, parallel
+from mrdiff_jax.config import validate
+from mrdiff_jax.paths import local_path
 from mrdiff_jax.train import Diverged, evaluate_only, train_and_evaluate
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Settings, as configs/demo.py or configs/demo.py:authors.")
@@ -18,17 +19,18 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main() -> None:
     """Runs what the flags ask for."""
-    config = cli.config_of(_CONFIG)
+    config, workdir = cli.config_of(_CONFIG), local_path(_WORKDIR.value, "--workdir")
+    validate(config)
     parallel.initialize(config.data.batch_size)
     gc.set_threshold(1_000_000)  # what tracing makes stays; searching it for garbage costs about a second
     run = {"train": train_and_evaluate, "eval": evaluate_only}[_MODE.value]
     try:
-        run(config, Path(_WORKDIR.value))
+        run(config, workdir)
     except Diverged as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         again = {"train": "goes on from the newest checkpoint", "eval": "starts the evaluation anew"}[_MODE.value]
-        sys.exit(f"interrupted; the same command {again}")
+        cli.leave(f"interrupted; the same command {again}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,17 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mrdiff_jax.errors import UserError
+
 AXIS = "data"
+_NUMERICS = (
+    "jax_enable_x64",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+    "jax_random_seed_offset",
+    "jax_default_matmul_precision",
+    "jax_numpy_dtype_promotion",
+)
 Tree = TypeVar("Tree")
 
 
@@ -21,11 +31,36 @@ def initialize(batch_size: int) -> None:
     """Joins the other hosts, where the environment names a coordinator; must come before anything runs on a device.
 
     Where the cores are the device they are used as two, if a batch can be halved: XLA keeps them busier so.
+
+    Raises:
+      UserError: the environment asks for hosts or devices that cannot be had.
     """
     if "JAX_COORDINATOR_ADDRESS" in os.environ:
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except (ValueError, RuntimeError) as error:
+            raise UserError(
+                f"JAX_COORDINATOR_ADDRESS={os.environ['JAX_COORDINATOR_ADDRESS']}: cannot join ({_first_sentence(error)});"
+                " set JAX_NUM_PROCESSES and JAX_PROCESS_ID, too, or unset it"
+            ) from error
     elif batch_size % 2 == 0 and os.cpu_count() > 1 and "XLA_FLAGS" not in os.environ:
         jax.config.update("jax_num_cpu_devices", 2)
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter is what JAX says where a platform has no device
+        why = _first_sentence(error) or "no such device"
+        raise UserError(
+            f"JAX_PLATFORMS={jax.config.jax_platforms or ''}: cannot be used ({why}); unset it, or set it to cpu"
+        ) from error
+
+
+def numerics() -> dict[str, Any]:
+    """JAX's own settings that change numbers, by the names that set them."""
+    return {name.upper(): getattr(jax.config, name) for name in _NUMERICS}
+
+
+def _first_sentence(error: Exception) -> str:
+    return " ".join(str(error).split()).partition(". ")[0][:110]
 
 
 def pmap(fn: Callable[..., Any], devices: Sequence[jax.Device] | None = None, donate: tuple[int, ...] = ()) -> Any:

@@ -25,6 +25,7 @@ from mrdiff_jax.data.options import MASKS, REGISTRATIONS, Options
 from mrdiff_jax.data.preparation import Task
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.files import write_text
+from mrdiff_jax.paths import local_path
 
 LEAST_MULTIPLE = 8  # of the sides of images, for the networks of the configs: 8 for bids.py, 32 for the paper's
 
@@ -56,7 +57,7 @@ _TEST_SUBJECTS = flags.DEFINE_string("test-subjects", "", "Held-out subjects, as
 _TEST_FRACTION = flags.DEFINE_float("test-fraction", 0.2, "That share.", 0.0, 1.0)
 _VALIDATION_FRACTION = flags.DEFINE_float("validation-fraction", 0.1, "Share of subjects for validation.", 0.0, 1.0)
 _SPLITS = flags.DEFINE_string("splits", "", "CSV of splits, with columns subject, split; others are assigned as below.")
-_SPLIT_SEED = flags.DEFINE_integer("split-seed", 0, "Of the random splits.")
+_SPLIT_SEED = flags.DEFINE_integer("split-seed", 0, "Of the random splits.", 0)
 _PROCESSES = flags.DEFINE_integer("processes", os.cpu_count(), "Subjects that are prepared at a time.", 1)
 _BEAM = flags.DEFINE_string("beam", None, "Run on Apache Beam with these options, as '--runner=DirectRunner', not locally.")
 _ALLOW_FAILURES = flags.DEFINE_bool("allow-failures", False, "Exit with 0 although subjects failed.")
@@ -65,7 +66,7 @@ flags.mark_flags_as_required(["input", "output", "contrasts"])
 
 def main() -> None:
     """Prepares what the flags ask for; tells the failed subjects, and how to train on the others."""
-    options, root, output = _options(), Path(_INPUT.value).expanduser(), Path(_OUTPUT.value).expanduser()
+    options, root, output = _options(), local_path(_INPUT.value, "--input"), local_path(_OUTPUT.value, "--output")
     if output.parent == root and _LAYOUT.value in ("dicom", "spine"):
         raise UserError(f"--output={output}: would be taken for a subject of --input; choose a folder elsewhere")
     tasks = _tasks(options, root, output)
@@ -135,7 +136,7 @@ def _tasks(options: Options, root: Path, output: Path) -> list[Task]:
     if _RULES.value and _LAYOUT.value == "bids":
         raise UserError("--rules: has no meaning for --layout=bids; give --layout=pattern and a --pattern, or leave it out")
     stated = sequence_times.parse_stated(_TR.value, _TE.value, _TI.value, "--")
-    overrides = sequence_times.read_overrides(Path(_TIMES.value)) if _TIMES.value else {}
+    overrides = sequence_times.read_overrides(local_path(_TIMES.value, "--times")) if _TIMES.value else {}
     exams = layouts.find_subjects(
         root, _LAYOUT.value, options.contrasts, pattern=_PATTERN.value, rules=layouts.parse_rules(_RULES.value)
     )
@@ -205,7 +206,7 @@ def run_beam(tasks: Sequence[Task], beam_flags: str) -> list[dict[str, Any]]:
 def _known_splits(output: Path, subjects: Sequence[str]) -> dict[str, str]:
     """The splits that are given or stand already. Raises UserError, before anything is done, where they cannot be meant."""
     if _SPLITS.value:
-        return preprocessing.read_rows(Path(_SPLITS.value))
+        return preprocessing.read_rows(local_path(_SPLITS.value, "--splits"))
     known = prepared.known_splits(output)
     if known:
         print(f"splits stay as {output / prepared.SPLITS_FILE} has them; edit it, or remove it to assign them anew")

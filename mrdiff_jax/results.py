@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from mrdiff_jax import json_files
 from mrdiff_jax.data.preprocessing import dequantise, quantise
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.files import replacing
 
 SYNTHESIS, REFERENCES = "synthesis", ("copy", "linear")
 SUMMARY, SCORES, REFERENCE_SCORES = "metrics.json", "metrics.csv", "references.csv"
@@ -77,8 +79,9 @@ def write(results: Results, workdir: Path) -> None:
     _write_csv(workdir / SPECTRA, [dict(zip(results.spectra, values, strict=True)) for values in frequencies])
     images = results.images
     pixels = {name: quantise(getattr(images, name)) for name in _FIELDS}
-    np.savez_compressed(workdir / IMAGES, subject=images.subject, slice=images.slice, **pixels)
-    (workdir / SUMMARY).write_text(json.dumps(results.summary, indent=2) + "\n")
+    with replacing(workdir / IMAGES) as aside, aside.open("wb") as file:
+        np.savez_compressed(file, subject=images.subject, slice=images.slice, **pixels)
+    json_files.write(workdir / SUMMARY, results.summary)
     write_studies(results.studies, convention, workdir)
 
 
@@ -98,7 +101,7 @@ def read(workdir: Path) -> Results:
     if missing:
         raise UserError(f"{workdir}: no {missing[0]}; evaluate the run with python -m mrdiff_jax.main --mode=eval")
     try:
-        summary = json.loads((workdir / SUMMARY).read_text())
+        summary = _with_nan(json.loads((workdir / SUMMARY).read_text()))
         rows = {SYNTHESIS: _read_rows(workdir / SCORES), **{name: [] for name in REFERENCES}}
         for row in _read_rows(workdir / REFERENCE_SCORES):
             rows[row.pop("reference")].append(row)
@@ -116,13 +119,20 @@ def read(workdir: Path) -> Results:
     return Results(summary, rows, spectra, images, studies)
 
 
+def _with_nan(value: Any) -> Any:
+    """NaN for null, which stands for means that are not finite."""
+    if isinstance(value, dict):
+        return {name: _with_nan(entry) for name, entry in value.items()}
+    return float("nan") if value is None else value
+
+
 def _write_rows(path: Path, rows: Sequence[Row], convention: str) -> None:
     """Rows that carry their convention, for a table leaves its folder easily."""
     _write_csv(path, [row | {_CONVENTION: convention} for row in rows])
 
 
 def _write_csv(path: Path, rows: Sequence[Row]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]))
         table.writeheader()
         table.writerows(rows)

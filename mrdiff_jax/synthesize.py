@@ -13,6 +13,7 @@ from mrdiff_jax import cli, cohort, inference, outputs, parallel
 from mrdiff_jax.data.sequence_times import Stated, parse_stated
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.inference import Settings
+from mrdiff_jax.paths import local_path
 from mrdiff_jax.synthesizer import Synthesizer
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run, or a file that mrdiff_jax.export wrote.")
@@ -47,7 +48,7 @@ def main() -> None:
     )
     stated = parse_stated(_TR.value, _TE.value, _TI.value, "--")
     run = _one if _BIDS.value is None else _all
-    run(Path(_OUTPUT.value), settings, stated)
+    run(local_path(_OUTPUT.value, "--output"), settings, stated)
 
 
 def _one(output: Path, settings: Settings, stated: Stated) -> None:
@@ -57,7 +58,7 @@ def _one(output: Path, settings: Settings, stated: Stated) -> None:
     synthesizer = _synthesizer(settings)
     for result in inference.results(synthesizer, settings):
         outputs.check_free(path_of(result))
-    scans = inference.read_scans(synthesizer, sources, Path(_GRID.value) if _GRID.value else None, stated)
+    scans = inference.read_scans(synthesizer, sources, local_path(_GRID.value, "--grid") if _GRID.value else None, stated)
     volumes = inference.synthesize(synthesizer, scans, settings)
     outputs.write(volumes, scans, outputs.provenance(synthesizer, scans, settings), path_of)
     print(*map(path_of, volumes), sep="\n")
@@ -67,7 +68,7 @@ def _all(output: Path, settings: Settings, stated: Stated) -> None:
     if _SOURCE.value or _GRID.value:
         raise UserError("--bids: finds the sources itself, and each exam keeps its grid; leave --source and --grid out")
     synthesizer = _synthesizer(settings)
-    outcomes = cohort.run(synthesizer, Path(_BIDS.value), output, settings, stated)
+    outcomes = cohort.run(synthesizer, local_path(_BIDS.value, "--bids"), output, settings, stated)
     print(*cohort.summary(outcomes), sep="\n")
     failed = [one for one in outcomes if one.outcome == "failed"]
     if failed:
@@ -77,7 +78,7 @@ def _all(output: Path, settings: Settings, stated: Stated) -> None:
 
 
 def _synthesizer(settings: Settings) -> Synthesizer:
-    synthesizer = Synthesizer.load(_WORKDIR.value, maps=settings.maps)
+    synthesizer = Synthesizer.load(local_path(_WORKDIR.value, "--workdir"), maps=settings.maps)
     synthesizer.sampling(settings.steps, settings.sampler)  # refuses what the model cannot do, before scans are read
     return synthesizer
 
@@ -88,7 +89,7 @@ def _sources() -> dict[str, Path]:
         name, equals, path = text.partition("=")
         if not (name and equals and path) or name in sources:
             raise UserError(f"--source={text}: write NAME=PATH, each source once")
-        sources[name] = Path(path)
+        sources[name] = local_path(path, f"--source={name}")
     return sources
 
 

@@ -2,16 +2,18 @@
 
 import json
 import time
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import grain
 import jax
 import numpy as np
 from clu import parameter_overview
 from ml_collections import ConfigDict
 
-from mrdiff_jax import evaluate, methods, parallel, results
+from mrdiff_jax import evaluate, json_files, lock, methods, parallel, results
 from mrdiff_jax.checkpoints import Checkpoints
 from mrdiff_jax.config import default, validate
 from mrdiff_jax.conventions import METRICS
@@ -20,10 +22,13 @@ from mrdiff_jax.data.pipeline import Dataset, open_dataset
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.files import write_text
 from mrdiff_jax.meter import Meter
-from mrdiff_jax.train_state import TrainState, create_train_state, make_optimizer, make_train_step
+from mrdiff_jax.methods import Params
+from mrdiff_jax.paths import check_workdir, check_writable
+from mrdiff_jax.train_state import StepFn, TrainState, create_train_state, make_optimizer, make_train_step
 from mrdiff_jax.writer import Writer, duration, logger
 
 _IDENTITY, _TRAINING_DATA = "run.json", "training_data.json"
+_TRAINING, _EVALUATING = ".training.lock", ".evaluating.lock"
 
 
 class Diverged(RuntimeError):
@@ -43,7 +48,13 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       UserError: a field, the data or the workdir does not fit.
       Diverged: a loss became infinite or NaN; the newest checkpoint is from before.
     """
-    return Run(config, workdir).train()
+    check_workdir(workdir)
+    run = Run(config, workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with _alone(workdir, _TRAINING, "trains"):
+        params, step = run.train()
+        with _alone(workdir, _EVALUATING, "evaluates", wait=True):
+            return run.finish(params, step)
 
 
 def evaluate_only(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -53,15 +64,17 @@ def evaluate_only(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
     if not workdir.is_dir():
         raise UserError(f"{workdir}: no such folder; train first, with --mode=train")
+    check_writable(workdir)
     run = Run(config, workdir)
     names = studies.chosen(config, run.dataset, run.method)
-    _describe_data(workdir, run)
-    state = run.checkpoints.restore_state(run.initial)
-    params = parallel.replicate(state.ema_params)
-    summary = run.finish(params, int(state.step))
-    rows = list(studies.run(names, Context(config, run.dataset, run.method, run.evaluator, params)))
-    if jax.process_index() == 0:
-        results.write_studies(rows, config.evaluate.convention, workdir)
+    with _alone(workdir, _EVALUATING, "evaluates"):
+        _describe_data(workdir, run)
+        state = run.checkpoints.restore_state(run.initial)
+        params = parallel.replicate(state.ema_params)
+        summary = run.finish(params, int(state.step))
+        rows = list(studies.run(names, Context(config, run.dataset, run.method, run.evaluator, params)))
+        if jax.process_index() == 0:
+            results.write_studies(rows, config.evaluate.convention, workdir)
     return summary
 
 
@@ -77,28 +90,42 @@ class Run:
         _check_same_run(workdir, config, self.dataset)
         self.evaluator = evaluate.Evaluator(method, self.dataset, config.evaluate)
         self.checkpoints = Checkpoints(workdir, config.train.keep_checkpoints)
+        init_key, self._step_key = jax.random.split(jax.random.key(config.train.seed))
+        self._optimizer = make_optimizer(config.optimizer)
+        self.initial = create_train_state(method, self._optimizer, init_key, _example(self.dataset))
+
+    @cached_property
+    def iterator(self) -> grain.DatasetIterator:
+        """The batches to train on.
+
+        Raises:
+          UserError: they do not divide over the devices.
+        """
+        config = self.config
         try:
-            self.batch_size = parallel.local_batch_size(config.data.batch_size)
+            batch_size = parallel.local_batch_size(config.data.batch_size)
         except ValueError as error:
             raise UserError(f"--config.data.batch_size={config.data.batch_size}: {error}") from error
-
-        self.iterator = train_iterator(
+        return train_iterator(
             self.dataset,
-            self.batch_size,
+            batch_size,
             config.train.seed,
             mirror=config.data.mirror and self.dataset.preparation.plane != "sagittal",
             intensity=config.data.intensity,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        init_key, step_key = jax.random.split(jax.random.key(config.train.seed))
-        optimizer = make_optimizer(config.optimizer)
-        self.initial = create_train_state(method, optimizer, init_key, _example(self.dataset))
-        step = make_train_step(method, optimizer, config.optimizer.ema_decay, step_key, config.optimizer.ema_warmup)
-        self.train_step = parallel.pmap(step, donate=(0,))
 
-    def train(self) -> dict[str, Any]:
-        """The loop, then the evaluation."""
+    @cached_property
+    def train_step(self) -> StepFn:
+        """The step on all devices."""
+        of_average = self.config.optimizer
+        step = make_train_step(self.method, self._optimizer, of_average.ema_decay, self._step_key, of_average.ema_warmup)
+        return parallel.pmap(step, donate=(0,))
+
+    def train(self) -> tuple[Params, int]:
+        """The loop; returns the averaged parameters, replicated, and the steps taken."""
+        iterator = self.iterator  # which may be refused: before the workdir is claimed
         _claim(self.workdir, self)
         every, steps = self.config.train, self.config.train.steps
         state, first = self._start()
@@ -108,7 +135,7 @@ class Run:
             step = first
             while step < steps and time.monotonic() < deadline:
                 rate = np.full(jax.local_device_count(), self.rate(step, deadline), np.float32)
-                state, metrics = self.train_step(state, parallel.shard(next(self.iterator)), rate)
+                state, metrics = self.train_step(state, parallel.shard(next(iterator)), rate)
                 step += 1
                 meter.add(metrics)
                 if step == first + 1:
@@ -118,17 +145,18 @@ class Run:
                     meter.restart()
                 if step % every.log_every == 0 or step == steps:
                     self._report(writer, step, meter, deadline)
-                if step % every.evaluate_every == 0 and step < steps and time.monotonic() < deadline:
-                    self._validate(writer, state, step)
-                    meter.restart()
                 if step % every.checkpoint_every == 0:
                     self._save(state, step, meter)
                     meter.restart()
+                if step % every.evaluate_every == 0 and step < steps and time.monotonic() < deadline:
+                    self._validate(writer, state, step)
+                    meter.restart()
             self._save(state, step, meter)
-        return self.finish(state.ema_params, step)
+        return state.ema_params, step
 
-    def finish(self, params: Any, step: int) -> dict[str, Any]:
+    def finish(self, params: Params, step: int) -> dict[str, Any]:
         """Evaluates on the test subjects, writes the results and prints them."""
+        logger.info("evaluating %d slices of the test subjects", len(self.dataset.split("test")))
         evaluation = self.evaluator(params, "test")
         config = self.config
         about = {
@@ -219,11 +247,10 @@ class Run:
         scores = evaluation.scores.means(METRICS, self.config.evaluate.convention)
         writer.scalars(step, {f"validation/{name}": value for name, value in scores.items()})
         logger.info("step %d  validation  %s", step, "  ".join(f"{n} {v:.4g}" for n, v in scores.items()))
-        from mrdiff_jax import figures  # as in evaluate.write
-
         (self.workdir / "panels").mkdir(exist_ok=True)
-        path = self.workdir / "panels" / f"step_{step:07d}.png"
-        writer.image(step, "validation", figures.sample_panel(evaluation.panels, evaluation.titles, path))
+        picture = evaluate.draw(evaluation, self.workdir / "panels" / f"step_{step:07d}.png")
+        if picture is not None:
+            writer.image(step, "validation", picture)
 
 
 def _example(dataset: Dataset) -> dict[str, np.ndarray]:
@@ -238,7 +265,8 @@ def _identity(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
     identity = {f"--config.{section}.{field}": value for section in sections for field, value in values[section].items()}
     for field in ("root", "cache"):  # where the data lie does not matter: their fingerprint tells which they are
         del identity[f"--config.data.{field}"]
-    return identity | {"--config.train.seed": values["train"]["seed"], "the data set": dataset.fingerprint}
+    settings = {"--config.train.seed": values["train"]["seed"], "the data set": dataset.fingerprint}
+    return identity | settings | parallel.numerics()
 
 
 def _check_same_run(workdir: Path, config: ConfigDict, dataset: Dataset) -> None:
@@ -250,7 +278,8 @@ def _check_same_run(workdir: Path, config: ConfigDict, dataset: Dataset) -> None
     path = workdir / _IDENTITY
     if not path.exists():
         return
-    old = _identity(default(None), dataset) | json.loads(path.read_text())  # fields that are newer than the run: as by default
+    written = json_files.read(path, "remove it, if your settings are those of config.json beside it, and call again")
+    old = _identity(default(None), dataset) | written  # fields that are newer than the run: as by default
     for name, now in json.loads(json.dumps(_identity(config, dataset))).items():
         if json.loads(json.dumps(old[name])) != now:
             raise UserError(
@@ -262,14 +291,19 @@ def _claim(workdir: Path, run: Run) -> None:
     """Makes the workdir the home of this run: its settings, what identifies it, and the subjects of each split."""
     if jax.process_index():
         return
-    workdir.mkdir(parents=True, exist_ok=True)
+    _check_same_run(workdir, run.config, run.dataset)  # again: until the lock was held, another process may have claimed it
     _describe_data(workdir, run)
-    write_text(workdir / "config.json", json.dumps(json.loads(run.config.to_json()), indent=2) + "\n")
+    json_files.write(workdir / "config.json", json.loads(run.config.to_json()))
     write_text(workdir / "splits.csv", run.dataset.splits_file.read_text(encoding="utf-8"))
-    write_text(workdir / _IDENTITY, json.dumps(_identity(run.config, run.dataset), indent=2) + "\n")
+    json_files.write(workdir / _IDENTITY, _identity(run.config, run.dataset))
 
 
 def _describe_data(workdir: Path, run: Run) -> None:
     """Leaves in the workdir what synthesis must know of the training data, which need not be at hand then."""
     if jax.process_index() == 0 and not (workdir / _TRAINING_DATA).exists():
-        write_text(workdir / _TRAINING_DATA, json.dumps(describe_training(run.dataset, run.method.inverted), indent=2) + "\n")
+        json_files.write(workdir / _TRAINING_DATA, describe_training(run.dataset, run.method.inverted))
+
+
+def _alone(workdir: Path, name: str, what: str, wait: bool = False) -> AbstractContextManager[None]:
+    """Holds a lock of the workdir, where this process is the one that writes to it."""
+    return nullcontext() if jax.process_index() else lock.hold(workdir / name, what, wait)

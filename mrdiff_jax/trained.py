@@ -20,10 +20,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 from safetensors import SafetensorError, numpy, safe_open
 
-from mrdiff_jax import methods
+from mrdiff_jax import json_files, methods
 from mrdiff_jax.config import from_json, split_names
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.files import replacing, write_text
+from mrdiff_jax.files import replacing
 from mrdiff_jax.methods import Method, Params
 
 _FORMAT = "mrdiff_jax synthesizer"
@@ -74,16 +74,16 @@ def load(path: Path, maps: bool = False) -> Trained:
 def _load_workdir(workdir: Path, maps: bool) -> Trained:
     from mrdiff_jax.checkpoints import restore_average  # orbax, which an exported pair does without
 
-    config = _config(_read_json(workdir / "config.json", "not the workdir of a run"), workdir / "config.json")
+    config = _config(json_files.read(workdir / "config.json", "not the workdir of a run"), workdir / "config.json")
     mend = "python -m mrdiff_jax.main --mode=eval, with the config and the data of the run, writes it"
     described = workdir / "training_data.json"
-    data = _training_data(_read_json(described, mend), config, described, f"remove it, then {mend}")
+    data = _training_data(json_files.read(described, mend), config, described, f"remove it, then {mend}")
     step, params = restore_average(workdir, _chooser(config, maps, workdir / "checkpoints"))
     return Trained(config, data, step, params, maps)
 
 
 def _load_pair(weights: Path, description: Path, maps: bool) -> Trained:
-    about = _read_json(description, "it belongs beside its .safetensors file")
+    about = json_files.read(description, "it belongs beside its .safetensors file")
     if about.get("format") != _FORMAT or not about.keys() >= _DESCRIPTION:
         raise UserError(f"{description}: does not describe an exported model; give the .json file of the export")
     config = _config(about["config"], description)
@@ -110,7 +110,7 @@ def export(trained: Trained, path: Path) -> None:
       UserError: the JSON file is there and describes no exported model.
     """
     description = path.with_suffix(".json")
-    if description.exists() and _read_json(description, "choose another --output").get("format") != _FORMAT:
+    if description.exists() and json_files.read(description, "choose another --output").get("format") != _FORMAT:
         raise UserError(f"{description}: is there and no export; choose another --output")
     about = {
         "format": _FORMAT,
@@ -121,7 +121,7 @@ def export(trained: Trained, path: Path) -> None:
     }
     with replacing(path.with_suffix(".safetensors")) as aside:
         aside.write_bytes(numpy.save(flatten_dict(trained.params, sep="/")))
-    write_text(description, json.dumps(about, indent=2) + "\n")
+    json_files.write(description, about)
 
 
 def _chooser(config: ConfigDict, maps: bool, path: Path) -> Callable[[Params], Params]:
@@ -176,18 +176,6 @@ def _training_data(data: Any, config: ConfigDict, path: Path, mend: str) -> dict
     if names != configured:
         raise UserError(f"{path}: is of {', '.join(names)}, the configuration beside it of {', '.join(configured)}; {mend}")
     return data
-
-
-def _read_json(path: Path, otherwise: str) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; {otherwise}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: not a JSON object; {otherwise}")
-    return values
 
 
 def _checksum(flat: dict[str, np.ndarray]) -> str:

@@ -1,6 +1,5 @@
 """Where a run's numbers and pictures go: the console, `log.jsonl` and TensorBoard event files."""
 
-import json
 import logging
 import sys
 from collections.abc import Mapping
@@ -8,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from tensorboardX import SummaryWriter
+
+from mrdiff_jax import json_files
 
 logger = logging.getLogger("mrdiff_jax")
 
@@ -26,14 +27,14 @@ class Writer:
     """Writes scalars and images of one run; on processes other than the first it does nothing."""
 
     def __init__(self, workdir: Path, active: bool):
-        self._events = SummaryWriter(str(workdir), flush_secs=30) if active else None
+        self._events = SummaryWriter(str(workdir), max_queue=0, flush_secs=30) if active else None
         self._lines = (workdir / "log.jsonl").open("a", buffering=1) if active else None
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Records named scalars at a step."""
         if self._events is None:
             return
-        self._lines.write(json.dumps({"step": step, **values}) + "\n")
+        self._lines.write(json_files.text({"step": step, **values}) + "\n")
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
 

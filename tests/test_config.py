@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from mrdiff_jax import config as config_module
 from mrdiff_jax.config import PRESETS, default, validate
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.methods.mrdiff import build_network
@@ -82,6 +83,13 @@ def test_adni_and_spine_follow_the_paper():
         ("model.attention_levels", (2, 5), r"--config\.model\.attention_levels=\(2, 5\): give levels of 0 to 4"),
         ("data.percentiles", (1.0, 2.0, 3.0), r"--config\.data\.percentiles=.*two rising numbers"),
         ("evaluate.panels", 0, r"--config\.evaluate\.panels=0: must be at least 1"),
+        ("train.seed", -1, r"--config\.train\.seed=-1: must be at least 0"),
+        ("data.seed", 2**32, r"--config\.data\.seed=4294967296: must be at most 4294967295"),
+        ("loss.lambda_cct", -0.1, r"--config\.loss\.lambda_cct=-0\.1: must be at least 0"),
+        ("optimizer.weight_decay", -1.0, r"--config\.optimizer\.weight_decay=-1\.0: must be at least 0"),
+        ("model.channel_mult", (1, 1.5), r"--config\.model\.channel_mult=\(1, 1\.5\): give whole numbers"),
+        ("data.percentiles", ("low", 99.0), r"--config\.data\.percentiles=.*: give numbers"),
+        ("data.percentiles", (0.5, float("nan")), r"--config\.data\.percentiles=.*two rising numbers"),
         ("sample.eta", 1.5, r"--config\.sample\.eta=1\.5: must be at most 1"),
     ],
 )
@@ -95,3 +103,27 @@ def test_wrong_values_name_the_field_and_the_choices(field, value, message):
 def test_unknown_preset_lists_the_presets():
     with pytest.raises(UserError, match=r":author'.*:paper, :authors"):
         default("author")
+
+
+def numbers(kinds):
+    values = default("paper").to_dict()
+    return [
+        f"{section}.{name}"
+        for section, fields in values.items()
+        for name, value in fields.items()
+        if type(value) in kinds  # bool is an int, too
+    ]
+
+
+def test_every_number_has_a_range():
+    assert set(numbers((int, float))) == set(config_module._RANGES)
+    assert set(numbers((tuple,))) == set(config_module._TUPLES)
+
+
+@pytest.mark.parametrize("field", numbers((float,)))
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_are_finite(field, value):
+    config = default("paper")
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=f"--config.{field}={value}: must be a finite number"):
+        validate(config)

@@ -8,15 +8,15 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mrdiff_jax"
 
 LAYERS = [
-    "__init__ errors files",
+    "__init__ errors files paths json_files checksums",
     "wavelets physics diffusion metrics stats significance conventions config",
     "layers unet model losses authors_weights",
     "data.options data.sequence_times data.stacks data.dicom data.volumes data.archives data.layouts",
-    "data.registration data.correction data.alignment data.placement",
+    "data.identity data.registration data.correction data.alignment data.placement",
     "data.phantom data.preprocessing data.augmentation data.preparation data.builder data.prepared data.pipeline data.batches",
     "data.slicing data.frames",
     "methods.__init__ methods.*",
-    "parallel train_state checkpoints writer meter figures references results scoring evaluate studies train",
+    "parallel train_state writer lock checkpoints meter figures references results scoring evaluate studies train",
     "trained synthesizer",
     "comparison tables report prepared_page",
     "inference outputs cohort",

@@ -72,6 +72,9 @@ def test_a_killed_run_goes_on_exactly(tiny_config, tiny_flags, tmp_path):
         (["--config=configs/none.py", "--workdir=X"], "configs/none.py"),
         (["--config=configs/demo.py"], "workdir"),
         (["--config=configs/demo.py", "--workdir=X", "--config.data.target=CT"], "config.data.target"),
+        (["--config=configs/demo.py", "--workdir=X", "--config.train.max_minutes=nan"], "train.max_minutes=nan"),
+        (["--config=configs/demo.py", "--workdir=gs://bucket/run"], "gs://bucket/run: a URL"),
+        (["--config=configs/demo.py", "--workdir=X/lr[3e-3]"], "lr[3e-3]"),
         (["--config=configs/bids.py", "--workdir=X", "--config.data.root=/no/such/folder"], "/no/such/folder"),
         (["--config=configs/demo.py:author", "--workdir=X"], ":authors"),
     ],
@@ -85,12 +88,43 @@ def test_a_mistake_is_one_line_and_status_2(flags, message, tmp_path):
     assert message in lines[0]
 
 
-def test_an_interrupted_command_promises_no_more_than_it_can(monkeypatch):
+def test_an_interrupted_command_promises_no_more_than_it_can_and_ends_at_once(monkeypatch, capsys):
     def interrupted():
         raise KeyboardInterrupt
 
+    def end(status):
+        raise SystemExit(status)
+
+    monkeypatch.setattr(os, "_exit", end)  # not by way of what would tear down a compilation that still runs
     monkeypatch.setattr(cli, "_parse", lambda description: [])
     monkeypatch.setattr(cli, "log_to_console", lambda: None)
     monkeypatch.setattr(cli.jax.config, "update", lambda *_: None)
-    with pytest.raises(SystemExit, match=r"^interrupted$"):
+    with pytest.raises(SystemExit, match=r"^1$"):
         cli.run(interrupted, "")
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        (["x", "--config.a=(1,)", "--config.a=(2,)", "--b=1", "--b=2"], ["x", "--config.a=(2,)", "--b=1", "--b=2"]),
+        (["x", "--config.a", "(1,)", "run", "-config.a=(2,)"], ["x", "run", "-config.a=(2,)"]),
+        (["x", "--config.n=-1", "--config.n", "-2"], ["x", "--config.n", "-2"]),
+        (["x", "run", "run", "--config=c.py", "--config.flag", "--config.a=1"], None),
+    ],
+)
+def test_a_field_that_is_given_twice_counts_as_last_given(given, left):
+    assert cli._last_of_each(given) == (given if left is None else left)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [("JAX_PLATFORMS=cuda", "JAX_PLATFORMS=cuda: "), ("JAX_COORDINATOR_ADDRESS=127.0.0.1:1", "set JAX_NUM_PROCESSES")],
+)
+def test_what_a_cluster_sets_wrongly_is_one_line(setting, message, tmp_path):
+    name, _, value = setting.partition("=")
+    run = call("--config=configs/demo.py", f"--workdir={tmp_path / 'x'}", env=os.environ | {name: value})
+    assert run.returncode == 2, run.stderr
+    assert run.stderr.splitlines()[-1].startswith("error: ")
+    assert message in run.stderr.splitlines()[-1]
+    assert "Traceback" not in run.stderr

@@ -62,10 +62,11 @@ class TestSubjectMeans:
         rows = [{"subject": s, "psnr": value} for s, value in (("a", 30), ("a", np.inf), ("b", np.inf))]
         assert stats.subject_means(rows, "psnr") == {"a": 30, "b": np.inf}
 
-    def test_keep_an_infinite_error(self):
-        rows = [{"subject": "a", "HH1": value, "gmsd": value} for value in (0.5, np.inf)]
-        assert stats.subject_means(rows, "HH1") == {"a": np.inf}
-        assert stats.mean_std(stats.units(rows, "HH1", "slice"))[0] == np.inf
+    def test_leave_out_and_count_the_error_of_an_empty_band(self):
+        rows = [{"subject": "a", "HH1": value, "LL3": 0.1} for value in (0.5, np.inf)]
+        assert stats.subject_means(rows, "HH1") == {"a": 0.5}
+        assert stats.mean_std(stats.units(rows, "HH1", "slice"))[0] == 0.5
+        assert stats.left_out(rows, ["HH1", "LL3"]) == {"HH1": 1}
 
     def test_keep_nan(self):
         assert np.isnan(stats.subject_means([{"subject": "a", "psnr": v} for v in (1, np.nan)], "psnr")["a"])

@@ -2,13 +2,14 @@ import copy
 import csv
 import itertools
 import json
+import os
 import time
 
 import jax
 import numpy as np
 import pytest
 
-from mrdiff_jax import methods, parallel
+from mrdiff_jax import lock, methods, parallel
 from mrdiff_jax.checkpoints import Checkpoints
 from mrdiff_jax.config import default
 from mrdiff_jax.data.pipeline import open_dataset
@@ -233,7 +234,56 @@ def test_a_mistake_does_not_claim_the_workdir(tiny_config, tmp_path):
 def test_a_batch_that_does_not_divide_is_refused_by_field(tiny_config, tmp_path):
     tiny_config.data.batch_size = 3
     with pytest.raises(UserError, match=r"--config\.data\.batch_size=3.*2 devices"):
+        train_and_evaluate(tiny_config, tmp_path / "run")
+    assert not list((tmp_path / "run").glob("*.json"))
+
+
+def test_two_trainings_do_not_share_a_workdir(tiny_config, tmp_path):
+    with (
+        lock.hold(tmp_path / ".training.lock", "trains"),
+        pytest.raises(UserError, match=rf"{tmp_path}: process {os.getpid()} on .* trains here"),
+    ):
+        train_and_evaluate(tiny_config, tmp_path)
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_jax_settings_that_change_numbers_belong_to_the_run(tiny_config, tmp_path):
+    tiny_config.train.steps = 1
+    train_and_evaluate(tiny_config, tmp_path)
+    path = tmp_path / "run.json"
+    for name, other in (("JAX_ENABLE_X64", True), ("JAX_DEFAULT_PRNG_IMPL", "rbg")):
+        written = json.loads(path.read_text())
+        path.write_text(json.dumps(written | {name: other}))
+        with pytest.raises(UserError, match=f"holds a run with {name}={other}, now {written[name]}"):
+            Run(tiny_config, tmp_path)
+        path.write_text(json.dumps(written))
+    path.write_text("")
+    with pytest.raises(UserError, match=r"run\.json: not readable as JSON \(is empty\)"):
         Run(tiny_config, tmp_path)
+
+
+def test_a_picture_that_fails_is_a_warning_and_comes_after_the_checkpoint(tiny_config, tmp_path, monkeypatch, caplog):
+    seen = []
+
+    def fail(*args):
+        seen.append(Checkpoints(tmp_path, keep=3).latest())
+        raise ValueError("no such backend")
+
+    monkeypatch.setattr("mrdiff_jax.figures.sample_panel", fail)
+    monkeypatch.setattr("mrdiff_jax.writer.logger.propagate", True)
+    train_and_evaluate(tiny_config, tmp_path)
+    assert seen == [2, 4]
+    assert caplog.text.count("could not be drawn (no such backend)") == 2
+    assert (tmp_path / "metrics.json").exists()
+
+
+def test_evaluation_does_not_ask_for_the_batch_of_training(tiny_config, tmp_path, monkeypatch):
+    tiny_config.train.steps = 1
+    summary = train_and_evaluate(tiny_config, tmp_path)
+    before = sorted((tmp_path / "checkpoints").rglob("*"))
+    monkeypatch.setattr(jax, "device_count", lambda: 8)  # over which a batch of 2 does not divide
+    assert evaluate_only(tiny_config, tmp_path) == summary
+    assert sorted((tmp_path / "checkpoints").rglob("*")) == before
 
 
 def test_evaluation_needs_a_checkpoint(tiny_config, tmp_path):

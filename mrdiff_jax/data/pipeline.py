@@ -19,9 +19,11 @@ from tqdm import tqdm
 from mrdiff_jax.config import split_names
 from mrdiff_jax.data import builder, phantom, prepared, preprocessing, volumes
 from mrdiff_jax.data.builder import TRUTHS, MRSlices
+from mrdiff_jax.data.identity import Checksums
 from mrdiff_jax.data.options import Options
 from mrdiff_jax.data.sequence_times import parse_stated
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.paths import local_path
 
 
 class ExamRef(NamedTuple):
@@ -155,7 +157,7 @@ def _check_names(sources: tuple[str, ...], target: str, contrasts: Sequence[str]
 
 def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Dataset:
     """The set that `mrdiff_jax.prepare` wrote, split as its `splits.csv` says now."""
-    root = Path(config.root).expanduser()
+    root = local_path(config.root, "--config.data.root")
     written = prepared.read(root)
     contrasts = tuple(written["contrasts"])
     _check_names(sources, target, contrasts)
@@ -166,7 +168,7 @@ def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Datase
             f"give --config.data.image_size={side}, or prepare again with --image-size={config.image_size}"
         )
     prepared.check_times(root, written, sources)
-    file = Path(config.splits_file).expanduser() if config.splits_file else root / prepared.SPLITS_FILE
+    file = local_path(config.splits_file, "--config.data.splits_file") if config.splits_file else root / prepared.SPLITS_FILE
     splits = preprocessing.read_splits(file, sorted({exam["subject"] for exam in written["exams"]}))
     fingerprint = hashlib.sha256(json.dumps([written["fingerprint"], splits]).encode()).hexdigest()[:16]
     folder = root / prepared.DATASET_FOLDER
@@ -175,8 +177,13 @@ def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Datase
 
 
 def cache_folder(stated: str = "") -> Path:
-    """Where prepared data and compiled programs are kept: as stated, else $MRDIFF_CACHE or ~/.cache/mrdiff_jax."""
-    return Path(stated or os.environ.get("MRDIFF_CACHE") or "~/.cache/mrdiff_jax").expanduser().resolve()
+    """Where prepared data and compiled programs are kept: as stated, else $MRDIFF_CACHE or ~/.cache/mrdiff_jax.
+
+    Raises:
+      UserError: nothing is stated, and the home folder is not known.
+    """
+    name = "--config.data.cache" if stated else "MRDIFF_CACHE"
+    return local_path(stated or os.environ.get("MRDIFF_CACHE") or "~/.cache/mrdiff_jax", name).resolve()
 
 
 def _study(config: Any, sources: tuple[str, ...], target: str) -> Study:
@@ -206,17 +213,18 @@ def _phantom_study(config: Any) -> Study:
 def _bids_study(config: Any, contrasts: tuple[str, ...], sources: tuple[str, ...]) -> Study:
     if not config.root:
         raise UserError("config.data.root is empty; set it to the folder of your scans")
-    root = Path(config.root).expanduser()
+    root = local_path(config.root, "--config.data.root")
     stated = parse_stated(config.tr, config.te, config.ti, "config.data.")
     exams, identity, masked = [], [], False
+    checksums = Checksums(cache_folder(config.cache))
     for files in volumes.find_exams(root, contrasts, config.lesions):
         times = {name: volumes.scan_times(path, name, stated, name in sources) for name, path in files.scans.items()}
         exams.append(ExamRef(files.subject, partial(volumes.read_exam, files, times)))
         masks = {"lesions": files.lesions} if files.lesions else {}
         for name, path in {**files.scans, **masks}.items():
-            status = path.stat()
-            identity.append([str(path.relative_to(root)), status.st_size, status.st_mtime_ns, times.get(name)])
+            identity.append([path.relative_to(root).as_posix(), checksums.of(path), times.get(name)])
         masked = masked or bool(masks)
+    checksums.keep()
     if config.lesions and not masked:
         raise UserError(
             f"--config.data.lesions={config.lesions}: no exam under {root} has a file sub-*_{config.lesions}.nii.gz"
@@ -226,7 +234,7 @@ def _bids_study(config: Any, contrasts: tuple[str, ...], sources: tuple[str, ...
 
 def _splits(config: Any, subjects: list[str]) -> dict[str, str]:
     if config.splits_file:
-        return preprocessing.read_splits(Path(config.splits_file).expanduser(), subjects)
+        return preprocessing.read_splits(local_path(config.splits_file, "--config.data.splits_file"), subjects)
     return preprocessing.assign_splits(
         subjects,
         test_subjects=config.test_subjects,
@@ -246,7 +254,7 @@ def _prepare(study: Study, splits: Mapping[str, str], folder: Path, *, image_siz
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix=".preparing-", dir=folder.parent, ignore_cleanup_errors=True) as temporary,
-        tqdm(total=len(study.exams), desc="Preparing slices", unit="exam", delay=1) as progress,
+        tqdm(total=len(study.exams), desc="Preparing slices", unit="exam", delay=1, disable=None) as progress,
     ):
         unmarked = {"lesions": np.zeros((image_size, image_size), np.uint8)} if "lesions" in study.truths else {}
 

@@ -24,7 +24,7 @@ from mrdiff_jax.data.registration import Grid
 from mrdiff_jax.data.sequence_times import SequenceTimes
 from mrdiff_jax.data.volumes import Exam, ExamFiles, Volume
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.files import write_text
+from mrdiff_jax.files import sha256, write_text
 
 VERSION = 3  # raise it whenever the same scans give other bytes
 COVERED = 0.98  # a slice of whose body a contrast shows less than this share is left out
@@ -49,11 +49,11 @@ def prepare(task: Task) -> dict[str, Any]:
     try:
         if files.problems:
             raise UserError("; ".join(files.problems))
-        record |= {"key": _key(task), "times_key": _times_key(task)}
         folder = exam_folder(task.output, files.name)
         done = read_record(folder)
+        record |= _scans_key(task, done) | {"times_key": _times_key(task)}
         if done.get("key") == record["key"]:
-            return done if done["times_key"] == record["times_key"] else _with_new_times(folder, done | record, task)
+            return done if done.items() >= record.items() else _with_new_times(folder, done | record, task)
         with threadpool_limits(1):
             _write(folder, record, *_prepared(task))
         return read_record(folder)
@@ -95,10 +95,17 @@ def read_examples(folder: Path) -> Iterator[dict[str, Any]]:
         }
 
 
-def _key(task: Task) -> str:
-    """Changes whenever the scans or the options do."""
-    sources = [[contrast, _relative(path, task.root), _state(path)] for contrast, path in task.files.scans.items()]
-    return hashlib.sha256(json.dumps([VERSION, asdict(task.options), sources]).encode()).hexdigest()
+def _scans_key(task: Task, done: Mapping[str, Any]) -> dict[str, Any]:
+    """A 'key' that changes whenever options or scans do; scans are known by their content, read again if `state` changed."""
+    scans = task.files.scans
+    state = [_state(path) for path in scans.values()]
+    same = done.get("state") == state and "contents" in done
+    contents = done["contents"] if same else [sha256(dicom.split_choice(path)[0]) for path in scans.values()]
+    sources = [
+        [contrast, _relative(path, task.root), one] for (contrast, path), one in zip(scans.items(), contents, strict=True)
+    ]
+    key = hashlib.sha256(json.dumps([VERSION, asdict(task.options), sources]).encode()).hexdigest()
+    return {"key": key, "contents": contents, "state": state}
 
 
 def _times_key(task: Task) -> str:
