@@ -20,7 +20,7 @@ from mrdiff_jax.config import split_names
 from mrdiff_jax.data import builder, phantom, prepared, preprocessing, volumes
 from mrdiff_jax.data.builder import TRUTHS, MRSlices
 from mrdiff_jax.data.placement import Options
-from mrdiff_jax.data.sequence_times import parse_stated
+from mrdiff_jax.data.sequence_times import parse_stated, require
 from mrdiff_jax.errors import UserError
 
 
@@ -208,15 +208,19 @@ def _bids_study(config: Any, contrasts: tuple[str, ...], sources: tuple[str, ...
         raise UserError("config.data.root is empty; set it to the folder of your scans")
     root = Path(config.root).expanduser()
     stated = parse_stated(config.tr, config.te, config.ti, "config.data.")
-    exams, identity, masked = [], [], False
+    exams, identity, masked, timed = [], [], False, []
     for files in volumes.find_exams(root, contrasts, config.lesions):
-        times = {name: volumes.scan_times(path, name, stated, name in sources) for name, path in files.scans.items()}
+        times = {name: volumes.scan_times(path, name, stated, required=False) for name, path in files.scans.items()}
+        for name, path in files.scans.items():
+            volumes.refuse_contradiction(path, name, times[name])
+        timed += [(path, name, times[name]) for name, path in files.scans.items() if name in sources]
         exams.append(ExamRef(files.subject, partial(volumes.read_exam, files, times)))
         masks = {"lesions": files.lesions} if files.lesions else {}
         for name, path in {**files.scans, **masks}.items():
             status = path.stat()
             identity.append([str(path.relative_to(root)), status.st_size, status.st_mtime_ns, times.get(name)])
         masked = masked or bool(masks)
+    require(timed, "--config.data.")
     if config.lesions and not masked:
         raise UserError(
             f"--config.data.lesions={config.lesions}: no exam under {root} has a file sub-*_{config.lesions}.nii.gz"
