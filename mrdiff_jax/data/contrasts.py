@@ -86,6 +86,7 @@ _OTHER_IMAGES = {
     **dict.fromkeys(("TOF", "ANGIO"), "an angiogram"),
     "MOSAIC": "an echo-planar image",
 }
+_ALSO_ORIGINAL = ("MPR", "T1", "T2")  # GE writes ORIGINAL\\PRIMARY\\MPR for oblique slices as acquired
 
 
 def part_of(image_type: Sequence[str]) -> str:
@@ -158,14 +159,14 @@ def _doubts(contrast: str, words: Words, header: Header) -> Iterator[str]:
     part = part_of(header.image_type)
     if part:
         yield f"its ImageType says {part} images"
+    original = header.image_type[:1] == ("ORIGINAL",)
     for value in header.image_type[2:]:
         kind = _OTHER_IMAGES.get(value.replace("_", " "))
-        original = header.image_type[0] == "ORIGINAL"
-        if kind and not (value in ("T1", "T2") and original):
+        if kind and not (original and value in _ALSO_ORIGINAL):
             yield f"its ImageType says {kind} ({value})"
     if header.image_type[:2] == ("DERIVED", "SECONDARY"):
         yield "its ImageType says derived images"
-    if Meaning.REFORMAT in said and header.image_type[:1] != ("ORIGINAL",) and not header.times.ti:
+    if Meaning.REFORMAT in said and not original and not header.times.ti:
         yield "'mpr' may be MP-RAGE or a reformat"
     if not is_t1 and (Meaning.T2_STAR in said or said & {Meaning.GRADIENT, Meaning.GRADIENT_T1}):
         yield "it is a gradient echo (T2*)"

@@ -41,34 +41,61 @@ _WORDS = {
     Meaning.T2_STAR: "t2star t2s t2stern",
     Meaning.GRADIENT_T1: "mprage rage spgr fspgr bravo",
     Meaning.REFORMAT: "mpr",
-    Meaning.GRADIENT: "gre gradient gradienten gradiente ffe tffe tfe me2d me3d medic merge hemo haemo heme hem fl2d fl3d fl flash "
-    "fgre efgre mpgr vibe lava thrive ethrive fisp trufi truefisp fiesta ciss dess psif ssfp bssfp bffe btfe balanced grass",
+    Meaning.GRADIENT: (
+        "gre gradient gradienten gradiente ffe tffe tfe me2d me3d medic merge hemo haemo heme hem fl2d fl3d fl flash fgre "
+        "efgre mpgr vibe lava thrive ethrive fisp trufi truefisp fiesta ciss dess psif ssfp bssfp bffe btfe balanced "
+        "grass"
+    ),
     Meaning.INVERSION: "tirm tir ir psir irprep inversion",
-    Meaning.FAT_SATURATED: "fs fatsat fatsaturated fatsaturation fatsup fatsuppressed fatsuppression fat spair spir stir chess we "
-    "water fettsat fett fettgesattigt fettsattigung fettsupprimiert fettunterdruckung grasa graisse grasso vetsat vetsuppressie "
-    "vetonderdrukking aspir proset",
+    Meaning.FAT_SATURATED: (
+        "fs fatsat fatsaturated fatsaturation fatsup fatsuppressed fatsuppression fat spair spir stir chess we water "
+        "fettsat fett fettgesattigt fettsattigung fettsupprimiert fettunterdruckung grasa graisse grasso vetsat "
+        "vetsuppressie vetonderdrukking aspir proset"
+    ),
     Meaning.DIXON: "dixon mdixon ideal flex dxn",
-    Meaning.AGENT: "contrast contraste contrasto contrasted kontrast kontrastmittel kontrastmiddel kontrastverstarkt kontrastverst "
-    "contrastmiddel contrastmedium contrastmittel contr kontr gd gad gado gadolinium gadolinio gadolinum gdc km cm mdc pdc civ "
-    "gbca ce enhanced enhancement inj injected injection injecte injectee inject injektion iniezione inyeccion inyectado injectie "
-    "injecao dtpa dota ferumoxytol feraheme",
-    Meaning.AFTER: "post pos postcon nach after apres despues tras dopo depois apos delayed delay late tardif tardive tardio venous "
-    "venos arterial portal poi efter etter afterc",
+    Meaning.AGENT: (
+        "contrast contraste contrasto contrasted kontrast kontrastmittel kontrastmiddel kontrastverstarkt kontrastverst "
+        "contrastmiddel contrastmedium contrastmittel contr kontr gd gad gado gadolinium gadolinio gadolinum gdc km cm "
+        "mdc pdc civ gbca ce enhanced enhancement inj injected injection injecte injectee inject injektion iniezione "
+        "inyeccion inyectado injectie injecao dtpa dota ferumoxytol feraheme"
+    ),
+    Meaning.AFTER: (
+        "post pos postcon nach after apres despues tras dopo depois apos delayed delay late tardif tardive tardio venous "
+        "venos arterial portal poi efter etter afterc"
+    ),
     Meaning.BEFORE: "pre prae vor before avant antes prima voor fore innan",
     Meaning.NATIVE: "native nativ natif nativo nativa nativt unenhanced plain blanco nc",
     Meaning.WITHOUT: "without wo no non not sans ohne kein keine sin zonder senza sem uden utan uten bez none minus",
     Meaning.WITH: "with mit avec con met com med",
     Meaning.PERHAPS_AGENT: "c iv pc unclear",
-    Meaning.FILLER: "w wi wt weighted gewichtet ponderado pondere ponderee pesata ax axi axial axiale axials tra trans transv transversal cor coronal "
-    "coronale koronar sag sagital sagittal obl oblique iso se tse fse ftse frfse sefse tfl space spc cube vista brain head neck spine mm ns ms "
-    "propeller blade multivane mvxd hires hr fast turbo spin echo echos haste ssfse thin thick whole isotropic dark fluid "
-    "de of des du la le el del di der dem the any und and et en y ein eine agent agente media medium mittel gabe d op",
+    Meaning.FILLER: (
+        "w wi wt weighted gewichtet ponderado pondere ponderee pesata ax axi axial axiale axials tra trans transv "
+        "transversal cor coronal coronale koronar sag sagital sagittal obl oblique iso se tse fse ftse frfse sefse tfl "
+        "space spc cube vista brain head neck spine mm ns ms propeller blade multivane mvxd hires hr fast turbo spin echo "
+        "echos haste ssfse thin thick whole isotropic dark fluid de of des du la le el del di der dem the any und and et "
+        "en y ein eine agent agente media medium mittel gabe d op"
+    ),
 }
-_AGENT_NAMES = (
-    "gadovist gadavist dotarem magnevist prohance multihance clariscan omniscan primovist eovist ablavar vasovist optimark "
-    "elucirem vueway artirem pixxoscan dotagita cyclolux magnegita gadograf gadoscan gadolin gadobutrol gadoter gadoben gadodiamid "
-    "gadoxet gadopent gadopicl gadofosv gadoversetamid"
-).split()
+_AGENT_NAMES = (  # beside those that begin with gado
+    "dotarem",
+    "magnevist",
+    "prohance",
+    "multihance",
+    "clariscan",
+    "omniscan",
+    "primovist",
+    "eovist",
+    "ablavar",
+    "vasovist",
+    "optimark",
+    "elucirem",
+    "vueway",
+    "artirem",
+    "pixxoscan",
+    "dotagita",
+    "cyclolux",
+    "magnegita",
+)
 _PHRASES = {
     ("mp", "rage"): Meaning.GRADIENT_T1,
     ("turbo", "flash"): Meaning.GRADIENT,
@@ -92,20 +119,34 @@ _PHRASES = {
     ("postop",): Meaning.FILLER,
 }
 _OTHER_KINDS = {  # images that are none of the contrasts, whatever else their description says
-    "a localiser": "loc localizer localiser localizador localisateur lokalizer lokalisator scout survey topogram planscan smartbrain "
-    "aascout aahead plane pilot",
-    "a diffusion image": "dwi dti diff diffusion diffusie diffusione difusion adc adcs dadc eadc trace tracew tensor fa colfa ivim dki noddi "
-    "dwibs b0 b500 b800 b1000 apparent",
-    "a perfusion or dynamic image": "perf perfusion perfusie dsc dce asl pcasl pasl cbf cbv rcbf rcbv mtt ttp tmax ktrans pwi dynamic dyn "
-    "dynamisch dynamique",
-    "a susceptibility image": "swi swip swan susc susceptibility suszeptibilitat qsm venobold ven_bold esw",
-    "an angiogram": "tof mra mrv angio angiography angiographie angiografie cemra pcmra mrangio venogram venographie qiss trance inhance",
-    "a projection or reformat": "mip mips minip mnip reformat reformats reformatted rfmt projection projections collection collage vrt curved",
-    "a map": "map maps mapping mapit t1map t2map r2 r2s r2star relax relaxometry relaxometrie molli shmolli rho t1rho t2rho karte mapa "
-    "carte cartographie quant quantitative",
+    "a localiser": (
+        "loc localizer localiser localizador localisateur lokalizer lokalisator scout survey topogram planscan smartbrain "
+        "aascout aahead plane pilot"
+    ),
+    "a diffusion image": (
+        "dwi dti diff diffusion diffusie diffusione difusion adc adcs dadc eadc trace tracew tensor fa colfa ivim dki "
+        "noddi dwibs b0 b500 b800 b1000 apparent"
+    ),
+    "a perfusion or dynamic image": (
+        "perf perfusion perfusie dsc dce asl pcasl pasl cbf cbv rcbf rcbv mtt ttp tmax ktrans pwi dynamic dyn dynamisch "
+        "dynamique"
+    ),
+    "a susceptibility image": "swi swip swan susc susceptibility suszeptibilitat qsm venobold esw",
+    "an angiogram": (
+        "tof mra mrv angio angiography angiographie angiografie cemra pcmra mrangio venogram venographie qiss trance inhance"
+    ),
+    "a projection or reformat": (
+        "mip mips minip mnip reformat reformats reformatted rfmt projection projections collection collage vrt curved"
+    ),
+    "a map": (
+        "map maps mapping mapit t1map t2map r2 r2s r2star relax relaxometry relaxometrie molli shmolli rho t1rho t2rho "
+        "karte mapa carte cartographie quant quantitative"
+    ),
     "a part of an MP2RAGE": "mp2rage inv1 inv2 inv uni uniden",
-    "a phase, real or imaginary image": "phase phasen fase pha phs inphase outphase opphase opp opposed outofphase real realteil imag "
-    "imaginary velocity venc cine",
+    "a phase, real or imaginary image": (
+        "phase phasen fase pha phs inphase outphase opphase opp opposed outofphase real realteil imag imaginary velocity "
+        "venc cine"
+    ),
     "a subtraction": "sub subs subtraction subtract subtracted subtr subtraktion subtracao sustraccion soustraction",
     "a synthetic image": "syn synth synthetic symri magic",
     "an echo-planar image": "epi ep2d bold fmri rest resting task",
@@ -233,9 +274,7 @@ def _negated(meanings: Sequence[Meaning]) -> tuple[list[Meaning], str]:
             before |= meaning is Meaning.BEFORE
         elif negation and meaning in (Meaning.AGENT, Meaning.PERHAPS_AGENT):
             before, after = True, after or Meaning.WITH in meanings  # 'with and without contrast'
-        elif negation is Meaning.WITHOUT and meaning is Meaning.FAT_SATURATED:
-            continue
-        elif meaning in (Meaning.FILLER, Meaning.WITH):
+        elif meaning in (Meaning.FILLER, Meaning.WITH) or (negation is Meaning.WITHOUT and meaning is Meaning.FAT_SATURATED):
             continue
         else:
             negation = None
@@ -244,4 +283,5 @@ def _negated(meanings: Sequence[Meaning]) -> tuple[list[Meaning], str]:
     after = after or Meaning.AFTER in holding or Meaning.AGENT in holding
     if after or before:
         return holding, "unclear" if after and before else "after" if after else "before"
-    return holding, "unclear" if Meaning.PERHAPS_AGENT in holding else ""
+    both = {Meaning.WITH, Meaning.WITHOUT} <= {*meanings}  # 'w & w/o', of something
+    return holding, "unclear" if both or Meaning.PERHAPS_AGENT in holding else ""
