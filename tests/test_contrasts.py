@@ -68,9 +68,7 @@ def of(description, **header):
     ],
 )
 def test_what_scanners_and_people_call_them(contrast, descriptions):
-    wrong = {
-        text: found for text in descriptions.split(("")) if not (found := of(text, times=TIMES[contrast])).surely(contrast)
-    }
+    wrong = {text: found for text in descriptions.split("|") if not (found := of(text, times=TIMES[contrast])).surely(contrast)}
     assert not wrong
 
 
