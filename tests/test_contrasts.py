@@ -38,7 +38,7 @@ def of(description, **header):
         (
             GE,
             (
-                "AX T1 C+|AX T1 +C|t1_tse_tra_KM|t1_tse_tra_+KM|T1 nach KM|T1 KM+|T1 + KM|T1 KM-Gabe|T1 POST|AXT1POST|"
+                "AX T1 C+|T1C+|AX T1 +C|t1_tse_tra_KM|t1_tse_tra_+KM|T1 nach KM|T1 KM+|T1 + KM|T1 KM-Gabe|T1 POST|AXT1POST|"
                 "T1 POST GD|T1 Gd|T1 inj|T1 injecté|T1 après injection|T1 avec gado|T1 con contraste|T1 c/c|"
                 "T1 met contrast|T1 na contrast|T1 mdc|T1 Gadovist|T1 DOTAREM|t1 ProHance|T1 Magnevist|T1 gadobutrol|"
                 "T1 MultiHance|T1 Clariscan|T1 Eovist|T1 W GAD|T1w CE|T1 W/ GAD|T1 contrast enhanced|postcontrast T1|"
@@ -50,13 +50,13 @@ def of(description, **header):
             T2,
             (
                 "t2_tse_tra|AXT2|T2 FSE AX|T2W_TSE|sT2W_TSE|T2 BLADE|t2_spc_sag_iso|T2 HASTE|T2 no FS|T2 w/o fatsat|"
-                "T2 CUBE|T2w|T12 T2"
+                "T2 CUBE|T2SPACE|T2w|T12 T2"
             ),
         ),
         (
             STIR,
             (
-                "T2_TSE_FS|T2 SPIR|T2 SPAIR|T2 STIR|T2 fatsat|T2 fat sat|T2wFS|t2_tse_dixon_tra_W|T2 Fettsättigung|"
+                "T2_TSE_FS|T2 SPIR|T2 SPAIR|T2 STIR|T2STIR|T2 fatsat|T2 fat sat|T2wFS|t2_tse_dixon_tra_W|T2 Fettsättigung|"
                 "T2 fat-suppressed"
             ),
         ),
@@ -79,7 +79,8 @@ NOT_CERTAIN = (
     "T2* hemo|T2-Star|T2star|T2 GRE|T2 MEDIC|T2 MERGE|T2 FLASH|T2 CISS|SWI T2|T2 SWAN|T2 susceptibility|"
     "ADC T2|DWI T2|ep2d T2|T2 diffusion|T1 perfusion|T1 DCE|T1 dynamic|T1 TOF|T1 MIP|T2 MIP|T1 localizer|"
     "T2 scout|T2 survey|loc T2|T1 subtraction|T1 SUB|T2 phase|T2 in phase|T1 mDixon|T2 Dixon F|T2 post GD|"
-    "FLAIR +C|FLAIR post|T1 MPR tra|T1 fs|t1_vibe_fs_tra_post|T1 SPIR|T1 MT|T2 DIR|SyMRI T1W|PD FS"
+    "FLAIR +C|FLAIR post|T1 W/|T1 with|T1 p.i.|T2 MyoMaps|t2_ci3d|T1 MPR tra|T1 fs|t1_vibe_fs_tra_post|"
+    "T1 SPIR|T1 MT|T2 DIR|SyMRI T1W|PD FS"
 )
 
 

@@ -42,8 +42,8 @@ _WORDS = {
     Meaning.GRADIENT_T1: "mprage rage spgr fspgr bravo",
     Meaning.REFORMAT: "mpr",
     Meaning.GRADIENT: (
-        "gre gradient gradienten gradiente ffe tffe tfe me2d me3d medic merge hemo haemo heme hem fl2d fl3d fl flash fgre "
-        "efgre mpgr vibe lava thrive ethrive fisp trufi truefisp fiesta ciss dess psif ssfp bssfp bffe btfe balanced "
+        "gre gradient gradienten gradiente ffe tffe tfe me2d me3d ci3d de3d fi2d fi3d medic merge hemo haemo heme hem fl2d fl3d fl flash "
+        "fgre efgre mpgr vibe lava thrive ethrive fisp trufi truefisp fiesta ciss dess psif ssfp bssfp bffe btfe balanced "
         "grass"
     ),
     Meaning.INVERSION: "tirm tir ir psir irprep inversion",
@@ -67,7 +67,7 @@ _WORDS = {
     Meaning.NATIVE: "native nativ natif nativo nativa nativt unenhanced plain blanco nc",
     Meaning.WITHOUT: "without wo no non not sans ohne kein keine sin zonder senza sem uden utan uten bez none minus",
     Meaning.WITH: "with mit avec con met com med",
-    Meaning.PERHAPS_AGENT: "c iv pc unclear",
+    Meaning.PERHAPS_AGENT: "c iv pc pi unclear",
     Meaning.FILLER: (
         "w wi wt weighted gewichtet ponderado pondere ponderee pesata ax axi axial axiale axials tra trans transv "
         "transversal cor coronal coronale koronar sag sagital sagittal obl oblique iso se tse fse ftse frfse sefse tfl "
@@ -139,7 +139,7 @@ _OTHER_KINDS = {  # images that are none of the contrasts, whatever else their d
         "mip mips minip mnip reformat reformats reformatted rfmt projection projections collection collage vrt curved"
     ),
     "a map": (
-        "map maps mapping mapit t1map t2map r2 r2s r2star relax relaxometry relaxometrie molli shmolli rho t1rho t2rho "
+        "map maps myomaps mapping mapit t1map t2map r2 r2s r2star relax relaxometry relaxometrie molli shmolli rho t1rho t2rho "
         "karte mapa carte cartographie quant quantitative"
     ),
     "a part of an MP2RAGE": "mp2rage inv1 inv2 inv uni uniden",
@@ -169,12 +169,12 @@ _SPELLINGS = (  # pattern and what stands for it; underscores are spaces by then
     (r"\bfa\s?=?\s?\d+", " "),  # flip angle
     (r"\bw(?=\W*(w\s?/|wo\b|without))", " with "),
     (r"\bw\s?/\s?o\b|\bw-o\b|\bw\s?/\s?out\b", " without "),
-    (r"\bw\s?/(?=\s?[a-z(+])|\bc/(?=\s?[a-z])", " with "),
+    (r"\bw\s?/(?=\s?[a-z(+]|\s*$)|\bc/(?=\s?[a-z])", " with "),
     (r"\bs/(?=\s?[a-z])", " without "),
     (r"\bwith\s+c(?![a-z0-9])", " afterc "),
     (r"\bwithout\s+c(?![a-z0-9])", " without contrast "),
     (r"\b([a-z])\.\s?([a-z])\b\.?", r" \1\2 "),
-    (r"(?<![a-z0-9])c\s?\+(?![a-z])|\+\s?c(?![a-z])", " gdc "),
+    (r"((?<![a-z0-9])|(?<=t1))c\s?\+(?![a-z])|\+\s?c(?![a-z])", " gdc "),
     (r"(?<![a-z0-9])(c|km|gd|gad|gado|contrast|kontrast)\s?-(?![a-z0-9])", " without contrast "),
     (r"(?:^|(?<=[\s(]))-\s?c(?![a-z0-9])", " without contrast "),
     (r"(?:^|(?<=[\s(]))-(?=(km|gd|gad|gado|contrast|kontrast)(?![a-z]))", " nativ "),
@@ -236,7 +236,7 @@ def _split(chunk: str) -> tuple[str, ...]:
     best: tuple[str, ...] = ()
     for end in range(len(chunk), 0, -1):
         word, rest = chunk[:end], chunk[end:]
-        if not (word in _MEANINGS or word in ("2d", "3d") or word.isdecimal()):
+        if not (word in _MEANINGS or word in ("2d", "3d") or word.isdecimal()) or word == "t2s":  # of t2stir, t2space
             continue
         if word[-1].isdecimal() and rest[:1].isdecimal() and not (word[0] == "t" and rest[:2] in ("2d", "3d")):
             continue
@@ -283,5 +283,5 @@ def _negated(meanings: Sequence[Meaning]) -> tuple[list[Meaning], str]:
     after = after or Meaning.AFTER in holding or Meaning.AGENT in holding
     if after or before:
         return holding, "unclear" if after and before else "after" if after else "before"
-    both = {Meaning.WITH, Meaning.WITHOUT} <= {*meanings}  # 'w & w/o', of something
-    return holding, "unclear" if both or Meaning.PERHAPS_AGENT in holding else ""
+    with_what = {Meaning.WITH, Meaning.WITHOUT} <= {*meanings} or [*meanings[-1:]] == [Meaning.WITH]  # 'w & w/o', 'T1 with'
+    return holding, "unclear" if with_what or Meaning.PERHAPS_AGENT in holding else ""

@@ -12,9 +12,9 @@ from pydicom.errors import InvalidDicomError
 from mrdiff_jax.data import dicom_headers, dicom_pixels
 from mrdiff_jax.data.contrasts import part_of
 from mrdiff_jax.data.dicom_headers import MALFORMED
-from mrdiff_jax.data.folders import files_in
 from mrdiff_jax.data.stacks import Frame, Series, bounded, count, same_place, stack
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.files import files_in
 
 ECHOES_APART_MS = 1.0  # echo times of one series that differ by more are echoes of their own
 LISTING_LENGTH = 130  # characters

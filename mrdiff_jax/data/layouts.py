@@ -13,11 +13,11 @@ from tqdm import tqdm
 
 from mrdiff_jax.data import archives, dicom
 from mrdiff_jax.data.contrasts import NAMES, Header, judge
-from mrdiff_jax.data.folders import files_in, refuse_unreadable
 from mrdiff_jax.data.sequence_times import SequenceTimes
 from mrdiff_jax.data.stacks import bounded
 from mrdiff_jax.data.volumes import ExamFiles, find_bids
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.files import files_in, refuse_unreadable
 
 SEEN_LENGTH = 110  # characters that a message spends on what there is
 LAYOUTS = ("bids", "pattern", "dicom", "adni", "ixi", "brats", "spine")

@@ -18,13 +18,12 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from mrdiff_jax.data import dicom, preprocessing, registration, sequence_times, volumes
-from mrdiff_jax.data.folders import files_in
 from mrdiff_jax.data.placement import Options, correct, place
 from mrdiff_jax.data.registration import Grid
 from mrdiff_jax.data.sequence_times import SequenceTimes
 from mrdiff_jax.data.volumes import Exam, ExamFiles, Volume
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.files import write_text
+from mrdiff_jax.files import files_in, write_text
 
 VERSION = 4  # raise it whenever the same scans give other bytes
 COVERED = 0.98  # a slice of whose body a contrast shows less than this share is left out

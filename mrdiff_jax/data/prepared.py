@@ -211,7 +211,7 @@ def odd_times(contrast: str, options: Options, done: Sequence[dict[str, Any]]) -
     odd = {exam: reason for exam, times in found.items() if (reason := contradiction(contrast, times))}
     if odd:
         exam, reason = next(iter(odd.items()))
-        yield f"warning: {contrast} of {len(odd)} exams, as of {exam}: {reason}; look whether it is {contrast}, or fix its times"
+        yield f"warning: {contrast} of {len(odd)} exams, as of {exam}: {reason}; check the scan, or fix its times"
     untimed = sum(times.te > 0 and not times.ti for times in found.values())
     if contrast == "FLAIR" and untimed:
         yield (
