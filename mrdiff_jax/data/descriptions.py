@@ -42,9 +42,9 @@ _WORDS = {
     Meaning.GRADIENT_T1: "mprage rage spgr fspgr bravo",
     Meaning.REFORMAT: "mpr",
     Meaning.GRADIENT: (
-        "gre gradient gradienten gradiente ffe tffe tfe me2d me3d ci3d de3d fi2d fi3d medic merge hemo haemo heme hem fl2d fl3d fl flash "
-        "fgre efgre mpgr vibe lava thrive ethrive fisp trufi truefisp fiesta ciss dess psif ssfp bssfp bffe btfe balanced "
-        "grass"
+        "gre gradient gradienten gradiente ffe tffe tfe me2d me3d ci3d de3d fi2d fi3d medic merge hemo haemo heme hem fl2d "
+        "fl3d fl flash fgre efgre mpgr vibe lava thrive ethrive fisp trufi truefisp fiesta ciss dess psif ssfp bssfp bffe btfe "
+        "balanced grass"
     ),
     Meaning.INVERSION: "tirm tir ir psir irprep inversion",
     Meaning.FAT_SATURATED: (
