@@ -128,6 +128,10 @@ def test_a_header_that_contradicts_the_words_leaves_a_doubt(description, header,
     assert verdict.contrasts
 
 
+def test_an_agent_in_the_header_alone_may_mean_either():
+    assert of("t1_tse_tra", agent=True).contrasts == {T1, GE}
+
+
 def test_headers_as_scanners_write_them_leave_none():
     gradient, inversion = frozenset([Meaning.GRADIENT]), frozenset([Meaning.GRADIENT, Meaning.INVERSION])
     mprage = {"sequence": inversion, "times": SequenceTimes(2300.0, 2.98, 900.0)}

@@ -117,7 +117,9 @@ def _meant(words: Words, header: Header) -> set[str]:
     said = words.meanings
     meant: set[str] = set()
     if said & {Meaning.T1, Meaning.GRADIENT_T1}:
-        meant |= {"": {"T1w"}, "before": {"T1w"}, "after": {"ce-gad_T1w"}, "unclear": {"T1w", "ce-gad_T1w"}}[words.agent]
+        native, enhanced = {"T1w"}, {"ce-gad_T1w"}
+        silent = native | enhanced if header.agent else native
+        meant |= {"": silent, "before": native, "after": enhanced, "unclear": native | enhanced}[words.agent]
     if Meaning.FLAIR in said:
         return meant | {"FLAIR"}
     dual = Meaning.DUAL_ECHO in said or {Meaning.T2, Meaning.PD} <= said
@@ -145,7 +147,9 @@ def _clash(words: Words, meant: set[str]) -> str:
     """Why the words alone leave a doubt."""
     if words.other_kind:
         return f"its description says {words.other_kind}"
-    if {*meant} == {"T1w", "ce-gad_T1w"}:
+    if meant == {"T1w", "ce-gad_T1w"} and not words.agent:
+        return "its header names a contrast agent, its description does not"
+    if meant == {"T1w", "ce-gad_T1w"}:
         return "before or after contrast agent is unclear"
     if len(meant) > 1:
         return f"its description fits {' and '.join(sorted(meant))}"

@@ -147,10 +147,11 @@ def read_series(series: Series, source: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _without_copies(frames: Sequence[Frame]) -> tuple[Frame, ...]:
-    """The frames, each slice once that is there several times with the same pixels."""
-    kept: dict[tuple, list[Frame]] = defaultdict(list)
+    """The frames, each slice once that is there in several files with the same pixels."""
+    first: dict[tuple, Frame] = {}
+    others = []
     for frame in frames:
-        others = kept[same_place(frame)]
-        if not any(dicom_pixels.same(frame, other) for other in others):
+        kept = first.setdefault(same_place(frame), frame)
+        if kept is not frame and (kept.path == frame.path or not dicom_pixels.same(kept, frame)):
             others.append(frame)
-    return tuple(frame for of_place in kept.values() for frame in of_place)
+    return (*first.values(), *others)

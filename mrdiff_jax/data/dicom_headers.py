@@ -37,7 +37,7 @@ TAGS = [
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("ScanningSequence", "SequenceVariant", "SequenceName", "ScanOptions", "EchoPulseSequence", "EchoPlanarPulseSequence"),
-    *("ContrastBolusAgent", "ContrastBolusAgentSequence"),
+    *("ContrastBolusAgent", "ContrastBolusAgentSequence", "ContrastBolusIngredient", "ContrastBolusVolume"),
     *_GROUPS,
 ]
 _MR_STORAGE = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
@@ -197,9 +197,9 @@ def _said(header: pydicom.Dataset, image_type: tuple[str, ...], inversion: str |
     scanning, options = _words(header.get("ScanningSequence")), _words(header.get("ScanOptions"))
     name = str(header.get("SequenceName") or "").lower().lstrip("*")
     name = name[: next((place for place, letter in enumerate(name) if not letter.isalpha()), len(name))]
-    spoiled = not scanning and "SP" in _words(header.get("SequenceVariant"))
+    steady = not scanning and {"SS", "TRSS"} & {*_words(header.get("SequenceVariant"))}
     sequence = set()
-    if ("GR" in scanning and "SE" not in scanning) or spoiled or header.get("EchoPulseSequence") == "GRADIENT":
+    if ("GR" in scanning and "SE" not in scanning) or steady or header.get("EchoPulseSequence") == "GRADIENT":
         sequence.add(Meaning.GRADIENT)
     if "SE" not in scanning and name in _GRADIENT_NAMES:
         sequence.add(Meaning.GRADIENT)
@@ -219,4 +219,5 @@ def _agent(header: pydicom.Dataset) -> bool | None:
     text = str(header.get("ContrastBolusAgent") or "").strip().casefold()
     if text:
         return text not in _NO_AGENT
-    return True if header.get("ContrastBolusAgentSequence") else None
+    told = (header.get(keyword) for keyword in ("ContrastBolusAgentSequence", "ContrastBolusIngredient", "ContrastBolusVolume"))
+    return True if any(told) else None
