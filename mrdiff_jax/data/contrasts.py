@@ -32,8 +32,8 @@ PROTON_DENSITY_TE, T2_TE = 40.0, 60.0  # ms: of the echoes of 'PD/T2', those bel
 class Header(NamedTuple):
     """What the header of a series says of its contrast; empty where it says nothing.
 
-    agent: whether a contrast agent was given; sequence: gradient, echo planar, inversion; image_type: of the frames, in
-    capitals; echo: which of its `echoes` it is, from 1.
+    agent: whether a contrast agent was given; sequence: GRADIENT and INVERSION, where it is such; image_type: of the frames,
+    in capitals; echo: which of its `echoes` it is, from 1, the shortest first.
     """
 
     agent: bool | None = None
