@@ -11,14 +11,14 @@ import numpy as np
 from tqdm import tqdm
 
 from mrdiff_jax import parallel
-from mrdiff_jax.data import registration, slicing
+from mrdiff_jax.data import contrasts, registration, slicing
 from mrdiff_jax.data.frames import Frame
 from mrdiff_jax.data.options import Options
 from mrdiff_jax.data.placement import correct, place
 from mrdiff_jax.data.prepared import misaligned
 from mrdiff_jax.data.preprocessing import percentile_scale
 from mrdiff_jax.data.registration import Grid, grid_of
-from mrdiff_jax.data.sequence_times import SequenceTimes, Stated, complete, merged, parse_stated
+from mrdiff_jax.data.sequence_times import SequenceTimes, Stated, complete, merged, parse_stated, require
 from mrdiff_jax.data.volumes import Volume, read_scan
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.synthesizer import Synthesizer
@@ -83,6 +83,7 @@ def read_scans(synthesizer: Synthesizer, paths: Mapping[str, Path], grid: Path |
     _check_names(synthesizer, paths)
     read = {name: read_scan(path) for name, path in paths.items()}
     times = [_times(synthesizer, name, read[name][1], paths[name], stated) for name in synthesizer.sources]
+    require([(paths[name], name, known) for name, known in zip(synthesizer.sources, times, strict=True)], "--")
     first = next(iter(read.values()))[0]
     reference = read_scan(grid)[0] if grid else first
     _check_overlap(first, reference)
@@ -129,7 +130,11 @@ def _times(synthesizer: Synthesizer, name: str, recorded: SequenceTimes, path: P
     in_training = parse_stated(data.tr, data.te, data.ti, "config.data.")
     usual = SequenceTimes(ti=synthesizer.trained.data["sources"][name]["ti"])
     known = merged(stated, in_training, {name: usual})
-    return complete(recorded, known[name], path, name, flag="--")
+    times = complete(recorded, known[name], path, name, required=False, flag="--")
+    contradiction = contrasts.contradiction(name, times)
+    if contradiction:
+        logger.warning("%s: %s; is it the right scan, and are its times right?", path, contradiction)
+    return times
 
 
 def _check_overlap(fixed: Volume, moving: Volume) -> None:

@@ -239,6 +239,11 @@ def _tell(output: Path, options: Options, records: Sequence[dict[str, Any]], tra
                 f"{contrast} of {lacking} exams lacks TR or TE, which training asks for of sources; call again with"
                 f" --tr={contrast}=MILLISECONDS --te={contrast}=MILLISECONDS (what is finished stays, times are added)"
             )
+    ruled = layouts.parse_rules(_RULES.value)
+    for contrast in options.contrasts:
+        if contrast not in ruled:
+            for line in prepared.odd_times(contrast, options, done):
+                print(line)
     if trainable:
         sources = ",".join(contrast for contrast in options.contrasts if contrast != options.reference)
         print(

@@ -23,7 +23,7 @@ from dicom_files import (
 from pydicom import dcmread
 from pydicom.config import disable_value_validation
 from pydicom.encaps import encapsulate
-from pydicom.uid import EncapsulatedPDFStorage, JPEGLosslessSV1, RLELossless, SecondaryCaptureImageStorage
+from pydicom.uid import EncapsulatedPDFStorage, JPEGLosslessSV1, RLELossless, SecondaryCaptureImageStorage, generate_uid
 from scans import real_scans
 
 from mrdiff_jax.data.dicom import find_series
@@ -109,6 +109,134 @@ def test_sloppy_headers_are_read_in_silence(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_links_are_followed_and_loops_are_not(tmp_path):
+    write_series(tmp_path / "store/T1")
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "scan/linked").symlink_to(tmp_path / "store")
+    (tmp_path / "store/T1/loop").symlink_to(tmp_path / "store")
+    (tmp_path / "scan/again").symlink_to(tmp_path / "store/T1")
+    (series,) = find_series(tmp_path / "scan")
+    assert len(series.frames) == SHAPE[2]
+    (tmp_path / "scan/I999.dcm").symlink_to(tmp_path / "not fetched")
+    refused(tmp_path / "scan", "I999.dcm", "a link to a file that is not there")
+
+
+def test_a_file_without_a_preamble_is_read_if_it_is_dicom(tmp_path):
+    pixels = counts()
+    for number, path in enumerate(write_series(tmp_path, pixels)):
+        dataset = dcmread(path)
+        if number % 2:
+            path.write_bytes(path.read_bytes()[132:])  # with its meta group
+        else:
+            dataset.preamble = None
+            del dataset.file_meta
+            dataset.save_as(path, implicit_vr=True, little_endian=True, enforce_file_format=False)
+            assert path.read_bytes()[:2] == b"\x08\0"
+    (tmp_path / "table").write_bytes(b"\x08\0" + bytes(1000))
+    (tmp_path / "other").write_bytes(b"\x08\0\x05\0CS\x0a\0ISO_IR 100")
+    volume, times = read_scan(tmp_path)
+    np.testing.assert_array_equal(volume.data, canonical(pixels, AXIAL)[0])
+    assert times == (2500, 10, None)
+    np.testing.assert_array_equal([len(find_series(path)[0].frames) for path in tmp_path.glob("*.dcm")], 1)
+
+
+# What one volume is made of
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]},
+        {"ComplexImageComponent": "PHASE"},
+        {"ImageType": ["ORIGINAL", "PRIMARY", "R_SE"]},
+        {"ImageType": ["DERIVED", "PRIMARY", "ADC"]},
+    ],
+)
+def test_another_kind_of_image_is_another_series(tmp_path, kind):
+    paths = write_series(tmp_path, ImageType=["ORIGINAL", "PRIMARY", "M", "ND"])
+    for path in paths[2:4]:
+        change(path, **kind)
+    assert sorted(len(series.frames) for series in find_series(tmp_path)) == [2, 4]
+    text = refused(tmp_path, "several series")
+    number = text[text.index("4 slices") - 60 :].split("#")[1][0]
+    refused(tmp_path.with_name(f"{tmp_path.name}#{number}"), "lacks 2 slices")
+
+
+def test_a_slice_at_the_end_that_only_its_phase_has_is_missed(tmp_path):
+    paths = write_series(tmp_path, ImageType=["ORIGINAL", "PRIMARY", "M"])
+    change(paths[-1], ImageType=["ORIGINAL", "PRIMARY", "P"])
+    refused(tmp_path.with_name(f"{tmp_path.name}#1"), "lacks the slice at 26.0 mm", "or as phase")
+
+
+def test_slices_with_a_series_uid_each_are_one_series(tmp_path):
+    pixels = counts()
+    for path in write_series(tmp_path, pixels):
+        change(path, SeriesInstanceUID=generate_uid())
+    np.testing.assert_array_equal(read_scan(tmp_path)[0].data, canonical(pixels, AXIAL)[0])
+    for number, path in enumerate(sorted(tmp_path.iterdir())):  # other numbers: nothing says that they belong together
+        change(path, SeriesNumber=number)
+    text = refused(tmp_path, "several series", "#1 T2 TSE", "more")
+    assert len(text.replace(str(tmp_path), "")) < 200
+
+
+def test_copies_of_slices_count_once_and_other_images_in_their_place_do_not(tmp_path):
+    pixels = counts()
+    paths = write_series(tmp_path, pixels)
+    for path in paths:
+        copy = tmp_path / "sent again" / path.name
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+        change(copy, SOPInstanceUID=generate_uid())
+    np.testing.assert_array_equal(read_scan(tmp_path)[0].data, canonical(pixels, AXIAL)[0])
+    change(copy, PixelData=bytes(240))
+    refused(tmp_path, "two images in one place", "several volumes", "folders of their own")
+
+
+def test_several_volumes_in_one_file_are_exported_one_by_one(tmp_path):
+    pd, t2 = counts(seed=1), counts(seed=2)
+    write_enhanced(tmp_path / "enhanced.dcm", {12.0: pd, 12.5: t2})
+    refused(tmp_path, "enhanced.dcm and enhanced.dcm frame 2", "export its volumes one by one")
+
+
+def test_a_negative_comes_out_as_a_positive(tmp_path):
+    pixels = counts()
+    write_series(tmp_path / "negative", 4095 - pixels, PhotometricInterpretation="MONOCHROME1")
+    np.testing.assert_array_equal(read_scan(tmp_path / "negative")[0].data, canonical(pixels - pixels.min(), AXIAL)[0])
+
+
+@pytest.mark.parametrize(
+    "attributes", [{"PixelPaddingValue": 60000}, {"PixelPaddingValue": 60000, "PixelPaddingRangeLimit": 50000}]
+)
+@pytest.mark.parametrize("monochrome", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_is_as_dark_as_the_darkest_part(tmp_path, attributes, monochrome):
+    pixels = counts() + np.uint16(100)
+    padded = pixels.copy()
+    padded[:2], padded[2] = 60000, 55000 if len(attributes) == 2 else 60000
+    options = {"PhotometricInterpretation": monochrome, "RescaleSlope": 2, "RescaleIntercept": -50}
+    write_series(tmp_path, padded, **options, **attributes)
+    real = 2.0 * pixels[3:] - 50
+    shown = real.max() - real if monochrome == "MONOCHROME1" else real
+    expected = np.concatenate([np.full((3, *SHAPE[1:]), shown.min()), shown])
+    np.testing.assert_array_equal(read_scan(tmp_path)[0].data, canonical(expected, AXIAL)[0])
+
+
+def test_signed_padding_is_found_however_it_is_written(tmp_path):
+    pixels = counts().astype(np.int16)
+    pixels[:3] = -32768
+    for path in write_series(tmp_path, pixels.view(np.uint16), PixelRepresentation=1):
+        dataset = dcmread(path)
+        dataset.add_new("PixelPaddingValue", "US", 32768)
+        save(dataset, path)
+    assert read_scan(tmp_path)[0].data.min() == pixels[3:].min()
+
+
+def test_padding_of_0_is_air_and_stays(tmp_path):
+    pixels = counts() + np.uint16(100)
+    pixels[:3] = 0
+    write_series(tmp_path, pixels, PixelPaddingValue=0)
+    np.testing.assert_array_equal(read_scan(tmp_path)[0].data, canonical(pixels, AXIAL)[0])
+
+
 # What is passed over
 
 
@@ -116,6 +244,9 @@ def test_other_files_are_passed_over(tmp_path):
     paths = write_series(tmp_path)
     (tmp_path / "notes.txt").write_text("not a scan")
     (tmp_path / "empty.dcm").write_bytes(b"")
+    for name in ("._I000.dcm", ".hidden.dcm", "__MACOSX/I000.dcm", ".Trash/I000.dcm"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(paths[0].read_bytes()[:500])
     for name, kind, changes in (
         ("report.dcm", EncapsulatedPDFStorage, {"Modality": "DOC", "PixelData": None, "Rows": None, "Columns": None}),
         ("screen.dcm", SecondaryCaptureImageStorage, {"ImagePositionPatient": None}),
@@ -208,11 +339,15 @@ def test_the_header_is_trusted_before_sidecar_and_flags(tmp_path):
     write_series(tmp_path / "full")
     (tmp_path / "full.json").write_text('{"EchoTime": 0.09, "RepetitionTime": 5}')
     assert scan_times(tmp_path / "full", "T2w", stated) == (2500, 10, 150)
+    write_series(tmp_path / "zero", te=0, tr=0, ti=0)
+    assert scan_times(tmp_path / "zero", "T2w", stated) == (4000, 80, 150)
     paths = write_series(tmp_path / "bare", te=None, tr=None)
     (tmp_path / "bare.json").write_text('{"EchoTime": 0.09}')
     assert scan_times(tmp_path / "bare", "T2w", stated) == (4000, 90, 150)
     assert len(paths) == SHAPE[2]
-    with pytest.raises(UserError, match=r"bare: no RepetitionTime .* --tr=T2w=MILLISECONDS"):
+    (tmp_path / "bare.json").unlink()
+    told = r"bare: no RepetitionTime, no EchoTime .* --tr=T2w=MILLISECONDS --te=T2w=MILLISECONDS$"
+    with pytest.raises(UserError, match=told):
         scan_times(tmp_path / "bare", "T2w", {}, flag="--")
 
 

@@ -287,8 +287,16 @@ def test_sources_that_do_not_fit_the_model_are_refused(pair):
     refused(pair | {"PDw": pair["T2w"].parent / "none.nii.gz"}, "none.nii.gz: no such file")
 
 
+def test_times_that_a_source_hardly_has_are_warned_of(pair, caplog):
+    inference.read_scans(Copy(), pair, None, TIMES)
+    assert "too short" not in caplog.text
+    (pair["T2w"].parent / "T2w.json").write_text('{"RepetitionTime": 2.3, "EchoTime": 0.00298, "InversionTime": 0.9}')
+    inference.read_scans(Copy(), pair, None, TIMES)
+    assert "T2w.nii.gz: TE 2.98 ms is too short for T2w; is it the right scan" in caplog.text
+
+
 def test_missing_times_are_refused_and_may_be_stated(pair):
-    refused(pair, "T2w.nii.gz", "RepetitionTime", "--tr=T2w=MILLISECONDS", stated={})
+    refused(pair, "T2w.nii.gz (and 1 more scan)", "RepetitionTime", "--tr=T2w=MILLISECONDS,PDw=MILLISECONDS", stated={})
     refused(pair, "PDw.nii.gz", "EchoTime", "--te=PDw=MILLISECONDS", stated=TIMES | {"PDw": SequenceTimes(tr=2000.0)})
     refused(pair, "T2w.nii.gz", "implausible", stated=TIMES | {"T2w": SequenceTimes(4.0, 0.1)})
     copy = Copy()

@@ -163,6 +163,49 @@ def test_series_are_told_apart_by_their_descriptions(tmp_path):
     the_problem(both, "fits PDw and another contrast too")
 
 
+def test_what_a_series_is_must_be_certain_or_said(tmp_path):
+    write_series(tmp_path / "p1/1", te=2.98, tr=2300.0, ti=900.0, SeriesDescription="T2 axial", SeriesNumber=1)
+    write_series(tmp_path / "p1/2", te=10.0, tr=500.0, SeriesDescription="t1_tse_tra_KM", SeriesNumber=2)
+    write_series(tmp_path / "p1/3", te=10.0, tr=500.0, SeriesDescription="T1 (C?)", SeriesNumber=3)
+    exam = found(tmp_path, "dicom", "T2w,T1w")["p1"]
+    t2, t1 = exam.problems
+    assert "#1 T2 axial (series 1, TE 2.98 ms, 6 slices): TE 2.98 ms is too short for T2w; if it is" in t2
+    assert t2.endswith("--rules=T2w='^T2 axial$'")
+    assert t1.endswith(r"--rules=T1w='^T1 \(C\?\)$'")
+    assert all(len(problem) < 200 for problem in exam.problems)
+    assert names(found(tmp_path, "dicom", "ce-gad_T1w")["p1"]) == {"ce-gad_T1w": "p1#2"}
+    ruled = found(tmp_path, "dicom", "T2w,T1w", rules={"T2w": "^T2 axial$", "T1w": r"^T1 \(C\?\)$"})["p1"]
+    assert names(ruled) == {"T2w": "p1#1", "T1w": "p1#3"}
+    assert ruled.ruled == {"T1w", "T2w"}
+
+
+def test_headers_are_held_against_descriptions(tmp_path):
+    headers = {
+        "agent": {"ContrastBolusAgent": "Gadovist"},
+        "phase": {"ImageType": ["ORIGINAL", "PRIMARY", "P"]},
+        "planar": {"ScanningSequence": ["EP", "SE"]},
+        "good": {"ContrastBolusAgent": "NONE", "ScanningSequence": ["GR", "IR"], "SequenceName": "*tfl3d1_16ns"},
+    }
+    for name, header in headers.items():
+        write_series(tmp_path / name, te=3.0, tr=2300.0, ti=900.0, SeriesDescription="t1 tra", **header)
+    write_series(tmp_path / "echo", te=50.0, SeriesDescription="t2 tra", SequenceName="*me2d1r4")
+    exams = found(tmp_path, "dicom", "T1w")
+    the_problem(exams["agent"], "names a contrast agent")
+    the_problem(exams["phase"], "phase images")
+    the_problem(exams["planar"], "echo planar")
+    assert not exams["good"].problems
+    the_problem(found(tmp_path, "dicom", "T2w")["echo"], "gradient echo")
+
+
+def test_a_long_list_of_series_is_cut(tmp_path):
+    for number in range(12):
+        write_series(
+            tmp_path / "p1" / str(number), SeriesDescription=f"a long description, number {number}", SeriesNumber=number
+        )
+    problem = the_problem(found(tmp_path, "dicom", "T1w")["p1"], "#1 a long description, number 0", "and 11 more", "--rules=")
+    assert len(problem) < 200
+
+
 def test_both_echoes_are_told_apart_by_echo_time(tmp_path):
     pd, t2 = write_dual_echo(tmp_path / "p1/ses-1/a", description="PD/T2 AXIAL")
     write_enhanced(tmp_path / "p1/ses-2/b.dcm", {90.0: t2, 12.0: pd})

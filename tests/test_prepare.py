@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -304,6 +305,27 @@ def test_edited_splits_outlive_subjects_that_fail_for_a_while(tmp_path):
     assert prepared.known_splits(tmp_path) == edited
     splits = prepared.update_splits(tmp_path, [*subjects, "sub-5"], edited, **assignment)
     assert {s: split for s, split in splits.items() if s != "sub-5"} == edited
+
+
+def test_times_that_a_contrast_cannot_have_are_refused_unless_a_rule_says_so(cohort, tmp_path):
+    root = tmp_path / "scans"
+    shutil.copytree(cohort / "sub-01", root / "sub-01")
+    (exam,) = layouts.find_subjects(root, "bids", CONTRASTS)
+    exam.scans["T2w"].with_name("sub-01_T2w.json").write_text('{"EchoTime": 0.00298, "InversionTime": 0.9}')
+    task = Task(exam, {}, OPTIONS, root, tmp_path / "out")
+    assert "sub-01_T2w.nii.gz: TE 2.98 ms is too short for T2w; fix" in preparation.prepare(task)["reason"]
+    ruled = preparation.prepare(task._replace(files=replace(exam, ruled=frozenset(["T2w"]))))
+    assert ruled["times"][1] == [0, 2.98, 900]
+
+
+def test_times_that_a_contrast_hardly_has_are_warned_of():
+    options = Options(("T2w", "FLAIR"), "T2w")
+    done = [{"exam": "a", "times": [[2000, 20, 0], [9000, 90, 0]]}, {"exam": "b", "times": [[4000, 90, 0], [0, 0, 0]]}]
+    (t2,) = prepared.odd_times("T2w", options, done)
+    (flair,) = prepared.odd_times("FLAIR", options, done)
+    assert "T2w of 1 exams, as of a: TE 20 ms is too short for T2w" in t2
+    assert "FLAIR of 1 exams has no inversion time" in flair
+    assert "--ti=FLAIR=" in flair
 
 
 def test_times_stated_later_are_added_and_slices_stay(cohort, tmp_path):

@@ -11,6 +11,7 @@ from mrdiff_jax.data.sequence_times import (
     parse_stated,
     read_overrides,
     read_sidecars,
+    require,
 )
 from mrdiff_jax.errors import UserError
 
@@ -71,6 +72,25 @@ def test_sidecars_are_inherited_the_nearest_first(tmp_path):
     assert read_sidecars(scan) == (600, 12, 900)
     elsewhere = tmp_path / "T1w.nii.gz"  # no BIDS folder: the file beside it alone
     assert read_sidecars(elsewhere.with_name("scan.nii.gz")) == (None, None, None)
+
+
+def test_a_sidecar_may_begin_with_a_mark_and_0_is_unknown(tmp_path):
+    (tmp_path / "scan.json").write_bytes(b'\xef\xbb\xbf{"RepetitionTime": 0, "EchoTime": 0.012, "InversionTime": 0.0}')
+    assert read_sidecars(tmp_path / "scan.nii.gz") == (None, 12, None)
+
+
+def test_all_missing_times_are_said_at_once(tmp_path):
+    scans = [
+        (tmp_path / "a", "T1w", SequenceTimes(500.0, 10.0)),
+        (tmp_path / "b", "T2w", SequenceTimes()),
+        (tmp_path / "c", "PDw", SequenceTimes(tr=3000.0)),
+    ]
+    require(scans[:1], "--")
+    with pytest.raises(UserError) as caught:
+        require(scans, "--")
+    flags = "--tr=T2w=MILLISECONDS --te=T2w=MILLISECONDS,PDw=MILLISECONDS"
+    assert f"{tmp_path / 'b'} (and 1 more scan): no RepetitionTime, no EchoTime" in str(caught.value)
+    assert str(caught.value).endswith(f"; give {flags}")
 
 
 def test_times_are_taken_by_order_of_trust(tmp_path):

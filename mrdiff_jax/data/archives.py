@@ -6,22 +6,16 @@ from mrdiff_jax.data.sequence_times import SequenceTimes
 
 NIFTI = r"\.nii(\.gz)?"
 
-_GADOLINIUM = r"gad|gd|\+ ?c|post(?!er)|(?<![a-z])ce(?![a-z])"
-_FAT_SATURATED = r"fs(?!e)|fat|spair|stir"
-SERIES_RULES = {  # what the SeriesDescription of a contrast says; what none of them fits needs a rule of the user's
-    "T1w": rf"^(?!.*(flair|contrast|{_GADOLINIUM})).*(t1|mp.?rage|spgr)",
-    "T2w": rf"^(?!.*(flair|star|\*|{_FAT_SATURATED})).*t2",
-    "PDw": r"(?<![a-z])pd|proton",
-    "FLAIR": r"^(?!.*t1).*flair",
-    "ce-gad_T1w": rf"^(?=.*({_GADOLINIUM}))(?!.*flair).*(t1|mp.?rage|spgr)",
-    "T2wFS": rf"^(?!.*flair)(?=.*({_FAT_SATURATED})).*t2",
-}
-ECHO_OF = {"PDw": "shorter", "T2w": "longer"}  # of a series with two echoes
+ECHO_OF = {"PDw": 1, "T2w": 2}  # of a series with two echoes, the shorter first
 
 ADNI_SUBJECT = r"\d{3}_S_\d{4,5}"
 ADNI_DATE = r"\d{4}-\d{2}-\d{2}"
 _DUAL_ECHO = r"pd.{0,3}t2|t2.{0,3}pd|double.?tse|dual.?echo"
-ADNI_RULES = SERIES_RULES | {"T1w": r"^(?!.*repeat).*(mp.?rage|ir.?spgr)", "T2w": _DUAL_ECHO, "PDw": _DUAL_ECHO}
+ADNI_SERIES = {  # what the folders of the series are called that are wanted
+    "T1w": r"^(?!.*repeat).*(mp.?rage|ir.?f?spgr)",
+    "T2w": _DUAL_ECHO,
+    "PDw": _DUAL_ECHO,
+}
 ADNI_TIMES = {"T1w": SequenceTimes(ti=1000.0)}  # the MRDiff paper, Sec. 3
 
 SPINE_TIMES = {  # the MRDiff paper, Sec. 3

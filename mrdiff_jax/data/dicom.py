@@ -1,54 +1,34 @@
-"""Raw scans: DICOM files grouped to series and stacked to volumes. Of a header only what is named here is ever read."""
+"""Raw scans: DICOM files grouped to series, and the volumes that these make."""
 
-import logging
-import os
-import struct
-import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import groupby
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import pydicom
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import get_decoder, pixel_array
-from pydicom.uid import EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage, MRImageStorage
 
-from mrdiff_jax.data.sequence_times import SequenceTimes
-from mrdiff_jax.data.stacks import ORIENTATION_TOLERANCE, Frame, Series, count, stack
+from mrdiff_jax.data import dicom_headers, dicom_pixels
+from mrdiff_jax.data.contrasts import part_of
+from mrdiff_jax.data.dicom_headers import MALFORMED
+from mrdiff_jax.data.stacks import Frame, Series, bounded, count, same_place, stack
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.files import files_in
 
 ECHOES_APART_MS = 1.0  # echo times of one series that differ by more are echoes of their own
-_GROUPS = {  # where multi-frame files have what classic ones have at the top: sequence and name in it
-    "ImagePositionPatient": ("PlanePositionSequence", "ImagePositionPatient"),
-    "ImageOrientationPatient": ("PlaneOrientationSequence", "ImageOrientationPatient"),
-    "PixelSpacing": ("PixelMeasuresSequence", "PixelSpacing"),
-    "RepetitionTime": ("MRTimingAndRelatedParametersSequence", "RepetitionTime"),
-    "EchoTime": ("MREchoSequence", "EffectiveEchoTime"),
-    "InversionTime": ("MRModifierSequence", "InversionTimes"),
-    "RescaleSlope": ("PixelValueTransformationSequence", "RescaleSlope"),
-    "RescaleIntercept": ("PixelValueTransformationSequence", "RescaleIntercept"),
-}
-_TAGS = [
-    *("Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Rows", "Columns", "SamplesPerPixel"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-    *_GROUPS,
-]
-_MR_STORAGE = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
-_MALFORMED = (  # what a damaged file makes pydicom raise
-    AttributeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    NotImplementedError,
-    OSError,
-    OverflowError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
+LISTING_LENGTH = 130  # characters
+
+
+class _Key(NamedTuple):
+    """What tells a series from others, in an order to sort by: without a number last."""
+
+    unnumbered: bool
+    number: int
+    uid: str
+    description: str
+    image_type: tuple[str, ...]
+    dark_is_high: bool
 
 
 def split_choice(path: Path) -> tuple[Path, int | None]:
@@ -61,62 +41,78 @@ def split_choice(path: Path) -> tuple[Path, int | None]:
 
 def is_dicom(path: Path) -> bool:
     """Whether a path is a folder or a DICOM file."""
-    if not path.is_file():
-        return path.is_dir()
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+    return dicom_headers.is_dicom_file(path) if path.is_file() else path.is_dir()
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps pydicom's warnings back: they quote what a header says."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"pydicom\.")
-        logger.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
-
-
-@_quiet()
+@dicom_headers.quiet()
 def find_series(source: Path) -> list[Series]:
     """The MR series in a folder, its subfolders included, or in a file, ordered by number, UID and echo time.
 
-    A series with several echo times is split into one for each. Files that are not DICOM, hold no image with a place in
-    space, or are of another modality are passed over.
+    A series is one kind of image, as its ImageType says: phase is apart from magnitude. One with several echo times is split
+    into one for each. Slices of one number and description that have a series UID each are one series. Files that are not
+    DICOM, hold no image with a place in space, or are of another modality are passed over.
 
     Raises:
       UserError: no MR image at all, or a damaged header.
     """
-    groups: dict[tuple[bool, int, str, str], list[Frame]] = defaultdict(list)
+    groups: dict[_Key, list[Frame]] = defaultdict(list)
     passed_over = 0
-    for path in sorted(_files(source)):
+    for path in files_in(source):
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+            header = dicom_headers.read_header(path)
         except InvalidDicomError:
             continue
-        except _MALFORMED:
-            raise UserError(f"{path}: a damaged DICOM file; copy it again or remove it") from None
         try:
-            if _has_slices(header, path):
-                groups[_series_key(header)] += _frames(header, path)
-            else:
+            if not dicom_headers.has_slices(header, path):
                 passed_over += 1
-        except _MALFORMED:
+                continue
+            number = header.get("SeriesNumber")
+            series = number is None, int(number or 0), str(header.SeriesInstanceUID), str(header.get("SeriesDescription") or "")
+            for frame in dicom_headers.frames(header, path):
+                groups[_Key(*series, frame.header.image_type, frame.dark_is_high)].append(frame)
+        except MALFORMED:
             raise UserError(f"{path}: its header lacks or garbles geometry or times; export it again") from None
     if not groups:
         kinds = f" ({count(passed_over, 'DICOM file')} of other kinds)" if passed_over else ""
         raise UserError(f"{source}: has no DICOM images of MR{kinds}; name the folder that holds them")
+    groups = _joined(groups)
+    return [series for key in sorted(groups) for series in _echoes(key, groups)]
+
+
+def _joined(groups: dict[_Key, list[Frame]]) -> dict[_Key, list[Frame]]:
+    """The groups, with slices joined that have a series UID each but one number or description, shape and direction."""
+    singles: dict[tuple, list[_Key]] = defaultdict(list)
+    for key, (first, *others) in groups.items():
+        if not others and (key.description or not key.unnumbered):
+            alike = first.shape, first.spacing, tuple(first.directions.ravel().round(2))
+            singles[(*key._replace(uid=""), *alike)].append(key)
+    joined = dict(groups)
+    for keys in singles.values():
+        joined[min(keys)] = [frame for key in sorted(keys) for frame in joined.pop(key)]
+    return joined
+
+
+def _echoes(key: _Key, groups: dict[_Key, list[Frame]]) -> list[Series]:
+    """A series for each echo, the shortest echo time first."""
+    echoes: list[list[Frame]] = []
+    for frame in sorted(groups[key], key=lambda frame: frame.times.te or 0.0):  # stable
+        if echoes and (frame.times.te or 0.0) - (echoes[-1][0].times.te or 0.0) <= ECHOES_APART_MS:
+            echoes[-1].append(frame)
+        else:
+            echoes.append([frame])
+    # phase, real and imaginary images are of the slices of which the magnitude is
+    parts = [
+        frame
+        for other in groups
+        if other != key and other[:4] == key[:4] and part_of(other.image_type)
+        for frame in groups[other]
+    ]
     found = []
-    for (unnumbered, number, uid, description), frames in sorted(groups.items()):
-        number = None if unnumbered else number
-        echoes = _echoes(frames)
-        for index, echo in enumerate(echoes, 1):
-            other_echoes = tuple(frame for other in echoes if other is not echo for frame in other)
-            found.append(Series(uid, number, description, tuple(echo), echo[0].times, index, len(echoes), other_echoes))
+    for index, echo in enumerate(echoes, 1):
+        beside = tuple(frame for other in [*echoes, parts] if other is not echo for frame in other)
+        header = echo[0].header._replace(times=echo[0].times, echo=index, echoes=len(echoes))
+        number = None if key.unnumbered else key.number
+        found.append(Series(key.uid, number, key.description, tuple(echo), header, beside))
     return found
 
 
@@ -136,8 +132,8 @@ def choose(source: Path, number: int | None) -> Series:
 
 
 def listing(found: Sequence[Series]) -> str:
-    """The series by the signs that choose them, in one line."""
-    return ", ".join(f"#{index} {series.label()}" for index, series in enumerate(found, 1))
+    """The series by the signs that choose them, as many as fit in a line, and how many more."""
+    return bounded([f"#{index} {series.label()}" for index, series in enumerate(found, 1)], LISTING_LENGTH)
 
 
 def read_series(series: Series, source: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -146,119 +142,16 @@ def read_series(series: Series, source: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
       UserError: slices that do not make a stack, as `stack` says, or pixels that cannot be decoded.
     """
-    frames, affine = stack(series, source)
-    data = np.empty((*frames[0].shape[::-1], len(frames)), np.float32)
-    places = sorted(range(len(frames)), key=lambda place: frames[place].path)
-    for path, of_file in groupby(places, key=lambda place: frames[place].path):
-        pixels = _pixels(path).reshape(-1, *frames[0].shape)
-        for place in of_file:
-            index, (slope, intercept) = frames[place].index, frames[place].scale
-            if index >= len(pixels):
-                raise UserError(f"{path}: has fewer frames than its header says; copy it again")
-            data[..., place] = pixels[index].T * np.float32(slope) + np.float32(intercept)
-    return data, affine
+    frames, affine = stack(replace(series, frames=_without_copies(series.frames)), source)
+    return dicom_pixels.volume(frames), affine
 
 
-def _files(source: Path) -> Iterator[Path]:
-    if source.is_file():
-        yield source
-        return
-    for folder, _, names in os.walk(source, onerror=refuse_unreadable):
-        yield from (Path(folder, name) for name in names)
-
-
-def refuse_unreadable(error: OSError) -> None:
-    """Raises UserError for a folder that the system does not let us list."""
-    raise UserError(f"{error.filename}: cannot be read ({error.strerror}); mend its permissions") from None
-
-
-def _has_slices(header: pydicom.Dataset, path: Path) -> bool:
-    """Whether a file holds slices of MR: not other modalities, reports, screenshots or colours.
-
-    Raises:
-      UserError: it should, but its header is cut off.
-    """
-    placed = "ImagePositionPatient" in header or "PerFrameFunctionalGroupsSequence" in header
-    whole = placed and "SeriesInstanceUID" in header and "Rows" in header and "Columns" in header
-    kind = header.file_meta.get("MediaStorageSOPClassUID")
-    if kind is None or (kind in _MR_STORAGE and not whole):
-        raise UserError(f"{path}: its DICOM header is cut off or lacks the place of the image; copy it again or remove it")
-    return whole and header.get("Modality") == "MR" and header.get("SamplesPerPixel", 1) == 1
-
-
-def _series_key(header: pydicom.Dataset) -> tuple[bool, int, str, str]:
-    """What tells a series from others, in an order to sort by: without a number last."""
-    number = header.get("SeriesNumber")
-    return number is None, int(number or 0), str(header.SeriesInstanceUID), str(header.get("SeriesDescription") or "")
-
-
-def _frames(header: pydicom.Dataset, path: Path) -> Iterator[Frame]:
-    shared = header.get("SharedFunctionalGroupsSequence") or [None]
-    for index, own in enumerate(header.get("PerFrameFunctionalGroupsSequence") or [None]):
-        yield _frame(header, [own, shared[0]], path, index)
-
-
-def _frame(header: pydicom.Dataset, groups: Sequence[pydicom.Dataset | None], path: Path, index: int) -> Frame:
-    def value(keyword: str):
-        """A header's value: of the frame, of all frames of the file, or of the file; None where there is none."""
-        sequence, name = _GROUPS[keyword]
-        for group in filter(None, groups):
-            if group.get(sequence) and group[sequence][0].get(name) not in (None, ""):
-                return group[sequence][0].get(name)
-        top = header.get(keyword)
-        return None if top == "" else top
-
-    def number(keyword: str, default: float | None) -> float | None:
-        found = value(keyword)
-        if found is not None and not np.isscalar(found):
-            found = found[0] if len(found) else None
-        return default if found is None else float(found)
-
-    directions = np.array(value("ImageOrientationPatient"), float).reshape(2, 3)
-    position = np.array(value("ImagePositionPatient"), float).reshape(3)
-    spacing = np.array(value("PixelSpacing"), float).reshape(2)
-    if not np.allclose(directions @ directions.T, np.eye(2), atol=10 * ORIENTATION_TOLERANCE):
-        raise ValueError("directions that are not perpendicular")
-    if not (np.isfinite(position).all() and (spacing > 0).all() and np.isfinite(spacing).all()):
-        raise ValueError("a place that is not finite")
-    return Frame(
-        path=path,
-        index=index,
-        shape=(int(header.Rows), int(header.Columns)),
-        directions=directions / np.linalg.norm(directions, axis=1, keepdims=True),
-        spacing=(float(spacing[0]), float(spacing[1])),
-        position=position,
-        times=SequenceTimes(number("RepetitionTime", None), number("EchoTime", None), number("InversionTime", None)),
-        scale=(number("RescaleSlope", 1.0), number("RescaleIntercept", 0.0)),
-    )
-
-
-def _echoes(frames: Sequence[Frame]) -> list[list[Frame]]:
-    """The frames of each echo, the shortest echo time first."""
-    echoes: list[list[Frame]] = []
-    for frame in sorted(frames, key=lambda frame: frame.times.te or 0.0):  # stable
-        if echoes and (frame.times.te or 0.0) - (echoes[-1][0].times.te or 0.0) <= ECHOES_APART_MS:
-            echoes[-1].append(frame)
-        else:
-            echoes.append([frame])
-    return echoes
-
-
-@_quiet()
-def _pixels(path: Path) -> np.ndarray:
-    try:
-        return pixel_array(path)
-    except (RuntimeError, *_MALFORMED):
-        raise UserError(f"{path}: {_why_undecodable(path)}") from None
-
-
-def _why_undecodable(path: Path) -> str:
-    try:
-        syntax = pydicom.filereader.read_file_meta_info(path).TransferSyntaxUID
-        available = not syntax.is_compressed or get_decoder(syntax).is_available
-    except _MALFORMED:
-        return "its pixels cannot be decoded; export it again, uncompressed"
-    if available:
-        return "its pixels are truncated or damaged; copy it again"
-    package = "pylibjpeg-openjpeg" if "2000" in syntax.name else "pylibjpeg-libjpeg"
-    return f"its pixels are compressed ({syntax.name}); pip install pylibjpeg {package}, or export it uncompressed"
+def _without_copies(frames: Sequence[Frame]) -> tuple[Frame, ...]:
+    """The frames, each slice once that is there in several files with the same pixels."""
+    first: dict[tuple, Frame] = {}
+    others = []
+    for frame in frames:
+        kept = first.setdefault(same_place(frame), frame)
+        if kept is not frame and (kept.path == frame.path or not dicom_pixels.same(kept, frame)):
+            others.append(frame)
+    return (*first.values(), *others)

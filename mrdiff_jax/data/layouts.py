@@ -6,15 +6,20 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from tqdm import tqdm
 
 from mrdiff_jax.data import archives, dicom
+from mrdiff_jax.data.contrasts import NAMES, Header, judge
 from mrdiff_jax.data.sequence_times import SequenceTimes
+from mrdiff_jax.data.stacks import bounded
 from mrdiff_jax.data.volumes import ExamFiles, find_bids
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.files import files_in, refuse_unreadable
 
+SEEN_LENGTH = 110  # characters that a message spends on what there is
 LAYOUTS = ("bids", "pattern", "dicom", "adni", "ixi", "brats", "spine")
 
 
@@ -24,7 +29,7 @@ def find_subjects(
     """The exams (a subject's session each) under `root`, sorted by name, in one of LAYOUTS.
 
     An exam whose `problems` is not empty cannot be used: each problem is one line that names the subject or file and the
-    mend (a contrast missing or there twice, a damaged file, a subject there twice). Scan paths are for `volumes.read_scan`;
+    fix (a contrast missing or there twice, a damaged file, a subject there twice). Scan paths are for `volumes.read_scan`;
     `times` are the archive's documented ones, the least trusted.
 
     Args:
@@ -33,8 +38,8 @@ def find_subjects(
       contrasts: the names wanted, as T1w, T2w, PDw, FLAIR, ce-gad_T1w, T2wFS.
       pattern: of 'pattern', path of a scan under root, as '{subject}/{session}/{contrast}_*.nii.gz'; {session} may be left out.
       rules: regular expression by contrast, case ignored: searched in the SeriesDescription (or a NIfTI file's name) for
-        'dicom', 'adni' and 'spine'; elsewhere it must match all of the text that stands for the contrast. Contrasts without
-        one follow the layout's own.
+        'dicom', 'adni' and 'spine', whatever the header says; elsewhere it must match all of the text that stands for the
+        contrast. Contrasts without one follow the layout's own, series of DICOM what `contrasts.judge` makes of them.
 
     Raises:
       UserError: no such folder or layout, a pattern or rule that cannot be read, or no subject at all.
@@ -53,15 +58,16 @@ def find_subjects(
         case "brats":
             exams = _by_path(root, archives.BRATS_FILES, contrasts, archives.BRATS_RULES | own)
         case "adni":
-            exams = _by_series(_adni_folders(root), contrasts, archives.ADNI_RULES | own, archives.ADNI_TIMES)
+            exams = _by_series(_adni_folders(root), contrasts, own, archives.ADNI_TIMES, archives.ADNI_SERIES)
         case "dicom" | "spine":
             times = archives.SPINE_TIMES if layout == "spine" else {}
-            exams = _by_series(_subject_folders(root), contrasts, archives.SERIES_RULES | own, times)
+            exams = _by_series(_subject_folders(root), contrasts, own, times)
         case _:
             raise UserError(f"no layout {layout!r}; choose one of {', '.join(LAYOUTS)}")
     if not exams:
         raise UserError(f"{root}: {_nothing_found(root, layout, pattern)}")
-    return sorted(_named_apart(exams), key=lambda exam: (exam.subject, exam.session))
+    exams = [replace(exam, ruled=frozenset(own)) for exam in _named_apart(exams)]
+    return sorted(exams, key=lambda exam: (exam.subject, exam.session))
 
 
 def parse_rules(texts: Sequence[str]) -> dict[str, str]:
@@ -109,7 +115,7 @@ def _nothing_found(root: Path, layout: str, pattern: str) -> str:
         "ixi": "has no files named as IXI012-HH-1211-T1.nii.gz",
         "brats": "has no files named as *_t1.nii.gz or *-t1n.nii.gz",
     }[layout]
-    example = next(iter(_nifti_files(root, dicom.refuse_unreadable)), "")
+    example = next(iter(_nifti_files(root, refuse_unreadable)), "")
     seen = f" (it has {example})" if example else ""
     mend = "; mend --pattern, or say how a contrast is written with --rules=T1w=t1" if layout == "pattern" else ""
     return f"{expected}{seen}{mend or '; name its folder, or choose another --layout'}"
@@ -119,7 +125,7 @@ class _Scan(NamedTuple):
     path: Path  # for read_scan
     text: str  # what rules are searched in: the SeriesDescription, or a file's name
     label: str  # what a user knows it by
-    echo: str = ""  # 'shorter' or 'longer', of a series with two
+    header: Header = Header()
     uid: str = ""
 
 
@@ -128,21 +134,26 @@ def _exam(
     session: str,
     fits: Mapping[str, Sequence[_Scan]],
     times: Mapping[str, SequenceTimes],
-    mend: str,
+    fix: str,
     seen: str = "",
+    doubts: Mapping[str, str] | None = None,
 ) -> ExamFiles:
-    """An exam of the scans that fit each contrast; `seen` tells what there is where none fits."""
+    """An exam of the scans that fit each contrast; `seen` says what there is where none fits, `doubts` which might, and why."""
     name = f"{subject}_{session}" if session else subject
     seen = seen or ", ".join(contrast for contrast, scans in fits.items() if scans) or "no scans"
     chosen: dict[str, Path] = {}
     problems = []
     for contrast, scans in fits.items():
         if len(scans) > 1:
-            problems.append(f"{name}: {' and '.join(scan.label for scan in scans)} all fit {contrast}; keep one, or {mend}")
+            labels = [scan.label for scan in scans]
+            told = " and ".join(labels) if len(labels) == 2 else bounded(labels, SEEN_LENGTH)
+            problems.append(f"{name}: {told} all fit {contrast}; keep one, or {fix}")
+        elif not scans and contrast in (doubts or {}):
+            problems.append(f"{name}: {doubts[contrast]}")
         elif not scans:
-            problems.append(f"{name}: has no {contrast} (it has {seen}); {mend}")
+            problems.append(f"{name}: has no {contrast} (it has {seen}); {fix}")
         elif scans[0].path in chosen.values():
-            problems.append(f"{name}: {scans[0].label} fits {contrast} and another contrast too; {mend}")
+            problems.append(f"{name}: {scans[0].label} fits {contrast} and another contrast too; {fix}")
         else:
             chosen[contrast] = scans[0].path
     return ExamFiles(name, subject, chosen, session, tuple(problems), times)
@@ -160,7 +171,7 @@ def _nifti_files(root: Path, onerror: Callable[[OSError], None]) -> list[str]:
 
 def _find_pattern(root: Path, contrasts: Sequence[str], pattern: str, own: Mapping[str, str]) -> list[ExamFiles]:
     # contrasts that are not wanted are known too, lest 'ce-gad_T1w' be taken for the T1w of a subject '..._ce-gad'
-    rules = {contrast: re.escape(contrast) for contrast in (*contrasts, *archives.SERIES_RULES)} | own
+    rules = {contrast: re.escape(contrast) for contrast in (*contrasts, *NAMES)} | own
     return _by_path(root, [_expression(pattern, rules)], contrasts, rules)
 
 
@@ -200,10 +211,10 @@ def _by_path(
         for contrast in contrasts:
             if re.fullmatch(rules.get(contrast, re.escape(contrast)), groups["contrast"], re.IGNORECASE):
                 fits[contrast].append(_Scan(root / path, groups["contrast"], path))
-    found = [_exam(*name, fits, times[name], mend="remove the subject") for name, fits in exams.items()]
+    found = [_exam(*name, fits, times[name], fix="remove the subject") for name, fits in exams.items()]
     for error in unreadable:
         name = Path(error.filename).relative_to(root).as_posix()
-        problem = f"{error.filename}: cannot be read ({error.strerror}); mend its permissions"
+        problem = f"{error.filename}: cannot be read ({error.strerror}); fix its permissions"
         found.append(ExamFiles(name, name, {}, problems=(problem,)))
     return found
 
@@ -235,58 +246,88 @@ def _adni_folders(root: Path) -> Iterator[_Folders]:
         if not dates:
             exams[subject.name, ""] = {}
         for date in dates:
-            for folder, _, files in os.walk(date):
-                if files:
-                    exams[subject.name, date.name[:10]][Path(folder)] = date.parent.name
+            try:
+                folders = dict.fromkeys(path.parent for path in files_in(date))
+            except UserError:
+                folders = {date: None}  # told when its headers are read, for this exam alone
+            exams[subject.name, date.name[:10]] |= dict.fromkeys(folders, date.parent.name)
     yield from (_Folders(*name, texts) for name, texts in exams.items())
 
 
 def _by_series(
-    folders: Iterable[_Folders], contrasts: Sequence[str], rules: Mapping[str, str], times: Mapping[str, SequenceTimes]
+    folders: Iterable[_Folders],
+    contrasts: Sequence[str],
+    own: Mapping[str, str],
+    times: Mapping[str, SequenceTimes],
+    archive: Mapping[str, str] = MappingProxyType({}),
 ) -> list[ExamFiles]:
-    """The exams of folders whose DICOM series (or NIfTI files) are told apart by rules."""
-    rules = {contrast: rules.get(contrast, re.escape(contrast)) for contrast in contrasts}
+    """The exams of folders of DICOM series (or NIfTI files), told apart by rules of the user's, or by what they say.
+
+    `archive`: rules that descriptions must fit besides, by contrast.
+    """
+    rules = own | {contrast: re.escape(contrast) for contrast in contrasts if contrast not in {*own, *NAMES}}
     exams, uids = [], []
     for subject, session, texts in tqdm(list(folders), desc="Reading headers", unit="exam", delay=1):
+        wanted = {text for text in texts.values() if not text or any(_may_be(text, name, rules, archive) for name in contrasts)}
         try:
-            scans = [scan for folder, text in texts.items() if _wanted(text, rules) for scan in _scans(folder, text, subject)]
+            scans = [scan for folder, text in texts.items() if text in wanted for scan in _scans(folder, text, subject)]
         except (UserError, OSError) as error:
-            exam = _exam(subject, session, {}, times, mend="")
+            exam = _exam(subject, session, {}, times, fix="")
             exams.append(replace(exam, problems=(f"{exam.name}: {error}",)))
             uids.append(set())
             continue
-        fits = {contrast: [scan for scan in scans if _fits(scan, contrast, rule)] for contrast, rule in rules.items()}
-        passed_over = sorted({text for text in texts.values() if not _wanted(text, rules)})
-        seen = ", ".join([*(scan.label for scan in scans), *passed_over])
-        mend = "say which it is by its description, --rules=CONTRAST=TEXT, or remove the subject"
-        exams.append(_exam(subject, session, fits, times, mend, seen))
+        fits = {name: [scan for scan in scans if _fits(scan, name, rules, archive)] for name in contrasts}
+        doubts = {name: doubt for name in contrasts if name not in rules and (doubt := _doubt(scans, name, archive))}
+        seen = bounded([*(scan.label for scan in scans), *sorted({*texts.values()} - wanted)], SEEN_LENGTH) if texts else ""
+        exams.append(_exam(subject, session, fits, times, "say which it is, --rules=CONTRAST=TEXT", seen, doubts))
         uids.append({scan.uid for scan in scans} - {""})
     return _told_apart(exams, uids)
 
 
-def _wanted(text: str, rules: Mapping[str, str]) -> bool:
-    """Whether a folder may hold a scan that is wanted."""
-    return not text or any(re.search(rule, text, re.IGNORECASE) for rule in rules.values())
+def _may_be(text: str, contrast: str, rules: Mapping[str, str], archive: Mapping[str, str]) -> bool:
+    """Whether a folder of that name may hold a contrast."""
+    if contrast in rules:
+        return bool(re.search(rules[contrast], text, re.IGNORECASE))
+    return bool(re.search(archive.get(contrast, ""), text, re.IGNORECASE)) and contrast in judge(text, Header()).contrasts
 
 
-def _fits(scan: _Scan, contrast: str, rule: str) -> bool:
-    return bool(re.search(rule, scan.text, re.IGNORECASE)) and scan.echo in ("", archives.ECHO_OF.get(contrast, scan.echo))
+def _fits(scan: _Scan, contrast: str, rules: Mapping[str, str], archive: Mapping[str, str]) -> bool:
+    if contrast in rules:
+        echo = archives.ECHO_OF.get(contrast) if scan.header.echoes == 2 else None
+        return bool(re.search(rules[contrast], scan.text, re.IGNORECASE)) and echo in (None, scan.header.echo)
+    return _may_be(scan.text, contrast, rules, archive) and judge(scan.text, scan.header).surely(contrast)
+
+
+def _doubt(scans: Sequence[_Scan], contrast: str, archive: Mapping[str, str]) -> str:
+    """Why no scan is taken for a contrast that some may be, and how to say that it is one; '' where there is none."""
+    found = []
+    for scan in scans:
+        contrasts, doubt = judge(scan.text, scan.header)
+        if contrast in contrasts and doubt and _may_be(scan.text, contrast, {}, archive):
+            found.append(f"{scan.label}: {doubt}; if it is the {contrast}, give --rules={contrast}='{_rule_for(scan.text)}'")
+    more = f" ({len(found) - 1} more series are in doubt)" if len(found) > 1 else ""
+    return f"{found[0]}{more}" if found else ""
+
+
+def _rule_for(text: str) -> str:
+    """A rule that fits a description and no other, but for long ones."""
+    special = re.sub(r"([][.*+?(){}|^$\\])", r"\\\1", text[:40])
+    return f"^{special}$" if text == text[:40] else f"^{special}"
 
 
 def _scans(folder: Path, text: str, subject: str) -> Iterator[_Scan]:
     """The NIfTI files and DICOM series in a folder."""
-    files = _nifti_files(folder, dicom.refuse_unreadable)
+    files = _nifti_files(folder, refuse_unreadable)
     for path in files:
         yield _Scan(folder / path, text or Path(path).name.replace(subject, ""), path)
-    if files and not any(map(dicom.is_dicom, (path for path in folder.rglob("*") if path.is_file()))):
+    if files and not any(map(dicom.is_dicom, files_in(folder))):
         return
     found = dicom.find_series(folder)
     for index, series in enumerate(found, 1):
         sign = "" if len(found) == 1 else f"#{index}"
         path = folder.with_name(f"{folder.name}{sign}")
-        echo = ("shorter", "longer")[series.echo - 1] if series.echoes == 2 else ""
         where = f" in {folder.name}" if text else ""
-        yield _Scan(path, text or series.description, f"{sign} {series.label()}{where}".strip(), echo, series.uid)
+        yield _Scan(path, text or series.description, f"{sign} {series.label()}{where}".strip(), series.header, series.uid)
 
 
 def _told_apart(exams: Sequence[ExamFiles], uids: Sequence[set[str]]) -> list[ExamFiles]:
@@ -300,7 +341,7 @@ def _told_apart(exams: Sequence[ExamFiles], uids: Sequence[set[str]]) -> list[Ex
         others = sorted({name for uid in own for name in owners[uid]} - {exam.name})
         if not others:
             return exam
-        problem = f"{exam.name}: holds a DICOM series that {', '.join(others)} holds too; keep it in one place"
+        problem = f"{exam.name}: holds a DICOM series that {bounded(others, SEEN_LENGTH)} holds too; keep it in one place"
         return replace(exam, problems=(*exam.problems, problem))
 
     return list(map(with_problem, exams, uids))

@@ -21,7 +21,7 @@ from mrdiff_jax.data import builder, phantom, prepared, preprocessing, volumes
 from mrdiff_jax.data.builder import TRUTHS, MRSlices
 from mrdiff_jax.data.identity import Checksums
 from mrdiff_jax.data.options import Options
-from mrdiff_jax.data.sequence_times import parse_stated
+from mrdiff_jax.data.sequence_times import parse_stated, require
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.paths import local_path
 
@@ -215,16 +215,20 @@ def _bids_study(config: Any, contrasts: tuple[str, ...], sources: tuple[str, ...
         raise UserError("config.data.root is empty; set it to the folder of your scans")
     root = local_path(config.root, "--config.data.root")
     stated = parse_stated(config.tr, config.te, config.ti, "config.data.")
-    exams, identity, masked = [], [], False
+    exams, identity, masked, timed = [], [], False, []
     checksums = Checksums(cache_folder(config.cache))
     for files in volumes.find_exams(root, contrasts, config.lesions):
-        times = {name: volumes.scan_times(path, name, stated, name in sources) for name, path in files.scans.items()}
+        times = {name: volumes.scan_times(path, name, stated, required=False) for name, path in files.scans.items()}
+        for name, path in files.scans.items():
+            volumes.refuse_contradiction(path, name, times[name])
+        timed += [(path, name, times[name]) for name, path in files.scans.items() if name in sources]
         exams.append(ExamRef(files.subject, partial(volumes.read_exam, files, times)))
         masks = {"lesions": files.lesions} if files.lesions else {}
         for name, path in {**files.scans, **masks}.items():
             identity.append([path.relative_to(root).as_posix(), checksums.of(path), times.get(name)])
         masked = masked or bool(masks)
     checksums.keep()
+    require(timed, "--config.data.")
     if config.lesions and not masked:
         raise UserError(
             f"--config.data.lesions={config.lesions}: no exam under {root} has a file sub-*_{config.lesions}.nii.gz"

@@ -24,9 +24,9 @@ from mrdiff_jax.data.registration import Grid
 from mrdiff_jax.data.sequence_times import SequenceTimes
 from mrdiff_jax.data.volumes import Exam, ExamFiles, Volume
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.files import sha256, write_text
+from mrdiff_jax.files import files_in, sha256, write_text
 
-VERSION = 3  # raise it whenever the same scans give other bytes
+VERSION = 4  # raise it whenever the same scans give other bytes
 COVERED = 0.98  # a slice of whose body a contrast shows less than this share is left out
 PICTURE_SIDE = 160
 _RECORD = "record.json"
@@ -123,17 +123,19 @@ def _relative(path: Path, root: Path) -> str:
 def _state(path: Path) -> list:
     """Size and time of change of a scan's files."""
     source, _ = dicom.split_choice(path)
-    files = sorted(file for file in source.rglob("*") if file.is_file()) if source.is_dir() else [source]
-    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files_in(source)]
 
 
 def _times(task: Task) -> list[list[float]]:
-    """TR, TE and TI (ms) of each contrast, 0 where unknown."""
-    found = (
-        volumes.scan_times(task.files.scans[contrast], contrast, task.stated, required=False, flag="--")
-        for contrast in task.options.contrasts
-    )
-    return [[round(float(time), 4) for time in times] for times in found]
+    """TR, TE and TI (ms) of each contrast, 0 where unknown. Raises UserError for those that a contrast cannot have."""
+    found = []
+    for contrast in task.options.contrasts:
+        path = task.files.scans[contrast]
+        times = volumes.scan_times(path, contrast, task.stated, required=False, flag="--")
+        if contrast not in task.files.ruled:
+            volumes.refuse_contradiction(path, contrast, times)
+        found.append([round(float(time), 4) for time in times])
+    return found
 
 
 def _with_new_times(folder: Path, record: dict[str, Any], task: Task) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from mrdiff_jax.data import builder, preprocessing
+from mrdiff_jax.data.contrasts import contradiction
 from mrdiff_jax.data.options import Options
+from mrdiff_jax.data.sequence_times import SequenceTimes
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.files import write_text
 
@@ -203,3 +205,18 @@ def clear_leftovers(output: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     for path in output.glob(".partial-*"):
         path.unlink()
+
+
+def odd_times(contrast: str, options: Options, done: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Lines on finished exams whose times a contrast hardly has: they may hold another contrast."""
+    found = {record["exam"]: SequenceTimes(*record["times"][options.contrasts.index(contrast)]) for record in done}
+    odd = {exam: reason for exam, times in found.items() if (reason := contradiction(contrast, times))}
+    if odd:
+        exam, reason = next(iter(odd.items()))
+        yield f"warning: {contrast} of {len(odd)} exams, as of {exam}: {reason}; check the scan, or fix its times"
+    untimed = sum(times.te > 0 and not times.ti for times in found.values())
+    if contrast == "FLAIR" and untimed:
+        yield (
+            f"warning: FLAIR of {untimed} exams has no inversion time, which every FLAIR has; if it is FLAIR, call again with "
+            "--ti=FLAIR=MILLISECONDS"
+        )

@@ -3,7 +3,7 @@
 import csv
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,7 +57,7 @@ def sidecars(path: Path) -> list[Path]:
 
 
 def read_sidecars(path: Path) -> SequenceTimes:
-    """The times in the JSON sidecars (seconds) of the scan at `path`; None where it has none.
+    """The times in the JSON sidecars (seconds) of the scan at `path`; None where it has none, or says 0.
 
     Raises:
       UserError: a sidecar is not JSON, or a time in it is not a number.
@@ -67,17 +67,17 @@ def read_sidecars(path: Path) -> SequenceTimes:
 
 def _read_sidecar(sidecar: Path) -> SequenceTimes:
     try:
-        fields = json.loads(sidecar.read_text(encoding="utf-8"))
+        fields = json.loads(sidecar.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{sidecar}: not valid JSON ({' '.join(str(error).split())}); mend or remove it") from None
+        raise UserError(f"{sidecar}: not valid JSON ({' '.join(str(error).split())}); fix or remove it") from None
     if not isinstance(fields, dict):
-        raise UserError(f"{sidecar}: not a JSON object; mend or remove it")
+        raise UserError(f"{sidecar}: not a JSON object; fix or remove it")
 
     def milliseconds(field: str) -> float | None:
         seconds = fields.get(field)
         if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float)):
-            raise UserError(f"{sidecar}: {field} is {seconds!r}, not a number of seconds; mend it")
-        return None if seconds is None else 1000.0 * seconds
+            raise UserError(f"{sidecar}: {field} is {seconds!r}, not a number of seconds; fix it")
+        return 1000.0 * seconds if seconds else None
 
     return SequenceTimes(*map(milliseconds, SIDECAR_FIELDS.values()))
 
@@ -154,24 +154,41 @@ def complete(
 ) -> SequenceTimes:
     """TR, TE and TI in ms of a scan: as recorded with it, else as stated; an unknown TI is 0.
 
-    Where TR or TE is in neither, it is 0, or, if they are required, UserError is raised, naming the scan and the flag
-    (`flag` and 'tr' or 'te') that can state it; as it is for implausible times.
+    Where TR or TE is in neither, it is 0, or, if they are required, UserError is raised as by `require`; as it is, naming the
+    scan, for implausible times.
     """
     times = recorded.or_else(stated)
     check(times, scan)
-    for field in ("tr", "te"):
-        if getattr(times, field) is None:
-            if not required:
-                continue
-            raise UserError(
-                f"{scan}: no {SIDECAR_FIELDS[field]} in header or sidecar; give {flag}{field}={contrast}=MILLISECONDS"
-            )
+    if required:
+        require([(scan, contrast, times)], flag)
     return SequenceTimes(*(time or 0.0 for time in times))
+
+
+def require(scans: Iterable[tuple[Path, str, SequenceTimes]], flag: str) -> None:
+    """Raises UserError for scans (path, contrast, times) without TR or TE, and says with which flags to state all of them.
+
+    A flag is `flag` and 'tr' or 'te'.
+    """
+    lacking = [
+        (path, contrast, field) for path, contrast, times in scans for field in ("tr", "te") if not getattr(times, field)
+    ]
+    if not lacking:
+        return
+    first = lacking[0][0]
+    fields = ", ".join(f"no {SIDECAR_FIELDS[field]}" for path, _, field in lacking if path == first)
+    more = len({path for path, _, _ in lacking}) - 1
+    others = f" (and {more} more {'scan' if more == 1 else 'scans'})" if more else ""
+    flags = []
+    for wanted in ("tr", "te"):
+        contrasts = dict.fromkeys(contrast for _, contrast, field in lacking if field == wanted)
+        if contrasts:
+            flags.append(f"{flag}{wanted}={','.join(f'{contrast}=MILLISECONDS' for contrast in contrasts)}")
+    raise UserError(f"{first}{others}: {fields} in header or sidecar; give {' '.join(flags)}")
 
 
 def check(times: SequenceTimes, scan: Path) -> None:
     """Raises UserError, naming the scan, for known times that no pulse sequence has: mostly a mistaken unit."""
-    mend = "mend what its header or sidecar (seconds) says, or what is stated for it (milliseconds)"
+    fix = "fix what its header or sidecar (seconds) says, or what is stated for it (milliseconds)"
     for field, (low, high) in PLAUSIBLE_MS.items():
         value = getattr(times, field)
         if value is None or low <= value < high or (field == "ti" and value == 0):
@@ -179,6 +196,6 @@ def check(times: SequenceTimes, scan: Path) -> None:
         guess = (
             "; seconds taken for milliseconds?" if 0 < value < low else "; milliseconds taken for seconds?" if value > 0 else ""
         )
-        raise UserError(f"{scan}: {field.upper()} {value:g} ms is implausible, not {low:g} to {high:g}{guess}; {mend}")
+        raise UserError(f"{scan}: {field.upper()} {value:g} ms is implausible, not {low:g} to {high:g}{guess}; {fix}")
     if times.tr is not None and times.te is not None and times.te >= times.tr:
-        raise UserError(f"{scan}: TE {times.te:g} ms in a TR of {times.tr:g} ms is implausible; {mend}")
+        raise UserError(f"{scan}: TE {times.te:g} ms in a TR of {times.tr:g} ms is implausible; {fix}")

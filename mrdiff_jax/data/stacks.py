@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mrdiff_jax.data.contrasts import Header, part_of
 from mrdiff_jax.data.sequence_times import SequenceTimes
 from mrdiff_jax.errors import UserError
 
@@ -28,29 +29,37 @@ class Frame(NamedTuple):
     position: np.ndarray  # (3,): of the first pixel
     times: SequenceTimes
     scale: tuple[float, float]  # slope and intercept
+    dark_is_high: bool  # MONOCHROME1
+    header: Header  # without times
 
 
 @dataclass(frozen=True)
 class Series:
-    """A series, or one echo of it: its frames, not sorted yet, and times in ms from the header.
+    """A series, or one echo of it: its frames, not sorted yet, and what its header says.
 
-    echo: which of its `echoes` it is, from 1, the shortest first; other_echoes: their frames, which lie in the same places.
+    beside: frames of other echoes, or of phase, which lie in the same places.
     """
 
     uid: str
     number: int | None
     description: str
     frames: tuple[Frame, ...]
-    times: SequenceTimes
-    echo: int = 1
-    echoes: int = 1
-    other_echoes: tuple[Frame, ...] = ()
+    header: Header
+    beside: tuple[Frame, ...] = ()
+
+    @property
+    def times(self) -> SequenceTimes:
+        """In ms, from the header."""
+        return self.header.times
 
     def label(self) -> str:
-        """What tells it from others: description, number, echo time and how many slices it has."""
+        """What tells it from others: description, number, echo time, kind of image and how many slices it has."""
         number = "" if self.number is None else f"series {self.number}, "
         echo = "" if self.times.te is None else f"TE {self.times.te:g} ms, "
-        return f"{self.description or 'no description'} ({number}{echo}{count(len(self.frames), 'slice')})"
+        part = part_of(self.header.image_type)
+        kind = f"{part}, " if part else ""
+        description = shortened(self.description) or "no description"
+        return f"{description} ({number}{echo}{kind}{count(len(self.frames), 'slice')})"
 
 
 def stack(series: Series, source: Path) -> tuple[list[Frame], np.ndarray]:
@@ -73,7 +82,7 @@ def stack(series: Series, source: Path) -> tuple[list[Frame], np.ndarray]:
     if len(frames) == 1:
         raise UserError(f"{name} is a single slice, not a volume; name the folder that holds all slices")
     _check_gaps(name, frames, positions @ normal)
-    _check_echoes(name, frames, positions @ normal, series.other_echoes)
+    _check_echoes(name, frames, positions @ normal, series.beside)
     step = (positions[-1] - positions[0]) / (len(frames) - 1)
     off = np.linalg.norm(positions - positions[0] - np.arange(len(frames))[:, None] * step, axis=1)
     if off.max() > GRID_TOLERANCE * np.linalg.norm(step):
@@ -94,9 +103,9 @@ def _check_gaps(name: str, frames: Sequence[Frame], along: np.ndarray) -> None:
     usual = np.sort(gaps)[(len(gaps) - 1) // 2]
     for before, after, gap, place in zip(frames[:-1], frames[1:], gaps, along[:-1], strict=True):
         if gap < max(GRID_TOLERANCE * usual, SAME_PLACE_MM):
+            fix = "put its volumes in folders of their own" if before.path != after.path else "export its volumes one by one"
             raise UserError(
-                f"{name} has two images in one place, {_named(before)} and {_named(after)}, "
-                "as of several volumes, or of magnitude and phase; keep one of them"
+                f"{name} has two images in one place, {_named(before)} and {_named(after)}: it holds several volumes; {fix}"
             )
         if gap > 1.5 * usual:
             raise UserError(
@@ -106,20 +115,42 @@ def _check_gaps(name: str, frames: Sequence[Frame], along: np.ndarray) -> None:
 
 
 def _check_echoes(name: str, frames: Sequence[Frame], along: np.ndarray, others: Sequence[Frame]) -> None:
-    """Refuses an echo that lacks a slice which another has: at the ends no gap tells."""
+    """Refuses an echo that lacks a slice which another, or its phase, has: at the ends no gap tells."""
     first = frames[0]
     for frame in others:
         place = frame.position @ np.cross(*first.directions)
         parallel = np.allclose(frame.directions, first.directions, atol=ORIENTATION_TOLERANCE)
         if parallel and np.abs(along - place).min() > 0.5 * np.diff(along).mean():
             raise UserError(
-                f"{name} lacks the slice at {place:.1f} mm along the normal, which {_named(frame)} shows at another echo time; "
-                "export the series again"
+                f"{name} lacks the slice at {place:.1f} mm along the normal, which {_named(frame)} shows at another echo time "
+                "or as phase; export the series again"
             )
 
 
 def _named(frame: Frame) -> str:
     return frame.path.name + (f" frame {frame.index + 1}" if frame.index else "")
+
+
+def same_place(frame: Frame) -> tuple[float, ...]:
+    """A key that frames share which lie in one place, in one direction."""
+    return tuple(np.concatenate([frame.position.round(2), frame.directions.ravel().round(2)]).tolist())
+
+
+def shortened(text: str, length: int = 40) -> str:
+    """A text of a header in one line of bounded length."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def bounded(texts: Sequence[str], length: int) -> str:
+    """As many of the texts as fit in so many characters, one at least, and how many more there are."""
+    shown = list(texts[:1])
+    for text in texts[1:]:
+        if len(", ".join([*shown, text])) > length:
+            break
+        shown.append(text)
+    more = len(texts) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 def count(number: int, noun: str) -> str:

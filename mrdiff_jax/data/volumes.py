@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from mrdiff_jax.data import contrasts
 from mrdiff_jax.data.sequence_times import SequenceTimes, check, complete, read_sidecars
 from mrdiff_jax.errors import UserError
 
@@ -57,7 +58,7 @@ class ExamFiles:
     """Where the scans of one exam (a subject's session) lie: a path for each contrast, for `read_scan`.
 
     problems: lines that say why the exam cannot be used; times: those documented for all scans of its archive; lesions:
-    the mask of its lesions, if there is one.
+    the mask of its lesions, if there is one; ruled: the contrasts that a rule of the user's names, which nothing contradicts.
     """
 
     name: str
@@ -67,6 +68,7 @@ class ExamFiles:
     problems: tuple[str, ...] = ()
     times: Mapping[str, SequenceTimes] = field(default_factory=dict)
     lesions: Path | None = None
+    ruled: frozenset[str] = frozenset()
 
 
 def read_scan(path: Path) -> tuple[Volume, SequenceTimes]:
@@ -116,6 +118,13 @@ def scan_times(
     """
     recorded = read_scan_parameters(path)
     return complete(recorded, stated.get(contrast, SequenceTimes()), path, contrast, required=required, flag=flag)
+
+
+def refuse_contradiction(path: Path, contrast: str, times: SequenceTimes) -> None:
+    """Raises UserError for a scan with times that its contrast cannot have."""
+    contradiction = contrasts.contradiction(contrast, times, contrasts.SLACK)
+    if contradiction:
+        raise UserError(f"{path}: {contradiction}; fix its name, or what sidecar or flags say of its times")
 
 
 def read_nifti(path: Path, *, may_be_constant: bool = False) -> Volume:
