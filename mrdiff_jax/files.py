@@ -1,8 +1,9 @@
 """Files that are there whole or not at all, and what tells where they come from."""
 
 import hashlib
+import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,10 +27,34 @@ def write_text(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8", newline="")
 
 
+def walk_files(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[Path]:
+    """The files under a folder in the order of their names, links to folders followed, hidden names (.NAME) passed over.
+
+    A link back to a folder that it lies in is not followed. `onerror` is called with what a folder that cannot be listed
+    raises; without it, that OSError is raised.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    inside: dict[str, set[tuple[int, int]]] = {os.fspath(folder): set()}
+    for place, folders, names in os.walk(folder, onerror=onerror or fail, followlinks=True):
+        here = inside.pop(place) | {_identity(place)}
+        visible = [name for name in sorted(folders) if not name.startswith(".")]
+        folders[:] = [name for name in visible if _identity(os.path.join(place, name)) not in here]
+        inside |= {os.path.join(place, name): here for name in folders}
+        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
 def sha256(path: Path) -> str:
     """The checksum of a file; of a folder that of its files' checksums, in the order of their names."""
     if path.is_dir():
-        checksums = [sha256(file) for file in sorted(path.rglob("*")) if file.is_file()]
+        checksums = [sha256(file) for file in walk_files(path) if file.is_file()]
         return hashlib.sha256("".join(checksums).encode()).hexdigest()
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
