@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import mrdiff_jax
+from mrdiff_jax.errors import UserError
+
+_POINTERS = (b"/annex/objects/", b"version https://git-lfs")  # what stands in a file whose content was not fetched
 
 
 @contextmanager
@@ -49,6 +52,17 @@ def walk_files(folder: Path, onerror: Callable[[OSError], None] | None = None) -
 def _identity(folder: str) -> tuple[int, int]:
     status = os.stat(folder)
     return status.st_dev, status.st_ino
+
+
+def require_file(path: Path) -> None:
+    """Raises UserError where a file is not there, or its content is not: a link or pointer of git-annex or git-lfs."""
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"{path}: a link to a file that is not there; fetch it, for one with datalad get or git annex get")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    with path.open("rb") as file:
+        if file.read(32).startswith(_POINTERS):
+            raise UserError(f"{path}: its content was not fetched; fetch it, with datalad get, git annex get or git lfs pull")
 
 
 def sha256(path: Path) -> str:

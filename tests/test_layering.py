@@ -11,7 +11,7 @@ LAYERS = [
     "__init__ errors files",
     "wavelets physics diffusion metrics stats significance conventions config",
     "layers unet model losses authors_weights",
-    "data.sequence_times data.stacks data.dicom data.volumes data.archives data.layouts",
+    "data.sequence_times data.stacks data.dicom data.air data.nifti data.volumes data.archives data.layouts",
     "data.registration data.correction data.alignment data.placement",
     "data.phantom data.preprocessing data.augmentation data.preparation data.builder data.prepared data.pipeline data.batches",
     "data.slicing data.frames",
