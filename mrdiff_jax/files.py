@@ -1,8 +1,12 @@
 """Files that are there whole or not at all, and what tells where they come from."""
 
+import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +14,8 @@ from pathlib import Path
 import mrdiff_jax
 from mrdiff_jax.errors import UserError
 
+JUST_MADE_S = 60.0
+_LOCK = ".lock"
 _POINTERS = (b"/annex/objects/", b"version https://git-lfs")  # what stands in a file whose content was not fetched
 
 
@@ -22,6 +28,30 @@ def replacing(path: Path) -> Iterator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A folder in `parent` that is removed at the end; those that killed processes left there are removed first."""
+    for left in parent.glob(f"{prefix}*"):
+        if not _in_use(left):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as folder:
+        with open(Path(folder) / _LOCK, "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # which ends with the process
+            yield Path(folder)
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether a living process holds a scratch folder, or has just made it."""
+    try:
+        with open(folder / _LOCK) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+    except FileNotFoundError:
+        return folder.exists() and time.time() - folder.stat().st_mtime < JUST_MADE_S
+    except OSError:
+        return True
 
 
 def write_text(path: Path, text: str) -> None:

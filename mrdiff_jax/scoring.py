@@ -75,7 +75,9 @@ def about(batch: Mapping[str, Any], i: int) -> Row:
 def batches(dataset: Dataset, split: str, batch_size: int, wanted: np.ndarray, text: str) -> Iterator[dict[str, Any]]:
     """The wanted slices of a split as `evaluation_batches`, with the 'body' (B, H, W) of each, behind a progress bar."""
     count = -(-len(wanted) // batch_size)
-    for batch in tqdm(evaluation_batches(dataset, split, batch_size, wanted), total=count, desc=text, leave=False):
+    for batch in tqdm(
+        evaluation_batches(dataset, split, batch_size, wanted), total=count, desc=text, leave=False, disable=None
+    ):
         yield batch | {"body": body_mask(np.concatenate([batch["sources"], batch["target"][..., None]], -1))}
 
 

@@ -13,7 +13,7 @@ LAYERS = [
     "layers unet model losses authors_weights",
     "data.sequence_times data.stacks data.dicom data.air data.nifti data.volumes data.archives data.layouts",
     "data.registration data.correction data.alignment data.placement",
-    "data.phantom data.preprocessing data.augmentation data.preparation data.builder data.prepared data.pipeline data.batches",
+    "data.phantom data.visits data.preprocessing data.augmentation data.preparation data.builder data.prepared data.pipeline data.batches",
     "data.slicing data.frames",
     "methods.__init__ methods.*",
     "parallel train_state checkpoints writer meter figures references results scoring evaluate studies train",

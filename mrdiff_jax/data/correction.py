@@ -53,9 +53,7 @@ def remove_bias(volume: np.ndarray, mask: np.ndarray, spacing: Sequence[float]) 
     """
     air = air_level(volume)
     signal = volume.astype(np.float32) - np.float32(air)
-    image, inside = (
-        sitk.GetImageFromArray(np.ascontiguousarray(a.T)) for a in (signal, mask.astype(np.uint8))
-    )
+    image, inside = (sitk.GetImageFromArray(np.ascontiguousarray(a.T)) for a in (signal, mask.astype(np.uint8)))
     for each in (image, inside):
         each.SetSpacing([float(mm) for mm in spacing])
     factors = [max(1, min(round(N4_MM / mm), n // 4)) for mm, n in zip(spacing, volume.shape, strict=True)]

@@ -1,6 +1,5 @@
 """What lies where: the scans of subjects in BIDS folders, by filename pattern, in DICOM folders, and in archives' layouts."""
 
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from mrdiff_jax.data import archives, dicom
 from mrdiff_jax.data.sequence_times import SequenceTimes
 from mrdiff_jax.data.volumes import ExamFiles, find_bids
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.files import walk_files
 
 LAYOUTS = ("bids", "pattern", "dicom", "adni", "ixi", "brats", "spine")
 
@@ -153,8 +153,7 @@ def _exam(
 
 def _nifti_files(root: Path, onerror: Callable[[OSError], None]) -> list[str]:
     """Paths of the NIfTI files under a folder, sorted, relative and with forward slashes; links are followed."""
-    walk = os.walk(root, onerror=onerror, followlinks=True)
-    paths = (Path(folder, name).relative_to(root).as_posix() for folder, _, names in walk for name in names)
+    paths = (path.relative_to(root).as_posix() for path in walk_files(root, onerror))
     return sorted(path for path in paths if re.fullmatch(f".*{archives.NIFTI}", path))
 
 
@@ -235,9 +234,8 @@ def _adni_folders(root: Path) -> Iterator[_Folders]:
         if not dates:
             exams[subject.name, ""] = {}
         for date in dates:
-            for folder, _, files in os.walk(date):
-                if files:
-                    exams[subject.name, date.name[:10]][Path(folder)] = date.parent.name
+            for folder in {file.parent for file in walk_files(date)}:
+                exams[subject.name, date.name[:10]][folder] = date.parent.name
     yield from (_Folders(*name, texts) for name, texts in exams.items())
 
 
@@ -247,7 +245,7 @@ def _by_series(
     """The exams of folders whose DICOM series (or NIfTI files) are told apart by rules."""
     rules = {contrast: rules.get(contrast, re.escape(contrast)) for contrast in contrasts}
     exams, uids = [], []
-    for subject, session, texts in tqdm(list(folders), desc="Reading headers", unit="exam", delay=1):
+    for subject, session, texts in tqdm(list(folders), desc="Reading headers", unit="exam", delay=1, disable=None):
         try:
             scans = [scan for folder, text in texts.items() if _wanted(text, rules) for scan in _scans(folder, text, subject)]
         except (UserError, OSError) as error:
@@ -278,7 +276,7 @@ def _scans(folder: Path, text: str, subject: str) -> Iterator[_Scan]:
     files = _nifti_files(folder, dicom.refuse_unreadable)
     for path in files:
         yield _Scan(folder / path, text or Path(path).name.replace(subject, ""), path)
-    if files and not any(map(dicom.is_dicom, (path for path in folder.rglob("*") if path.is_file()))):
+    if files and not any(map(dicom.is_dicom, walk_files(folder))):
         return
     found = dicom.find_series(folder)
     for index, series in enumerate(found, 1):

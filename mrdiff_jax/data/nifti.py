@@ -14,7 +14,7 @@ MAX_VOXELS = 2**28  # a gigabyte of float32; a header that declares more is take
 MM_OF_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}  # by the code in xyzt_units: metre, mm, micron; unknown is taken for mm
 UNIT_MASK = 7  # of xyzt_units: the bits that tell the unit of length
 VOXEL_MM = (0.01, 50.0)
-FIELD_MM = (5.0, 2000.0)  # of the longest side
+FIELD_MM = (1.0, 2000.0)  # of the longest side
 _UNREADABLE = (  # what a damaged file makes nibabel raise
     nib.filebasedimages.ImageFileError,
     nib.spatialimages.HeaderDataError,

@@ -57,8 +57,8 @@ def resample(
 ) -> np.ndarray:
     """The volume on a grid, float32 of its shape: interpolated once, at transform @ (world point of the grid).
 
-    Interpolation is 'nearest', 'linear' or 'cubic' (B-spline; may overshoot at edges). What lies outside of the volume takes the
-    value `outside`; None is the volume's own air.
+    Interpolation is 'nearest', 'linear' or 'cubic' (B-spline; may overshoot at edges). What lies outside of the volume takes
+    the value `outside`; None is the volume's own air.
     """
     outside = air_level(volume.data) if outside is None else outside
     reference = _image(np.zeros(grid.shape, np.uint8), grid.affine)

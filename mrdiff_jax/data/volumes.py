@@ -12,6 +12,8 @@ from mrdiff_jax.data import air, dicom, nifti
 from mrdiff_jax.data.sequence_times import SequenceTimes, check, complete, read_sidecars
 from mrdiff_jax.errors import UserError
 
+EMPTY_ROOM = "sub-emptyroom"  # what BIDS calls MEG recordings of noise
+OTHER_FORMATS = (".img", ".img.gz", ".mgz", ".mgh", ".nrrd", ".mha", ".mhd", ".mnc")
 GRID_TOLERANCE_MM = 1e-2
 logger = logging.getLogger("mrdiff_jax")
 
@@ -52,7 +54,8 @@ class ExamFiles:
     """Where the scans of one exam (a subject's session) lie: a path for each contrast, for `read_scan`.
 
     problems: lines that say why the exam cannot be used; times: those documented for all scans of its archive; lesions:
-    the mask of its lesions, if there is one.
+    the mask of its lesions, if there is one; found: of BIDS all NIfTI files that are there, by what stands for the contrast;
+    empty: of BIDS that there is no anat folder.
     """
 
     name: str
@@ -62,6 +65,8 @@ class ExamFiles:
     problems: tuple[str, ...] = ()
     times: Mapping[str, SequenceTimes] = field(default_factory=dict)
     lesions: Path | None = None
+    found: Mapping[str, Path] = field(default_factory=dict)
+    empty: bool = False
 
 
 def read_scan(path: Path) -> tuple[Volume, SequenceTimes]:
@@ -159,24 +164,26 @@ def find_exams(root: Path, contrasts: Sequence[str], lesions: str = "") -> list[
 def find_bids(root: Path, contrasts: Sequence[str], lesions: str = "") -> list[ExamFiles]:
     """The exams that `find_exams` finds, those that cannot be used with their problems."""
     exams = []
-    for folder in sorted(path for path in root.glob("sub-*") if path.is_dir()):
-        problem = f"{folder}: has no anat folder; remove the subject"
+    for folder in sorted(path for path in root.glob("sub-*") if path.is_dir() and path.name != EMPTY_ROOM):
+        empty, problem = True, f"{folder}: has no anat folder; remove the subject"
         try:
             sessions = [path for path in [folder, *sorted(folder.glob("ses-*"))] if (path / "anat").is_dir()]
             exams += [_exam_files(folder.name, session, contrasts, lesions) for session in sessions]
         except OSError as error:
-            sessions, problem = [], f"{folder}: cannot be read ({error.strerror}); mend its permissions"
+            sessions, empty, problem = [], False, f"{folder}: cannot be read ({error.strerror}); mend its permissions"
         if not sessions:
-            exams.append(ExamFiles(folder.name, folder.name, {}, problems=(problem,)))
+            exams.append(ExamFiles(folder.name, folder.name, {}, problems=(problem,), empty=empty))
     return exams
 
 
 def _exam_files(subject: str, session: Path, contrasts: Sequence[str], lesions: str) -> ExamFiles:
     name = subject if session.name == subject else f"{subject}_{session.name}"
     found: dict[str, Path] = {}
-    problems = []
+    problems, foreign = [], []
     for path in sorted((session / "anat").iterdir()):
         stem = path.name.removesuffix(".gz").removesuffix(".nii")
+        if path.name.startswith(f"{subject}_") and path.name.endswith(OTHER_FORMATS):
+            foreign.append(f"{path.name}, which is no NIfTI: convert it")
         if stem == path.name or not stem.startswith(f"{subject}_"):
             continue
         contrast = stem.removeprefix(f"{subject}_").removeprefix(f"{session.name}_")
@@ -184,14 +191,14 @@ def _exam_files(subject: str, session: Path, contrasts: Sequence[str], lesions: 
             problems.append(f"{path}: a second {contrast} beside {found[contrast].name}; keep one of them")
         found.setdefault(contrast, path)
     problems += [
-        f"{session / 'anat'}: {name} has no {contrast} (it has {', '.join(sorted(found)) or 'no scans'}); "
+        f"{session / 'anat'}: {name} has no {contrast} (it has {', '.join([*sorted(found), *foreign]) or 'no scans'}); "
         "choose other contrasts, remove the subject, or, to prepare contrasts of several spellings, give --layout=pattern"
         for contrast in contrasts
         if contrast not in found
     ]
     scans = {contrast: found[contrast] for contrast in contrasts if contrast in found}
     of_session = "" if name == subject else session.name
-    return ExamFiles(name, subject, scans, of_session, tuple(problems), lesions=found.get(lesions))
+    return ExamFiles(name, subject, scans, of_session, tuple(problems), lesions=found.get(lesions), found=found)
 
 
 def read_exam(files: ExamFiles, times: Mapping[str, SequenceTimes]) -> Exam:
