@@ -36,10 +36,12 @@ def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
     for left in parent.glob(f"{prefix}*"):
         if not _in_use(left):
             shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as folder:
-        with open(Path(folder) / _LOCK, "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # which ends with the process
-            yield Path(folder)
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as folder,
+        open(Path(folder) / _LOCK, "w") as lock,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)  # which ends with the process
+        yield Path(folder)
 
 
 def _in_use(folder: Path) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mrdiff_jax.data.air import air_level
 from mrdiff_jax.data.preprocessing import PLANES, pixel_size, resampled, resampling, slice_image
 
 
@@ -31,8 +32,9 @@ class Slicing:
         """How many slices there are."""
         return self.shape[self.axis]
 
-    def images(self, volumes: np.ndarray, numbers: np.ndarray, air: np.ndarray | float = 0.0) -> np.ndarray:
-        """Slices of volumes (K, X, Y, Z), by number (B,), as images (B, rows, columns, K); `air` (K,) lies around them."""
+    def images(self, volumes: np.ndarray, numbers: np.ndarray, air: np.ndarray | None = None) -> np.ndarray:
+        """Slices of volumes (K, X, Y, Z), by number (B,), as images (B, rows, columns, K); `air` (K,) lies around them, by default their own."""
+        air = [air_level(volume) for volume in np.moveaxis(volumes, 1 + self.axis, -1)] if air is None else air
         slices = slice_image(np.moveaxis(volumes.take(numbers, 1 + self.axis), 1 + self.axis, 1))
         rows, columns = (
             resampling(n, mm, size, self.pixel) for n, mm, size in zip(slices.shape[-2:], self.spacing, self.size, strict=True)

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterable, Mapping
 
-_WORDS = "tp|t|time|timepoint|time_?point|ses|sess|session|visit|vis|v|scan|mr|mri|mr_d|exam|day|d|week|wk|w|month|mo|m|year|yr|y|fu|bl"
-_PHASES = "pre|post|baseline|base|followup|bl|fu|retest|test"
-_VISIT = re.compile(rf"(?P<patient>.*[^\W_]*\d)[-_.]?((?:{_WORDS})[-_.]?\d+|(?:{_PHASES})[-_.]?\d*|[a-f])", re.IGNORECASE)
+_NUMBERED = "tp|t|time|time_?point|ses|sess|session|visit|vis|v|scan|mr|mri|mr_d|exam|day|d|week|wk|w|month|mo|m|year|yr|y|fu"
+_NAMED = "pre|post|baseline|base|bl|followup|fu|test|retest"
+_VISIT = re.compile(rf"(?P<patient>.*\d)[-_.]?((?:{_NUMBERED})[-_.]?\d+|(?:{_NAMED})[-_.]?\d*|[a-f])", re.IGNORECASE)
 
 
 def patients(subjects: Iterable[str]) -> dict[str, list[str]]:
@@ -21,14 +21,11 @@ def look_alike(splits: Mapping[str, str]) -> str:
     """One line about subjects that look like visits of one patient, and their splits; '' where there are none."""
     groups = [members for members in patients(splits).values() if len(members) > 1]
     parted = [members for members in groups if len({splits[member] for member in members}) > 1]
-    for members, fate in (
-        *(
-            (members, "but are in several splits; give them one in splits.csv, or training sees who is tested")
-            for members in parted
-        ),
-        *((members, "and were kept in one split; if they are not, edit splits.csv") for members in groups),
-    ):
-        more = len(parted or groups) - 1
-        others = f" (and {more} more such patients)" if more else ""
-        return f"{members[0]} and {members[1]}{others} look like visits of one patient {fate}"
-    return ""
+    chosen = parted or groups
+    if not chosen:
+        return ""
+    fate = "were kept in one split; edit splits.csv if they are not"
+    if parted:
+        fate = "are in several splits; give them one in splits.csv"
+    more = f" (and {len(chosen) - 1} more pairs)" if len(chosen) > 1 else ""
+    return f"{chosen[0][0]} and {chosen[0][1]}{more} look like visits of one patient: they {fate}"
