@@ -1,8 +1,11 @@
 """The walk over a folder's files."""
 
+import subprocess
+import sys
+
 import pytest
 
-from mrdiff_jax.files import walk_files
+from mrdiff_jax.files import scratch_folder, walk_files
 
 
 def write(*paths):
@@ -40,3 +43,15 @@ def test_a_folder_that_cannot_be_listed_is_told(tmp_path):
     assert errors[0].filename == str(tmp_path / "nowhere")
     with pytest.raises(OSError, match="nowhere"):
         list(walk_files(tmp_path / "nowhere"))
+
+
+def test_scratch_folders_of_the_killed_are_removed_and_of_the_living_are_not(tmp_path):
+    code = "import sys, pathlib, os; from mrdiff_jax.files import scratch_folder\n"
+    code += "with scratch_folder(pathlib.Path(sys.argv[1]), '.preparing-'): os._exit(1)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    (left,) = tmp_path.iterdir()
+    with scratch_folder(tmp_path, ".preparing-") as first, scratch_folder(tmp_path, ".preparing-") as second:
+        assert not left.exists()
+        assert first.is_dir()
+        assert second.is_dir()
+    assert not list(tmp_path.iterdir())

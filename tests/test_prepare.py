@@ -408,3 +408,11 @@ def test_beam_gives_the_same_bytes(made, cohort, tmp_path):
     assert run.returncode == 2, run.stderr
     written, others = digest(tmp_path / "out"), digest(made[0])
     assert written == others
+
+
+def test_one_subject_is_refused_before_the_work(tmp_path):
+    write_exam(tmp_path / "scans", "sub-01", 1)
+    run = call(f"--input={tmp_path / 'scans'}", f"--output={tmp_path / 'out'}", "--contrasts=T1w,T2w", "--image-size=32")
+    assert run.returncode == 2
+    assert "leaves no subject for train" in run.stderr
+    assert not (tmp_path / "out").exists()

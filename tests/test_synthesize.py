@@ -166,3 +166,18 @@ def test_banding_is_seen():
     assert banding(0.5 * truth, truth, body, 2) == pytest.approx(1)
     assert banding(banded, truth, body, 2) > 1.3
     assert banding(np.swapaxes(banded, 0, 2), np.swapaxes(truth, 0, 2), np.swapaxes(body, 0, 2), 0) > 1.3
+
+
+def test_a_target_acquired_under_another_spelling_counts_and_folders_without_anat_are_passed_over(synthesizer, tmp_path):
+    root = make_cohort(tmp_path / "in")
+    anat = root / "sub-09" / "anat"
+    anat.mkdir(parents=True)
+    for name in ("T2w", "PDw", "acq-3D_run-1_T1w"):
+        save(anat / f"sub-09_{name}.nii.gz", affine_of())
+    for name in ("sub-emptyroom/meg", "sub-10/func"):
+        (root / name).mkdir(parents=True)
+    outcomes = {one.exam: one for one in cohort.run(synthesizer, root, tmp_path / "out", Settings(steps=1), TIMES)}
+    assert outcomes["sub-09"][1:] == ("acquired", "sub-09_acq-3D_run-1_T1w.nii.gz")
+    assert outcomes["sub-10"].outcome == "passed over"
+    assert "sub-emptyroom" not in outcomes
+    assert not cohort.acquired(replace(find_bids(root, ["T2w"])[-2], found={"ce-gad_T1w": anat}), synthesizer)

@@ -8,9 +8,10 @@ from scipy import ndimage
 from mrdiff_jax.errors import UserError
 
 LEAST_SHARE = 5e-4  # of the voxels: fewer of one value are no padding
-FAR = 1.0  # times the spread of the other values: padding lies at least so far below or above them,
-FAR_BELOW_ZERO = 0.05  # or so far, where it is a whole number, and the others, a magnitude, are not negative
+FAR = 4.0  # times the spread of the other values: padding lies at least so far below or above them,
+FAR_BELOW_ZERO = 0.05  # or so far below, where it is a whole number under LEAST_BELOW_ZERO and the others are not negative
 LEAST_BELOW_ZERO = -10.0
+FAR_ABOVE, LEAST_ABOVE = 1.0, 1000.0  # or so far above, where it is a whole number over the second
 BLURRED = 0.25  # times the padding: voxels that interpolation left between it and the others, at most
 ENDS_16_BIT = ((-(2**15), 2**15 - 1), (0, 2**16 - 1))  # of signed and unsigned integers
 END_MARGIN, WRAPPED_GAP = 2048, 8192  # how near to both ends values lie, and how many lack between, where they wrapped around
@@ -93,12 +94,15 @@ def _far_below(values: np.ndarray, at_top: bool = False) -> float | None:
     low, high = rest[int(0.01 * rest.size)], rest[int(0.99 * rest.size)]
     if at_top:
         low = rest[int(0.001 * rest.size)]  # bright vessels and fat are few
-    whole = not at_top and lowest <= LEAST_BELOW_ZERO and lowest.is_integer() and low >= 0
-    far = FAR_BELOW_ZERO if whole else FAR
+    far = FAR
+    if lowest.is_integer() and at_top and lowest <= -LEAST_ABOVE:
+        far = FAR_ABOVE
+    elif lowest.is_integer() and not at_top and lowest <= LEAST_BELOW_ZERO and low >= 0:
+        far = FAR_BELOW_ZERO
     spread = float(high - low)
     if spread <= 0 or low - lowest <= far * spread or (not at_top and lowest >= 0):
         return None
-    limit = low - min(FAR * spread, (low - lowest) / 2)
+    limit = low - min(spread, (low - lowest) / 2)
     blurred = int(np.searchsorted(rest, limit))
     return float(np.nextafter(limit, -np.inf, dtype=np.float32)) if blurred <= BLURRED * count else None
 

@@ -33,7 +33,7 @@ class Slicing:
         return self.shape[self.axis]
 
     def images(self, volumes: np.ndarray, numbers: np.ndarray, air: np.ndarray | None = None) -> np.ndarray:
-        """Slices of volumes (K, X, Y, Z), by number (B,), as images (B, rows, columns, K); `air` (K,) lies around them, by default their own."""
+        """Slices of volumes (K, X, Y, Z), by number (B,), as images (B, rows, columns, K); `air` (K,), or their own, around."""
         air = [air_level(volume) for volume in np.moveaxis(volumes, 1 + self.axis, -1)] if air is None else air
         slices = slice_image(np.moveaxis(volumes.take(numbers, 1 + self.axis), 1 + self.axis, 1))
         rows, columns = (
