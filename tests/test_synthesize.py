@@ -9,12 +9,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from heads import SHAPE, TIMES, affine_of, head
+from heads import SHAPE, TIMES, affine_of, head, save
 from scans import head as scan_head
 from scans import write_scan
 
 from mrdiff_jax import cohort, inference, trained
 from mrdiff_jax.data.sequence_times import SequenceTimes
+from mrdiff_jax.data.volumes import ExamFiles
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.inference import Settings
 from mrdiff_jax.synthesizer import Synthesizer
@@ -180,4 +181,4 @@ def test_a_target_acquired_under_another_spelling_counts_and_folders_without_ana
     assert outcomes["sub-09"][1:] == ("acquired", "sub-09_acq-3D_run-1_T1w.nii.gz")
     assert outcomes["sub-10"].outcome == "passed over"
     assert "sub-emptyroom" not in outcomes
-    assert not cohort.acquired(replace(find_bids(root, ["T2w"])[-2], found={"ce-gad_T1w": anat}), synthesizer)
+    assert not cohort.acquired(ExamFiles("sub-09", "sub-09", {}, found={"ce-gad_T1w": anat}), synthesizer)
