@@ -17,11 +17,16 @@ from mrdiff_jax.inference import SYNTHETIC, Settings
 from mrdiff_jax.synthesizer import Synthesizer
 from mrdiff_jax.writer import logger
 
+OUTCOMES = ("synthesised", "done", "acquired", "passed over", "failed")
+OTHER_CONTRAST = ("ce", "mt", "part", "inv", "flip", "echo", "desc", "label")  # entities that make it another scan
 BIDS_VERSION = "1.10.0"
 
 
 class Outcome(NamedTuple):
-    """What became of an exam: 'synthesised', 'done' (before), 'acquired' (it has the target) or 'failed', and why."""
+    """What became of an exam, and why: one of OUTCOMES.
+
+    'done': before; 'acquired': it has the target; 'passed over': it has no anat folder.
+    """
 
     exam: str
     outcome: str
@@ -45,16 +50,19 @@ def run(synthesizer: Synthesizer, root: Path, output: Path, settings: Settings, 
       UserError: there is no exam, or the output holds another data set.
     """
     exams = find_bids(root, synthesizer.sources)
-    if not exams:
+    if all(exam.empty for exam in exams):
         raise UserError(f"--bids={root}: has no sub-*/anat folders")
     _claim(synthesizer, root, output)
-    acquired = {exam.name for exam in find_bids(root, [synthesizer.target]) if exam.scans}
     outcomes: list[Outcome] = []
     try:
         for number, exam in enumerate(exams, 1):
             logger.info("%s (%d of %d)", exam.name, number, len(exams))
-            if exam.name in acquired:
-                outcomes.append(Outcome(exam.name, "acquired"))
+            if exam.empty:
+                outcomes.append(Outcome(exam.name, "passed over", "no anat folder"))
+                continue
+            if there := acquired(exam, synthesizer):
+                logger.info("%s: has its %s (%s)", exam.name, synthesizer.target, there.name)
+                outcomes.append(Outcome(exam.name, "acquired", there.name))
                 continue
             try:
                 outcomes.append(Outcome(exam.name, _synthesize(synthesizer, exam, output, settings, stated)))
@@ -65,6 +73,17 @@ def run(synthesizer: Synthesizer, root: Path, output: Path, settings: Settings, 
         with replacing(output / "report.csv") as aside, open(aside, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([Outcome._fields, *outcomes])
     return outcomes
+
+
+def acquired(exam: ExamFiles, synthesizer: Synthesizer) -> Path | None:
+    """The scan of the target that an exam has, under any spelling: acq-3D_run-1_FLAIR is a FLAIR, ce-gad_T1w is no T1w."""
+    *entities, suffix = synthesizer.target.split("_")
+    for spelled, path in exam.found.items():
+        *own, kind = spelled.split("_")
+        other = {entity for entity in {*own} - {*entities} if entity.split("-")[0] in OTHER_CONTRAST and entity != "part-mag"}
+        if kind == suffix and {*entities} <= {*own} and not other and spelled not in synthesizer.sources:
+            return path
+    return None
 
 
 def _synthesize(synthesizer: Synthesizer, exam: ExamFiles, output: Path, settings: Settings, stated: Stated) -> str:
@@ -134,5 +153,5 @@ def _generator(path: Path) -> str | None:
 
 def summary(outcomes: list[Outcome]) -> Iterator[str]:
     """How many exams came to each outcome, a line each."""
-    for outcome in ("synthesised", "done", "acquired", "failed"):
+    for outcome in OUTCOMES:
         yield f"{sum(one.outcome == outcome for one in outcomes):5d} {outcome}"

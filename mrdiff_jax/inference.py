@@ -12,11 +12,12 @@ from tqdm import tqdm
 
 from mrdiff_jax import parallel
 from mrdiff_jax.data import contrasts, registration, slicing
+from mrdiff_jax.data.air import air_level
 from mrdiff_jax.data.frames import Frame
 from mrdiff_jax.data.options import Options
 from mrdiff_jax.data.placement import correct, place
 from mrdiff_jax.data.prepared import misaligned
-from mrdiff_jax.data.preprocessing import percentile_scale
+from mrdiff_jax.data.preprocessing import PLANES, blank, foreground, percentile_scale
 from mrdiff_jax.data.registration import Grid, grid_of
 from mrdiff_jax.data.sequence_times import SequenceTimes, Stated, complete, merged, parse_stated, require
 from mrdiff_jax.data.volumes import Volume, read_scan
@@ -49,7 +50,8 @@ class Scans:
 
     Attributes:
       paths: where they were read, by name, in the order of the model.
-      volumes: (K, X, Y, Z) on RAS+ axes, in scanner units, 0 outside of a scan.
+      volumes: (K, X, Y, Z) on RAS+ axes, in scanner units; outside of a scan its air.
+      air: (K,) the level of air of each, in the same units.
       scale: (K, 2) offset and factor from [0, 1] to scanner units, of each on the grid of the first that was given.
       times: (K, 3) TR, TE, TI in ms.
       placements: how each came to lie on the first that was given, by name, as `placement.place` tells it.
@@ -60,6 +62,7 @@ class Scans:
 
     paths: dict[str, Path]
     volumes: np.ndarray
+    air: np.ndarray
     scale: np.ndarray
     times: np.ndarray
     placements: dict[str, dict[str, Any]]
@@ -84,6 +87,9 @@ def read_scans(synthesizer: Synthesizer, paths: Mapping[str, Path], grid: Path |
     read = {name: read_scan(path) for name, path in paths.items()}
     times = [_times(synthesizer, name, read[name][1], paths[name], stated) for name in synthesizer.sources]
     require([(paths[name], name, known) for name, known in zip(synthesizer.sources, times, strict=True)], "--")
+    for scan, _ in read.values():
+        if scan.padding:
+            logger.warning("%s: %s", scan.path, scan.padding)
     first = next(iter(read.values()))[0]
     reference = read_scan(grid)[0] if grid else first
     _check_overlap(first, reference)
@@ -95,6 +101,7 @@ def read_scans(synthesizer: Synthesizer, paths: Mapping[str, Path], grid: Path |
         data = correct(data, grid_of(first), options)[0]
     # of the whole scan, whatever part of it another grid shows
     scale = [percentile_scale(volume, options.percentiles) for volume in data.values()]
+    air = [air_level(np.moveaxis(volume, PLANES.index(options.plane), -1)) for volume in data.values()]
     if reference is not first:
         for name, (original, _) in read.items():
             scan = Volume(data[name], first.affine, paths[name]) if corrected else original  # interpolated once where it can be
@@ -103,6 +110,7 @@ def read_scans(synthesizer: Synthesizer, paths: Mapping[str, Path], grid: Path |
     return Scans(
         paths={name: paths[name] for name in synthesizer.sources},
         volumes=np.stack(list(data.values())),
+        air=np.array(air, np.float32),
         scale=np.array(scale, np.float32),
         times=np.array(times, np.float32),
         placements={name: placed[name][1] for name in synthesizer.sources},
@@ -182,11 +190,12 @@ def synthesize(synthesizer: Synthesizer, scans: Scans, settings: Settings) -> di
     Raises:
       UserError: a source has no contrast between its percentiles, or the settings do not fit the model.
     """
-    scaled = _scaled(scans)
+    scaled, air = _scaled(scans)
+    _tell_blank(synthesizer, scans, scaled)
     cut = slicing_of(synthesizer, scans.grid)
     results: dict[str, list[np.ndarray]] = {}
     for numbers, filled in _batches(cut.count, settings.batch_size):
-        images = cut.images(scaled, filled)
+        images = cut.images(scaled, filled, air)
         tr, te, ti = (np.broadcast_to(time, images.shape[::3]) for time in scans.times.T)
         rng = parallel.keys_at(jax.random.key(settings.seed), 0 * filled if settings.shared_noise else filled)
         found = synthesizer(
@@ -222,18 +231,28 @@ def slicing_of(synthesizer: Synthesizer, grid: Grid) -> slicing.Slicing:
     return slicing.cut(grid.shape, grid.spacing, options.plane, options.image_size, pixel_mm, synthesizer.method.stride)
 
 
-def _scaled(scans: Scans) -> np.ndarray:
-    """The sources in [0, 1], by the percentiles of training, each from its own volume."""
+def _scaled(scans: Scans) -> tuple[np.ndarray, np.ndarray]:
+    """The sources (K, X, Y, Z) in [0, 1] and their air (K,), by the percentiles of training, each from its own volume."""
     for path, volume, (_, factor) in zip(scans.paths.values(), scans.volumes, scans.scale, strict=True):
         if factor <= 0 or volume.min() == volume.max():
             raise UserError(f"{path}: no range between its percentiles on the grid; too little of it is in there")
+    offset, factor = scans.scale.T
+    air = np.clip((scans.air - offset) / factor, 0, 1)
     offset, factor = scans.scale.T[..., None, None, None]
-    return np.clip((scans.volumes - offset) / factor, 0, 1)
+    return np.clip((scans.volumes - offset) / factor, 0, 1), air
+
+
+def _tell_blank(synthesizer: Synthesizer, scans: Scans, scaled: np.ndarray) -> None:
+    """Warns of sources that show nothing in slices where others show the body: training had no such slices."""
+    axis = PLANES.index(preparation_of(synthesizer).plane)
+    for (name, path), empty in zip(scans.paths.items(), blank(foreground(np.moveaxis(scaled, 1 + axis, -1))), strict=True):
+        if empty.any():
+            logger.warning("%s: %s is blank in %d slices; do not trust the result there", path, name, empty.sum())
 
 
 def _batches(count: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The slices' numbers in batches, and the same filled up to one size: a network is compiled for one alone."""
-    with tqdm(total=count, desc="synthesising", unit="slice") as progress:
+    with tqdm(total=count, desc="synthesising", unit="slice", disable=None) as progress:
         for start in range(0, count, size):
             numbers = np.arange(start, min(start + size, count))
             yield numbers, np.minimum(np.arange(start, start + size), count - 1)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from mrdiff_jax import cli, prepared_page
 from mrdiff_jax.config import split_names
-from mrdiff_jax.data import layouts, preparation, prepared, preprocessing, registration, sequence_times
+from mrdiff_jax.data import layouts, preparation, prepared, preprocessing, registration, sequence_times, visits
 from mrdiff_jax.data.options import MASKS, REGISTRATIONS, Options
 from mrdiff_jax.data.preparation import Task
 from mrdiff_jax.errors import UserError
@@ -71,6 +71,9 @@ def main() -> None:
         raise UserError(f"--output={output}: would be taken for a subject of --input; choose a folder elsewhere")
     tasks = _tasks(options, root, output)
     known = _known_splits(output, [task.files.subject for task in tasks])
+    usable = sorted({task.files.subject for task in tasks if not task.files.problems})
+    if usable:
+        prepared.check_splits(usable, known, **_assignment())
     output.mkdir(parents=True, exist_ok=True)
     prepared.clear_leftovers(output)
     records = sorted(_run(tasks), key=lambda record: record["exam"])
@@ -158,7 +161,7 @@ def _run(tasks: Sequence[Task]) -> list[dict[str, Any]]:
     """The records of all tasks, by local processes or by Beam; each exam is prepared by one thread."""
     if _BEAM.value is not None:
         return run_beam(tasks, _BEAM.value)
-    return list(tqdm(run_processes(tasks, _PROCESSES.value), total=len(tasks), desc="Preparing", unit="exam"))
+    return list(tqdm(run_processes(tasks, _PROCESSES.value), total=len(tasks), desc="Preparing", unit="exam", disable=None))
 
 
 def run_processes(tasks: Sequence[Task], processes: int) -> Iterator[dict[str, Any]]:
@@ -216,15 +219,20 @@ def _known_splits(output: Path, subjects: Sequence[str]) -> dict[str, str]:
 
 
 def _splits(output: Path, done: Sequence[dict[str, Any]], known: dict[str, str]) -> dict[str, str]:
-    return prepared.update_splits(
-        output,
-        sorted({record["subject"] for record in done}),
-        known,
-        test_subjects=_TEST_SUBJECTS.value,
-        test_fraction=_TEST_FRACTION.value,
-        validation_fraction=_VALIDATION_FRACTION.value,
-        seed=_SPLIT_SEED.value,
-    )
+    splits = prepared.update_splits(output, sorted({record["subject"] for record in done}), known, **_assignment())
+    if told := visits.look_alike(splits):
+        print(told)
+    return splits
+
+
+def _assignment() -> dict[str, Any]:
+    """How subjects without a split get one."""
+    return {
+        "test_subjects": _TEST_SUBJECTS.value,
+        "test_fraction": _TEST_FRACTION.value,
+        "validation_fraction": _VALIDATION_FRACTION.value,
+        "seed": _SPLIT_SEED.value,
+    }
 
 
 def _tell(output: Path, options: Options, records: Sequence[dict[str, Any]], trainable: bool) -> None:
@@ -233,6 +241,12 @@ def _tell(output: Path, options: Options, records: Sequence[dict[str, Any]], tra
     slices = sum(len(record["slices"]) for record in done)
     print(f"{len(done)} of {len(records)} exams prepared, {slices} slices; look at {output / 'index.html'}")
     for index, contrast in enumerate(options.contrasts):
+        blank = [record["scans"][index]["blank_slices"] for record in done]
+        if any(blank):
+            print(f"{sum(blank)} slices of {sum(map(bool, blank))} exams left out: {contrast} is blank in them (manifest.csv)")
+        padded = [record["exam"] for record in done if record["scans"][index]["padding"]]
+        if padded:
+            print(f"padding taken for air in {contrast} of {len(padded)} exams, {padded[0]} for one (manifest.csv)")
         lacking = sum(not all(record["times"][index][:2]) for record in done)
         if lacking:
             print(

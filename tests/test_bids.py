@@ -9,6 +9,7 @@ import pytest
 from scans import SHAPE, TIMES, data_config, head, real_scans, refused, write_scan
 
 from mrdiff_jax.data import batches, pipeline, preprocessing, volumes
+from mrdiff_jax.data.frames import Frame
 from mrdiff_jax.data.options import Options
 from mrdiff_jax.data.sequence_times import SequenceTimes, sidecar_path
 from mrdiff_jax.errors import UserError
@@ -72,7 +73,7 @@ def singular(path):
         (oversized, "header declares"),
         (with_data(np.ones((*SHAPE, 2), np.float32)), "not one volume"),
         (with_data(np.ones(SHAPE[:2], np.float32)), "not one volume"),
-        (with_data(np.where(head() > 500, np.nan, head())), "not finite"),
+        (with_data(np.where(head() > 700, np.nan, head())), "not finite"),
         (with_data(np.where(head() > 500, np.inf, head())), "not finite"),
         (with_data(np.full(SHAPE, 7, np.float32)), "all voxels are 7"),
         (with_data(head().astype(np.complex64)), "real numbers"),
@@ -287,3 +288,75 @@ def test_a_training_scan_without_the_inversion_time_it_needs_is_refused_by_name(
     assert batches.describe_training(dataset, ())["sources"]["T1w"]["ti"] == 0
     with pytest.raises(UserError, match=r"sub-02: its FLAIR has no inversion time.*--config\.data\.ti=FLAIR="):
         batches.describe_training(dataset, ("FLAIR",))
+
+
+# What a scan's values and header may hide
+
+WEDGE = np.add(*np.indices(SHAPE)[:2]) < 9
+
+
+@pytest.mark.parametrize("value", [-32768, -1024, 32767, 65535, np.nan])
+def test_padding_is_taken_for_air_with_a_word(tmp_path, value):
+    path = tmp_path / "scan.nii.gz"
+    with_data(np.where(WEDGE, np.float32(value), head()))(path)
+    volume = volumes.read_nifti(path)
+    assert volume.padding.startswith(f"padding {value:g} ")
+    assert 0 <= volume.data[WEDGE].min() <= volume.data[WEDGE].max() <= 20
+    np.testing.assert_array_equal(volume.data[~WEDGE], head()[~WEDGE])
+
+
+def test_values_of_every_other_kind_are_no_padding(tmp_path):
+    brain = np.where(head() > 300, head(), 0)
+    for data in (head(), -head(), head() - 1000, brain, (brain - 600) / 150, brain / 450 - 1, np.minimum(head(), 700)):
+        with_data(data.astype(np.float32))(tmp_path / "scan.nii.gz")
+        volume = volumes.read_nifti(tmp_path / "scan.nii.gz")
+        assert not volume.padding
+        np.testing.assert_array_equal(volume.data, data.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "data", [(head() * 42).astype(np.int64).astype(np.int16), (head() - 6).astype(np.int64).astype(np.uint16)]
+)
+def test_values_that_wrapped_around_are_refused(tmp_path, data):
+    with_data(data)(tmp_path / "scan.nii.gz")
+    with pytest.raises(UserError, match="wrapped around"):
+        volumes.read_nifti(tmp_path / "scan.nii.gz")
+
+
+@pytest.mark.parametrize(("code", "factor"), [(1, 0.001), (2, 1), (3, 1000), (0, 1)])
+def test_units_of_length_become_mm(tmp_path, code, factor):
+    image = nib.Nifti1Image(head(), np.diag([2 * factor] * 3 + [1]))
+    image.header["xyzt_units"] = code
+    nib.save(image, tmp_path / "scan.nii.gz")
+    volume = volumes.read_nifti(tmp_path / "scan.nii.gz")
+    np.testing.assert_allclose(volume.affine, np.diag([2, 2, 2, 1]), rtol=1e-5)
+    Frame.of(volume).write(volume.data, tmp_path / "made.nii.gz")
+    np.testing.assert_allclose(volumes.read_nifti(tmp_path / "made.nii.gz").affine, volume.affine, rtol=1e-5)
+
+
+def without_orientation(path):
+    image = nib.Nifti1Image(head(), np.eye(4))
+    image.set_sform(None, 0)
+    image.set_qform(None, 0)
+    nib.save(nib.Nifti1Image(image.dataobj, None, image.header), path)
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (without_orientation, "states no orientation"),
+        (with_data(head(), np.diag([2000.0, 2000, 2000, 1])), "voxels of 2000"),
+        (with_data(head(), np.diag([0.002, 0.002, 0.002, 1])), "voxels of 0.002"),
+        (lambda path: path.symlink_to("nowhere"), "a link to a file that is not there.*datalad get"),
+        (lambda path: path.write_text("/annex/objects/MD5E-s1--0"), "was not fetched"),
+    ],
+)
+def test_what_no_scan_has_is_refused_with_the_remedy(tmp_path, write, words):
+    test_a_bad_file_is_refused_by_name(tmp_path, write, words)
+
+
+def test_pairs_of_files_are_told_what_they_are(tmp_path):
+    for kind, words in ((nib.Nifti1Pair, "NIfTI pair.*nib-convert"), (nib.AnalyzeImage, "Analyze 7.5 pair")):
+        nib.save(kind(head(), np.eye(4)), tmp_path / "scan.img")
+        with pytest.raises(UserError, match=words):
+            volumes.read_nifti(tmp_path / "scan.img")

@@ -330,6 +330,26 @@ def test_ixi(tmp_path):
         scan_times(exams["IXI035"].scans["T1w"], "T1w", iop)
 
 
+@pytest.mark.parametrize(
+    ("file", "subject", "session"),
+    [
+        ("BraTSReg_001_01_0106_t1.nii.gz", "BraTSReg_001", "01_0106"),
+        ("BraTS-GoAT-00000-t1n.nii.gz", "BraTS-GoAT-00000", ""),
+        ("Brats18_CBICA_AAB_1_t1.nii.gz", "Brats18_CBICA_AAB", "1"),
+        ("PatientID_0003_Timepoint_1_brain_t1n.nii.gz", "PatientID_0003", "Timepoint_1"),
+        ("UCSF-PDGM-0429_FU003d_T1.nii.gz", "UCSF-PDGM-0429", "FU003d"),
+        ("UCSF-PDGM-0004_T1.nii.gz", "UCSF-PDGM-0004", ""),
+        ("UPENN-GBM-00001_21_T1.nii.gz", "UPENN-GBM-00001", "21"),
+        ("100101_time2_t1.nii.gz", "100101", "time2"),
+        ("BraTS20_Training_001_t1.nii", "BraTS20_Training_001", ""),
+    ],
+)
+def test_visits_in_the_names_of_brats_and_its_relatives_are_sessions(tmp_path, file, subject, session):
+    nifti(tmp_path / file)
+    (exam,) = found(tmp_path, "brats", "T1w").values()
+    assert (exam.subject, exam.session) == (subject, session)
+
+
 def test_brats_old_and_new(tmp_path):
     for contrast in ("t1", "t1ce", "t2", "flair", "seg"):
         nifti(tmp_path / f"HGG/Brats18_TCIA01_1/Brats18_TCIA01_1_{contrast}.nii.gz")

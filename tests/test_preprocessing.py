@@ -5,6 +5,8 @@ import pytest
 from scans import SHAPE, TIMES, data_config, head, refused, write_scan
 
 from mrdiff_jax.data import pipeline, preprocessing, volumes
+from mrdiff_jax.data.air import air_level
+from mrdiff_jax.data.visits import look_alike, patients
 
 
 def test_a_slice_stands_upright_with_the_right_side_on_the_left():
@@ -87,7 +89,8 @@ def test_values_return_to_scanner_units(root):
     offset, factor = example["scale"]
     scan = preprocessing.slice_image(head(1)[..., example["slice"]])
     np.testing.assert_allclose((offset + factor * example["target"])[:, 2:22], scan, atol=factor * 1e-5)
-    assert example["target"][:, :2].max() == 0
+    air = (air_level(head(1)) - offset) / factor
+    np.testing.assert_allclose(example["target"][:, :2], air, atol=1e-4)  # beyond the scan there is its air
 
 
 def test_a_volume_without_a_range_is_refused(root):
@@ -102,3 +105,26 @@ def test_quantisation_loses_no_more_than_half_a_step():
     restored = preprocessing.dequantise(preprocessing.quantise(values))
     assert np.abs(restored - values).max() < 7.7e-6
     assert preprocessing.dequantise(preprocessing.quantise(np.array([0.0, 1.0]))).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("slices", ["", "0:6"])
+def test_slices_blank_in_one_contrast_are_left_out_and_told(root, slices, caplog):
+    blank = head(0)
+    blank[..., 4:] = 0
+    write_scan(root, "sub-01", "FLAIR", blank)
+    dataset = pipeline.open_dataset(data_config(root, slices=slices, test_subjects="sub-01"))
+    test = dataset.split("test")
+    assert [test[i]["slice"] for i in range(len(test))] == [0, 1, 2, 3]
+    assert "FLAIR being blank in them: 2 slices" in caplog.text
+
+
+def test_visits_in_the_names_of_subjects_stay_in_one_split():
+    pairs = [f"sub-X{i:02d}tp{visit}" for i in range(9) for visit in (1, 2)]
+    pairs += [f"OAS1_{i:04d}_MR{visit}" for i in range(9) for visit in (1, 2)] + [f"sub-{i}a" for i in range(4)]
+    splits = preprocessing.assign_splits([*pairs, *(f"sub-{i}b" for i in range(4))])
+    groups = patients(splits)
+    assert len(groups) == 22
+    assert all(len({splits[member] for member in members}) == 1 for members in groups.values())
+    assert "look like visits of one patient" in look_alike(splits)
+    assert "several splits" in look_alike({"sub-1a": "train", "sub-1b": "test"})
+    assert not look_alike(dict.fromkeys(("sub-01", "sub-02", "sub-FG7637", "002_S_0295", "BraTS2021_00001"), "train"))

@@ -39,8 +39,18 @@ IXI_TIMES = {  # by site, as the archive publishes them; it does not for the sit
     },
 }
 
-BRATS_FILES = (  # since 2023, where the last number is the visit, and before
-    re.compile(rf"(.*/)?(?P<subject>[^/]+?)-(?P<session>\d{{3}})-(?P<contrast>t1n|t1c|t2w|t2f){NIFTI}"),
-    re.compile(rf"(.*/)?(?P<subject>[^/]+)_(?P<contrast>t1ce|t1|t2|flair){NIFTI}"),
+_BRATS_CONTRAST = rf"(?P<contrast>t1n|t1c|t2w|t2f){NIFTI}"  # since 2023, and before, with relatives:
+_OLD_BRATS_CONTRAST = rf"(?P<contrast>(?i:t1ce|t1gd|t1c|t1n|t1|t2w|t2f|t2|flair)){NIFTI}"
+_VISIT_WORDS = r"(?i:time ?point|time|tp|visit|ses|session|week|month|day|fu)[-_]?\d+\w*?"
+BRATS_FILES = (  # subject and session; the first that fits counts
+    re.compile(rf"(.*/)?(?P<subject>[^/]+?\d)-(?P<session>\d{{1,3}})[-_]{_BRATS_CONTRAST}"),  # BraTS-GLI-00005-000-t1n
+    re.compile(rf"(.*/)?(?P<subject>BraTSReg_\d+)_(?P<session>\d+_\d+)_{_OLD_BRATS_CONTRAST}"),  # BraTSReg_001_00_0000_t1
+    re.compile(
+        rf"(.*/)?(?P<subject>(?i:brats1[78])_[^/_]+_[^/_]+)_(?P<session>\d+)_{_OLD_BRATS_CONTRAST}"
+    ),  # Brats18_TCIA01_131_1_t1
+    re.compile(rf"(.*/)?(?P<subject>UPENN-GBM-\d+)_(?P<session>\d+)_{_OLD_BRATS_CONTRAST}"),  # UPENN-GBM-00001_11_T1GD
+    re.compile(rf"(.*/)?(?P<subject>[^/]+?)[-_](?P<session>{_VISIT_WORDS})(_brain)?[-_]{_OLD_BRATS_CONTRAST}"),  # 1001_time1_t1
+    re.compile(rf"(.*/)?(?P<subject>[^/]+)-{_BRATS_CONTRAST}"),  # BraTS-GoAT-00000-t1c
+    re.compile(rf"(.*/)?(?P<subject>[^/]+)_{_OLD_BRATS_CONTRAST}"),  # BraTS2021_00005_t1ce
 )
-BRATS_RULES = {"T1w": "t1|t1n", "ce-gad_T1w": "t1ce|t1c", "T2w": "t2|t2w", "FLAIR": "flair|t2f"}
+BRATS_RULES = {"T1w": "t1|t1n", "ce-gad_T1w": "t1ce|t1c|t1gd", "T2w": "t2|t2w", "FLAIR": "flair|t2f"}

@@ -6,17 +6,14 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
+from mrdiff_jax.data.air import air_level
+
 SMOOTHING_MM = 2.0
 CLOSING_MM = 8.0  # gaps in the rim of the body up to this wide are bridged
 BODY_SHARE = 0.4  # of Otsu's threshold: a body's dim parts belong to it
 GREY_AIR = 0.1  # of the range: air as bright as this is that of a real-valued (phase-sensitive) inversion recovery
 N4_MM = 5.0  # voxels in which the field is fitted
 N4_ITERATIONS = (40, 40, 20)
-
-
-def air_level(volume: np.ndarray) -> float:
-    """The value of air: the median over the corners of a volume (X, Y, Z)."""
-    return float(np.median(volume[tuple(slice(None, None, max(n - 1, 1)) for n in volume.shape[:2])]))
 
 
 def has_grey_air(volume: np.ndarray) -> bool:
@@ -51,11 +48,12 @@ def _bright(volume: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
 def remove_bias(volume: np.ndarray, mask: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     """The volume without its smooth bias field, float32, by N4 (Tustison et al., IEEE Trans Med Imaging 29:1310, 2010).
 
-    The field is fitted inside the mask, in coarse voxels. Values that are not positive stay as they are.
+    The field is a factor of what is above air: of values less the air level, whatever it is. It is fitted inside the mask, in
+    coarse voxels. Values at the level of air or below stay as they are.
     """
-    image, inside = (
-        sitk.GetImageFromArray(np.ascontiguousarray(a.T)) for a in (volume.astype(np.float32), mask.astype(np.uint8))
-    )
+    air = air_level(volume)
+    signal = volume.astype(np.float32) - np.float32(air)
+    image, inside = (sitk.GetImageFromArray(np.ascontiguousarray(a.T)) for a in (signal, mask.astype(np.uint8)))
     for each in (image, inside):
         each.SetSpacing([float(mm) for mm in spacing])
     factors = [max(1, min(round(N4_MM / mm), n // 4)) for mm, n in zip(spacing, volume.shape, strict=True)]
@@ -63,4 +61,4 @@ def remove_bias(volume: np.ndarray, mask: np.ndarray, spacing: Sequence[float]) 
     n4.SetMaximumNumberOfIterations(N4_ITERATIONS)
     n4.Execute(sitk.Shrink(image, factors), sitk.Shrink(inside, factors))
     field = sitk.GetArrayFromImage(sitk.Exp(n4.GetLogBiasFieldAsImage(image))).T
-    return np.where(volume > 0, volume / field, volume).astype(np.float32)
+    return np.where(signal > 0, signal / field + air, volume).astype(np.float32)

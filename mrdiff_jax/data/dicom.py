@@ -14,7 +14,7 @@ from mrdiff_jax.data.contrasts import part_of
 from mrdiff_jax.data.dicom_headers import MALFORMED
 from mrdiff_jax.data.stacks import Frame, Series, bounded, count, same_place, stack
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.files import files_in
+from mrdiff_jax.files import walk_files
 
 ECHOES_APART_MS = 1.0  # echo times of one series that differ by more are echoes of their own
 LISTING_LENGTH = 130  # characters
@@ -57,7 +57,7 @@ def find_series(source: Path) -> list[Series]:
     """
     groups: dict[_Key, list[Frame]] = defaultdict(list)
     passed_over = 0
-    for path in files_in(source):
+    for path in walk_files(source):
         try:
             header = dicom_headers.read_header(path)
         except InvalidDicomError:

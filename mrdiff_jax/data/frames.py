@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 
 from mrdiff_jax.data import dicom
+from mrdiff_jax.data.nifti import UNIT_MASK
 from mrdiff_jax.data.volumes import Volume
 
 _GEOMETRY = (
@@ -31,7 +32,7 @@ class Frame:
         for name in _GEOMETRY:
             header[name] = read[name]
         header["pixdim"][:4] = read["pixdim"][:4]
-        header.set_xyzt_units("mm")
+        header["xyzt_units"] = int(read["xyzt_units"]) & UNIT_MASK or 2  # that of its affine; 2 is mm
         return cls(header)
 
     def write(self, data: np.ndarray, path: Path) -> None:

@@ -1,6 +1,5 @@
 """What lies where: the scans of subjects in BIDS folders, by filename pattern, in DICOM folders, and in archives' layouts."""
 
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from mrdiff_jax.data.sequence_times import SequenceTimes
 from mrdiff_jax.data.stacks import bounded
 from mrdiff_jax.data.volumes import ExamFiles, find_bids
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.files import files_in, refuse_unreadable
+from mrdiff_jax.files import refuse_unreadable, walk_files
 
 SEEN_LENGTH = 110  # characters that a message spends on what there is
 LAYOUTS = ("bids", "pattern", "dicom", "adni", "ixi", "brats", "spine")
@@ -164,8 +163,7 @@ def _exam(
 
 def _nifti_files(root: Path, onerror: Callable[[OSError], None]) -> list[str]:
     """Paths of the NIfTI files under a folder, sorted, relative and with forward slashes; links are followed."""
-    walk = os.walk(root, onerror=onerror, followlinks=True)
-    paths = (Path(folder, name).relative_to(root).as_posix() for folder, _, names in walk for name in names)
+    paths = (path.relative_to(root).as_posix() for path in walk_files(root, onerror))
     return sorted(path for path in paths if re.fullmatch(f".*{archives.NIFTI}", path))
 
 
@@ -247,7 +245,7 @@ def _adni_folders(root: Path) -> Iterator[_Folders]:
             exams[subject.name, ""] = {}
         for date in dates:
             try:
-                folders = dict.fromkeys(path.parent for path in files_in(date))
+                folders = dict.fromkeys(path.parent for path in walk_files(date))
             except UserError:
                 folders = {date: None}  # told when its headers are read, for this exam alone
             exams[subject.name, date.name[:10]] |= dict.fromkeys(folders, date.parent.name)
@@ -267,7 +265,7 @@ def _by_series(
     """
     rules = own | {contrast: re.escape(contrast) for contrast in contrasts if contrast not in {*own, *NAMES}}
     exams, uids = [], []
-    for subject, session, texts in tqdm(list(folders), desc="Reading headers", unit="exam", delay=1):
+    for subject, session, texts in tqdm(list(folders), desc="Reading headers", unit="exam", delay=1, disable=None):
         wanted = {text for text in texts.values() if not text or any(_may_be(text, name, rules, archive) for name in contrasts)}
         try:
             scans = [scan for folder, text in texts.items() if text in wanted for scan in _scans(folder, text, subject)]
@@ -320,7 +318,7 @@ def _scans(folder: Path, text: str, subject: str) -> Iterator[_Scan]:
     files = _nifti_files(folder, refuse_unreadable)
     for path in files:
         yield _Scan(folder / path, text or Path(path).name.replace(subject, ""), path)
-    if files and not any(map(dicom.is_dicom, files_in(folder))):
+    if files and not any(map(dicom.is_dicom, walk_files(folder))):
         return
     found = dicom.find_series(folder)
     for index, series in enumerate(found, 1):

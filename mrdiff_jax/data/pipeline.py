@@ -2,8 +2,8 @@
 
 import hashlib
 import json
+import logging
 import os
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +22,13 @@ from mrdiff_jax.data.builder import TRUTHS, MRSlices
 from mrdiff_jax.data.identity import Checksums
 from mrdiff_jax.data.options import Options
 from mrdiff_jax.data.sequence_times import parse_stated, require
+from mrdiff_jax.data.visits import look_alike
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.files import require_file, scratch_folder
 from mrdiff_jax.paths import local_path
+
+READ_VERSION = 2  # raise it whenever the same scans give other slices
+logger = logging.getLogger("mrdiff_jax")
 
 
 class ExamRef(NamedTuple):
@@ -129,13 +134,15 @@ def open_dataset(data_config: Any) -> Dataset:
         raise UserError(f"config.data.percentiles: {low:g}, {high:g} do not rise from 0 to 100")
 
     splits = _splits(data_config, sorted({exam.subject for exam in study.exams}))
+    if told := look_alike(splits) if data_config.name == "bids" else "":
+        logger.warning("%s", told)
     options = {
         "image_size": data_config.image_size,
         "percentiles": tuple(data_config.percentiles),
         "slices": data_config.slices,
         "plane": data_config.plane,
     }
-    identity = [str(MRSlices.VERSION), data_config.name, study.contrasts, study.identity, splits, options]
+    identity = [str(MRSlices.VERSION), READ_VERSION, data_config.name, study.contrasts, study.identity, splits, options]
     fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     folder = cache_folder(data_config.cache) / f"{data_config.name}-{fingerprint}"
     if not folder.is_dir():
@@ -225,6 +232,7 @@ def _bids_study(config: Any, contrasts: tuple[str, ...], sources: tuple[str, ...
         exams.append(ExamRef(files.subject, partial(volumes.read_exam, files, times)))
         masks = {"lesions": files.lesions} if files.lesions else {}
         for name, path in {**files.scans, **masks}.items():
+            require_file(path)
             identity.append([path.relative_to(root).as_posix(), checksums.of(path), times.get(name)])
         masked = masked or bool(masks)
     checksums.keep()
@@ -257,7 +265,7 @@ def _prepare(study: Study, splits: Mapping[str, str], folder: Path, *, image_siz
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix=".preparing-", dir=folder.parent, ignore_cleanup_errors=True) as temporary,
+        scratch_folder(folder.parent, ".preparing-") as temporary,
         tqdm(total=len(study.exams), desc="Preparing slices", unit="exam", delay=1, disable=None) as progress,
     ):
         unmarked = {"lesions": np.zeros((image_size, image_size), np.uint8)} if "lesions" in study.truths else {}
@@ -267,7 +275,7 @@ def _prepare(study: Study, splits: Mapping[str, str], folder: Path, *, image_siz
                 yield from (unmarked | example for example in preprocessing.exam_examples(exam, image_size, **options))
                 progress.update()
 
-        whole = Path(temporary) / folder.name
+        whole = temporary / folder.name
         builder.write(
             whole,
             examples={split: partial(examples, split) for split in exams},

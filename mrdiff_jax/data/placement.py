@@ -11,6 +11,7 @@ from mrdiff_jax.data.registration import Grid
 from mrdiff_jax.data.volumes import Volume
 from mrdiff_jax.errors import UserError
 
+LEAST_SLICES = 2
 ALIGNED_MM = 1.0  # scans on one grid that are this close are left alone
 WORTH_IT = 0.8  # and those that registration does not bring closer than this share of their shift
 
@@ -19,8 +20,11 @@ def place(fixed: Volume, moving: Volume, options: Options) -> tuple[np.ndarray, 
     """A scan on the grid of the reference, (X, Y, Z) float32, and how it came there with what the checks say.
 
     Scans that share a grid and lie on each other are left alone, and so are those that registration brings hardly closer.
-    Raises UserError where the grids differ and registration is not allowed.
+    Raises UserError where the grids differ and registration is not allowed, or one of the two is a single slice.
     """
+    for volume in (fixed, moving):
+        if min(volume.data.shape) < LEAST_SLICES:
+            raise UserError(f"{volume.path}: has a single slice, which cannot be laid on another scan; give a volume")
     grid, identity = registration.grid_of(fixed), np.eye(4)
     shared = volumes.same_grid(fixed, moving)
     if not shared and options.registration == "never":

@@ -18,13 +18,14 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from mrdiff_jax.data import dicom, preprocessing, registration, sequence_times, volumes
+from mrdiff_jax.data.air import air_level
 from mrdiff_jax.data.options import Options
 from mrdiff_jax.data.placement import correct, place
 from mrdiff_jax.data.registration import Grid
 from mrdiff_jax.data.sequence_times import SequenceTimes
 from mrdiff_jax.data.volumes import Exam, ExamFiles, Volume
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.files import files_in, sha256, write_text
+from mrdiff_jax.files import require_file, sha256, walk_files, write_text
 
 VERSION = 4  # raise it whenever the same scans give other bytes
 COVERED = 0.98  # a slice of whose body a contrast shows less than this share is left out
@@ -123,7 +124,10 @@ def _relative(path: Path, root: Path) -> str:
 def _state(path: Path) -> list:
     """Size and time of change of a scan's files."""
     source, _ = dicom.split_choice(path)
-    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files_in(source)]
+    files = list(walk_files(source))
+    for file in files:
+        require_file(file)
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
 def _times(task: Task) -> list[list[float]]:
@@ -166,16 +170,10 @@ def _prepared(task: Task) -> tuple[dict[str, Any], np.ndarray, dict[str, np.ndar
     )
     centre = _centre(mask, grid.spacing)
     covered = _covered_slices(scans, placed, mask, grid, options.plane)
+    selection = preprocessing.select_slices(exam, options.percentiles, options.slices, options.plane)
+    middle = centre if options.field_mm else (0.0, 0.0, 0.0)
     examples = list(
-        preprocessing.exam_examples(
-            exam,
-            options.image_size,
-            options.percentiles,
-            options.slices,
-            options.plane,
-            options.field_mm,
-            centre if options.field_mm else (0.0, 0.0, 0.0),
-        )
+        preprocessing.selected_examples(exam, selection, options.image_size, options.plane, options.field_mm, middle)
     )
     examples = [example for example in examples if covered[example["slice"]]]
     if not examples:
@@ -191,6 +189,8 @@ def _prepared(task: Task) -> tuple[dict[str, Any], np.ndarray, dict[str, np.ndar
                 "spacing": [round(mm, 4) for mm in registration.grid_of(scan).spacing],
                 **placed[contrast][1],
                 "bias_correction": corrections[contrast],
+                "padding": scan.padding,
+                "blank_slices": selection.blank.get(contrast, 0),
             }
             for contrast, scan in scans.items()
         ],
@@ -236,10 +236,11 @@ def _picture(scaled: np.ndarray, centre: np.ndarray, spacing: tuple[float, float
     """(PICTURE_SIDE, 3 PICTURE_SIDE) uint8: the axial, coronal and sagittal slices through the middle of the body."""
     field = max(n * mm for n, mm in zip(scaled.shape, spacing, strict=True))
     middle = np.round(centre / spacing + (np.array(scaled.shape) - 1) / 2).astype(int)
-    tiles = []
+    tiles, air = [], float(np.clip(air_level(scaled), 0, 1))
     for axis in (2, 1, 0):
         plane = preprocessing.slice_image(np.clip(scaled.take(middle[axis], axis), 0, 1))
-        tiles.append(preprocessing.resize_in_plane(plane, np.delete(spacing, axis)[::-1], PICTURE_SIDE, field))
+        mm = np.delete(spacing, axis)[::-1]
+        tiles.append(preprocessing.resize_in_plane(plane, mm, PICTURE_SIDE, field, air=air))
     return np.round(np.hstack(tiles).clip(0, 1) * 255).astype(np.uint8)
 
 

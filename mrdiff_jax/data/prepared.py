@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mrdiff_jax.data import builder, preprocessing
+from mrdiff_jax.data import builder, preprocessing, visits
 from mrdiff_jax.data.contrasts import contradiction
 from mrdiff_jax.data.options import Options
 from mrdiff_jax.data.sequence_times import SequenceTimes
@@ -27,8 +27,8 @@ WHOLE = "slices"  # the one split that is written: splits are applied when read
 _INFO_FILE = "prepared.json"
 _MANIFEST_COLUMNS = (
     *("exam", "subject", "session", "split", "contrast", "path", "sha256", "tr_ms", "te_ms", "ti_ms", "shape", "spacing_mm"),
-    *("action", "transform", "shift_before_mm", "shift_mm", "overlap", "mirror_gain", "bias_correction"),
-    *("offset", "factor", "slices", "status", "reason"),
+    *("action", "transform", "shift_before_mm", "shift_mm", "overlap", "mirror_gain", "bias_correction", "padding"),
+    *("offset", "factor", "slices", "blank_slices", "status", "reason"),
 )
 
 Record = Mapping[str, Any]  # of an exam, as `preparation.prepare` returns it
@@ -119,10 +119,32 @@ def update_splits(output: Path, subjects: Sequence[str], known: Mapping[str, str
     All of it is written to `splits.csv`, also the rows of subjects that are not there now, for they may come back.
     Raises UserError where nobody is left for train or test.
     """
-    new = {} if known.keys() >= set(subjects) else preprocessing.assign_splits(subjects, **assignment)
-    splits = new | known
+    splits, chosen = _splits(subjects, known, assignment)
     preprocessing.write_splits(output / SPLITS_FILE, splits)
-    return preprocessing.require_train_and_test({subject: splits[subject] for subject in subjects}, str(output / SPLITS_FILE))
+    return preprocessing.require_train_and_test(chosen, str(output / SPLITS_FILE))
+
+
+def check_splits(subjects: Sequence[str], known: Mapping[str, str], **assignment: Any) -> None:
+    """Raises UserError where the splits that `update_splits` would give leave nobody for train or test."""
+    preprocessing.require_train_and_test(_splits(subjects, known, assignment)[1], "the subjects that can be prepared")
+
+
+def _splits(
+    subjects: Sequence[str], known: Mapping[str, str], assignment: Mapping[str, Any]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Subject -> split of all that are or were there, and of the subjects."""
+    new = {} if known.keys() >= set(subjects) else _joined(preprocessing.assign_splits(subjects, **assignment), known)
+    splits = new | known
+    return splits, {subject: splits[subject] for subject in subjects}
+
+
+def _joined(new: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+    """New splits in which a visit of a patient whose split is known follows it."""
+    groups = visits.patients({*new, *known}).values()
+    followed = {
+        subject: known[old[0]] for group in groups if (old := [one for one in group if one in known]) for subject in group
+    }
+    return {subject: followed.get(subject, split) for subject, split in new.items()}
 
 
 def refuse_duplicates(records: Sequence[Record]) -> list[Record]:
@@ -203,7 +225,7 @@ def clear_leftovers(output: Path) -> None:
     """Removes what a killed run was writing."""
     for path in (*output.glob(".dataset-*"), *output.glob("subjects/.*-*")):
         shutil.rmtree(path, ignore_errors=True)
-    for path in output.glob(".partial-*"):
+    for path in (*output.glob(".partial-*"), *output.glob("subjects/*/.partial-*")):
         path.unlink()
 
 

@@ -1,12 +1,17 @@
 """From exams to examples: intensity scaling, slices, in-plane resampling, and splits by subject."""
 
 import csv
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from mrdiff_jax.data.air import air_level
+from mrdiff_jax.data.visits import patients
 from mrdiff_jax.data.volumes import Exam
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.files import replacing
@@ -15,7 +20,10 @@ SPLITS = ("train", "validation", "test")
 PLANES = ("sagittal", "coronal", "axial")  # by the axis that they cut
 FOREGROUND_LEVEL = 0.1  # of the scaled range; what is closer to the level of the corners counts as air
 FOREGROUND_SHARE = 0.1  # a slice with less foreground than this is left out
+BLANK_SHARE = 0.05  # of the foreground that another contrast has in a slice: with less, a contrast is blank there
+ROUNDING = 1e-6  # of weights that sum up to 1
 _UINT16_MAX = 65535
+logger = logging.getLogger("mrdiff_jax")
 
 
 def percentile_scale(volume: np.ndarray, percentiles: Sequence[float]) -> tuple[float, float]:
@@ -46,35 +54,98 @@ def slice_image(plane: np.ndarray) -> np.ndarray:
     return np.flip(np.swapaxes(plane, -1, -2), (-2, -1))
 
 
+class Selection(NamedTuple):
+    """The slices of an exam that are kept.
+
+    scaled: (C, A, B, S) in [0, 1], slices last; scale: (C, 2) offset and factor to scanner units; numbers: of the slices kept;
+    blank: how many were left out because a contrast is blank in them, by contrast.
+    """
+
+    scaled: np.ndarray
+    scale: np.ndarray
+    numbers: np.ndarray
+    blank: dict[str, int]
+
+
+def select_slices(exam: Exam, percentiles: Sequence[float], slices: str = "", plane: str = "axial") -> Selection:
+    """The volumes of an exam in [0, 1], and which slices of the plane to keep: those of `choose_slices`.
+
+    Raises UserError where a volume has no range between the percentiles or the exam has no slice to keep.
+    """
+    scale = np.array([percentile_scale(volume, percentiles) for volume in exam.volumes], np.float32)
+    for contrast, (_, factor) in zip(exam.contrasts, scale, strict=True):
+        if factor <= 0:
+            raise UserError(f"{exam.name} {contrast}: no range between its percentiles; widen the percentiles")
+    offset, factor = scale.T[..., None, None, None]
+    scaled = np.moveaxis(np.clip((exam.volumes - offset) / factor, 0, 1), 1 + PLANES.index(plane), -1)
+    shares = foreground(scaled)
+    wanted = _wanted_slices(shares, slices)
+    empty = blank(shares)
+    numbers = wanted[~empty[:, wanted].any(axis=0)]
+    left_out = {contrast: int(of[wanted].sum()) for contrast, of in zip(exam.contrasts, empty, strict=True) if of[wanted].any()}
+    if not numbers.size:
+        why = f" in which {' and '.join(left_out)} is not blank" if left_out else ""
+        raise UserError(f"{exam.name}: no slice to keep{why}; name a range of slices, such as 40:120")
+    return Selection(scaled, scale, numbers, left_out)
+
+
 def choose_slices(scaled: np.ndarray, slices: str = "") -> np.ndarray:
     """Indices of the slices, along the last axis, of scaled volumes (C, A, B, S) to keep.
 
-    `slices` is a range 'a:b', or '' for every slice of which at least FOREGROUND_SHARE is foreground in some contrast.
-    Raises UserError where it is neither.
+    `slices` is a range 'a:b', or '' for every slice of which at least FOREGROUND_SHARE is foreground in some contrast; slices
+    in which a contrast is blank are never kept. Raises UserError where it is neither.
     """
+    shares = foreground(scaled)
+    wanted = _wanted_slices(shares, slices)
+    return wanted[~blank(shares)[:, wanted].any(axis=0)]
+
+
+def foreground(scaled: np.ndarray) -> np.ndarray:
+    """(C, S): the share of each slice of scaled volumes (C, A, B, S) that differs from air; none of a slice of one value."""
+    air = np.reshape([air_level(volume) for volume in scaled], (-1, 1, 1, 1))
+    share = (np.abs(scaled - air) > FOREGROUND_LEVEL).mean(axis=(1, 2))
+    return np.where(scaled.max(axis=(1, 2)) > scaled.min(axis=(1, 2)), share, 0)
+
+
+def blank(shares: np.ndarray) -> np.ndarray:
+    """(C, S) bool: where a contrast shows next to nothing of what another shows in that slice; `shares` as `foreground`."""
+    return (shares < BLANK_SHARE * shares.max(axis=0)) & (shares.max(axis=0) >= FOREGROUND_SHARE)
+
+
+def _wanted_slices(shares: np.ndarray, slices: str) -> np.ndarray:
     if not slices:
-        width, height = (max(side - 1, 1) for side in scaled.shape[1:3])
-        air = np.median(scaled[:, ::width, ::height], axis=(1, 2, 3), keepdims=True)
-        share = (np.abs(scaled - air) > FOREGROUND_LEVEL).mean(axis=(1, 2)).max(axis=0)
-        return np.flatnonzero(share >= FOREGROUND_SHARE)
+        return np.flatnonzero(shares.max(axis=0) >= FOREGROUND_SHARE)
     try:
         first, last = map(int, slices.split(":"))
     except ValueError:
         raise UserError(f"slices {slices!r}: give a range such as 40:120, or nothing") from None
-    return np.arange(scaled.shape[-1])[max(first, 0) : max(last, 0)]
+    return np.arange(shares.shape[-1])[max(first, 0) : max(last, 0)]
 
 
 def resize_in_plane(
-    images: np.ndarray, spacing: Sequence[float], size: int, field: float = 0.0, centre: Sequence[float] = (0.0, 0.0)
+    images: np.ndarray,
+    spacing: Sequence[float],
+    size: int,
+    field: float = 0.0,
+    centre: Sequence[float] = (0.0, 0.0),
+    air: np.ndarray | float = 0.0,
 ) -> np.ndarray:
-    """(..., H, W) with pixels of `spacing` mm, cut or padded with zeros to a square, resampled to (..., size, size).
+    """(..., H, W) with pixels of `spacing` mm, cut or padded with `air` (...) to a square, resampled to (..., size, size).
 
     The square is `field` mm wide (0: the longer side of the images) around `centre`, mm down and right of the images' own.
     Pixels that grow are averages over their area, pixels that shrink are interpolated linearly.
     """
     sides, pixel = images.shape[-2:], pixel_size(images.shape[-2:], spacing, size, field)
     rows, columns = (resampling(n, mm, size, pixel, middle) for n, mm, middle in zip(sides, spacing, centre, strict=True))
-    return rows @ np.ascontiguousarray(images, np.float32) @ columns.T
+    return resampled(images, rows, columns, air)
+
+
+def resampled(images: np.ndarray, rows: np.ndarray, columns: np.ndarray, air: np.ndarray | float) -> np.ndarray:
+    """Images (..., H, W) by the weights of their rows and columns, as `resampling` gives them; `air` (...) lies around them."""
+    outside = 1 - np.outer(rows.sum(1), columns.sum(1))
+    outside[outside < ROUNDING] = 0
+    filled = np.asarray(air, np.float32)[..., None, None] * outside.astype(np.float32)
+    return rows @ np.ascontiguousarray(images, np.float32) @ columns.T + filled
 
 
 def pixel_size(shape: Sequence[int], spacing: Sequence[float], size: int, field: float = 0.0) -> float:
@@ -108,29 +179,36 @@ def exam_examples(
 
     Raises UserError where a volume has no range between the percentiles or the exam has no slice to keep.
     """
-    scale = np.array([percentile_scale(volume, percentiles) for volume in exam.volumes], np.float32)
-    for contrast, (_, factor) in zip(exam.contrasts, scale, strict=True):
-        if factor <= 0:
-            raise UserError(f"{exam.name} {contrast}: no range between its percentiles; widen the percentiles")
-    offset, factor = scale.T[..., None, None, None]
-    axis = PLANES.index(plane)
-    scaled = np.moveaxis(np.clip((exam.volumes - offset) / factor, 0, 1), 1 + axis, -1)
+    selection = select_slices(exam, percentiles, slices, plane)
+    if selection.blank:
+        logger.warning("%s: %s", exam.name, left_out(selection.blank))
+    yield from selected_examples(exam, selection, image_size, plane, field, centre)
+
+
+def left_out(blank_slices: Mapping[str, int]) -> str:
+    """How many slices were left out because a contrast is blank in them, for a reader."""
+    return "left out, " + ", ".join(f"{contrast} being blank in them: {n} slices" for contrast, n in blank_slices.items())
+
+
+def selected_examples(
+    exam: Exam, selection: Selection, image_size: int, plane: str, field: float, centre: Sequence[float]
+) -> Iterator[dict]:
+    """The examples of the slices that were selected, as `exam_examples` says."""
+    axis, scaled = PLANES.index(plane), selection.scaled
     spacing = np.delete(exam.spacing, axis)[::-1]
     middle = -np.delete(centre, axis)[::-1]  # rows and columns run against the axes
-    chosen = choose_slices(scaled, slices)
-    if not chosen.size:
-        raise UserError(f"{exam.name}: no slice to keep; name a range of slices, such as 40:120")
+    air = np.array([air_level(volume) for volume in scaled], np.float32)
 
-    def resized(channels: np.ndarray) -> np.ndarray:
-        images = resize_in_plane(slice_image(channels), spacing, image_size, field, middle)
+    def resized(channels: np.ndarray, air: np.ndarray | float = 0.0) -> np.ndarray:
+        images = resize_in_plane(slice_image(channels), spacing, image_size, field, middle, air)
         return np.ascontiguousarray(np.moveaxis(images, 0, -1))
 
     tr, te, ti = exam.times.T
     pixel = pixel_size(np.delete(exam.volumes.shape[1:], axis)[::-1], spacing, image_size, field)
-    for i in chosen:
+    for i in selection.numbers:
         example = {
-            "image": quantise(np.clip(resized(scaled[..., i]), 0, 1)),
-            "scale": scale,
+            "image": quantise(np.clip(resized(scaled[..., i], air), 0, 1)),
+            "scale": selection.scale,
             "tr": tr,
             "te": te,
             "ti": ti,
@@ -155,19 +233,23 @@ def assign_splits(
 ) -> dict[str, str]:
     """Subject -> split. Test subjects are those that match a glob pattern of `test_subjects`, else a seeded fraction.
 
-    A fraction above 0 means at least one subject, as long as one is left to train. Raises UserError where a pattern
-    matches nobody, or train or test would be empty.
+    Subjects that look like visits of one patient (`visits.patients`) come into one split, but where a pattern parts them.
+    A fraction above 0 means at least one patient, as long as one is left to train. Raises UserError where a pattern matches
+    nobody, or train or test would be empty.
     """
-    subjects = sorted(subjects)
-    shuffled = [subjects[i] for i in np.random.default_rng(seed).permutation(len(subjects))]
+    groups = list(patients(subjects).values())
+    shuffled = [groups[i] for i in np.random.default_rng(seed).permutation(len(groups))]
     if test_subjects.strip():
         chosen = matching(test_subjects, subjects)
-        test = [subject for subject in shuffled if subject in chosen]
+        test = [[subject for subject in group if subject in chosen] for group in shuffled]
+        shuffled = [[subject for subject in group if subject not in chosen] for group in shuffled]
+        rest = [group for group in shuffled if group]
     else:
-        test = shuffled[: _share(test_fraction, len(subjects))]
-    rest = [subject for subject in shuffled if subject not in test]
-    validation = rest[: min(_share(validation_fraction, len(subjects)), max(len(rest) - 1, 0))]
-    splits = dict.fromkeys(subjects, "train") | dict.fromkeys(validation, "validation") | dict.fromkeys(test, "test")
+        count = _share(test_fraction, len(groups))
+        test, rest = shuffled[:count], shuffled[count:]
+    validation = rest[: min(_share(validation_fraction, len(groups)), max(len(rest) - 1, 0))]
+    splits = dict.fromkeys(sorted(subjects), "train")
+    splits |= dict.fromkeys(chain(*validation), "validation") | dict.fromkeys(chain(*test), "test")
     return require_train_and_test(splits, "the choice of test subjects")
 
 

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
+from mrdiff_jax.data.air import air_level
 from mrdiff_jax.data.volumes import Volume
 
 SEED = 1
@@ -51,20 +52,24 @@ def grid_of(volume: Volume) -> Grid:
     return Grid(volume.data.shape, volume.affine)
 
 
-def resample(volume: Volume, grid: Grid, transform: np.ndarray, interpolation: str = "linear") -> np.ndarray:
-    """The volume on a grid, float32 of its shape, 0 outside: interpolated once, at transform @ (world point of the grid).
+def resample(
+    volume: Volume, grid: Grid, transform: np.ndarray, interpolation: str = "linear", outside: float | None = None
+) -> np.ndarray:
+    """The volume on a grid, float32 of its shape: interpolated once, at transform @ (world point of the grid).
 
-    Interpolation is 'nearest', 'linear' or 'cubic' (B-spline; may overshoot at edges).
+    Interpolation is 'nearest', 'linear' or 'cubic' (B-spline; may overshoot at edges). What lies outside of the volume takes
+    the value `outside`; None is the volume's own air.
     """
+    outside = air_level(volume.data) if outside is None else outside
     reference = _image(np.zeros(grid.shape, np.uint8), grid.affine)
-    moved = sitk.Resample(_image(volume.data, volume.affine), reference, _itk(transform), INTERPOLATORS[interpolation], 0.0)
+    moved = sitk.Resample(_image(volume.data, volume.affine), reference, _itk(transform), INTERPOLATORS[interpolation], outside)
     return np.ascontiguousarray(sitk.GetArrayFromImage(moved).T)
 
 
 def field_of_view(volume: Volume, grid: Grid, transform: np.ndarray) -> np.ndarray:
     """(X, Y, Z) bool: the voxels of a grid that fall into the volume, as `resample` places it."""
     whole = Volume(np.ones(volume.data.shape, np.uint8), volume.affine, volume.path)
-    return resample(whole, grid, transform, "nearest") > 0
+    return resample(whole, grid, transform, "nearest", outside=0.0) > 0
 
 
 def register(fixed: Volume, moving: Volume, finest_mm: float = LEVELS_MM[-1], start: np.ndarray | None = None) -> Registration:
@@ -173,9 +178,9 @@ def _starts(fixed: sitk.Image, moving: sitk.Image) -> list[sitk.Euler3DTransform
 
 
 def _clipped(volume: Volume) -> sitk.Image:
-    """The scan without its extreme values, which would leave few bins of the histogram to the rest."""
-    low, high = np.percentile(volume.data, (0.5, 99.5))
-    return _image(np.clip(volume.data, low, high), volume.affine)
+    """The scan from 0, which centres of mass ask for, without its extreme values, which would leave few bins to the rest."""
+    low, high = np.percentile(volume.data, (0.5, 99.5)).astype(np.float32)
+    return _image(np.clip(volume.data, low, high) - low, volume.affine)
 
 
 def _image(data: np.ndarray, affine: np.ndarray) -> sitk.Image:

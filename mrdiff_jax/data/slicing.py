@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mrdiff_jax.data.preprocessing import PLANES, pixel_size, resampling, slice_image
+from mrdiff_jax.data.air import air_level
+from mrdiff_jax.data.preprocessing import PLANES, pixel_size, resampled, resampling, slice_image
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,15 @@ class Slicing:
         """How many slices there are."""
         return self.shape[self.axis]
 
-    def images(self, volumes: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        """Slices of volumes (K, X, Y, Z), by number (B,), as images (B, rows, columns, K)."""
+    def images(self, volumes: np.ndarray, numbers: np.ndarray, air: np.ndarray | None = None) -> np.ndarray:
+        """Slices of volumes (K, X, Y, Z), by number (B,), as images (B, rows, columns, K); `air` (K,), or their own, around."""
+        air = [air_level(volume) for volume in np.moveaxis(volumes, 1 + self.axis, -1)] if air is None else air
         slices = slice_image(np.moveaxis(volumes.take(numbers, 1 + self.axis), 1 + self.axis, 1))
         rows, columns = (
             resampling(n, mm, size, self.pixel) for n, mm, size in zip(slices.shape[-2:], self.spacing, self.size, strict=True)
         )
-        return np.moveaxis(rows @ np.ascontiguousarray(slices, np.float32) @ columns.T, 0, -1)
+        around = np.broadcast_to(np.reshape(air, (-1, 1)), slices.shape[:2])
+        return np.moveaxis(resampled(slices, rows, columns, around), 0, -1)
 
     def volume(self, images: np.ndarray) -> np.ndarray:
         """The volume (X, Y, Z) of images (S, H, W) of all slices: of this size, or of another that shares the field."""

@@ -1,38 +1,34 @@
 """Scans on disk: volumes in NIfTI or DICOM files with their sequence times, and the BIDS folders that hold them."""
 
-import math
-import zlib
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
-from mrdiff_jax.data import contrasts
+from mrdiff_jax.data import air, contrasts, nifti
 from mrdiff_jax.data.sequence_times import SequenceTimes, check, complete, read_sidecars
 from mrdiff_jax.errors import UserError
 
-MAX_VOXELS = 2**28  # a gigabyte of float32; a header that declares more is taken for damaged
+EMPTY_ROOM = "sub-emptyroom"  # what BIDS calls MEG recordings of noise
+OTHER_FORMATS = (".img", ".img.gz", ".mgz", ".mgh", ".nrrd", ".mha", ".mhd", ".mnc")
 GRID_TOLERANCE_MM = 1e-2
-_UNREADABLE = (  # what a damaged file makes nibabel raise
-    nib.filebasedimages.ImageFileError,
-    nib.spatialimages.HeaderDataError,
-    OSError,
-    EOFError,
-    OverflowError,
-    ValueError,
-    zlib.error,
-)
+logger = logging.getLogger("mrdiff_jax")
 
 
 @dataclass(frozen=True)
 class Volume:
-    """A scan: data (X, Y, Z) float32 on axes that run to the patient's right, front and top; affine (4, 4) to mm."""
+    """A scan: data (X, Y, Z) float32 on axes that run to the patient's right, front and top; affine (4, 4) to mm.
+
+    padding: which padding was taken for air; '' where there was none.
+    """
 
     data: np.ndarray
     affine: np.ndarray
     path: Path
+    padding: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,8 @@ class ExamFiles:
     """Where the scans of one exam (a subject's session) lie: a path for each contrast, for `read_scan`.
 
     problems: lines that say why the exam cannot be used; times: those documented for all scans of its archive; lesions:
-    the mask of its lesions, if there is one; ruled: the contrasts that a rule of the user's names, which nothing contradicts.
+    the mask of its lesions, if there is one; found: of BIDS all NIfTI files that are there, by what stands for the contrast;
+    empty: of BIDS that there is no anat folder; ruled: contrasts that a rule of the user's names, which nothing contradicts.
     """
 
     name: str
@@ -69,6 +66,8 @@ class ExamFiles:
     times: Mapping[str, SequenceTimes] = field(default_factory=dict)
     lesions: Path | None = None
     ruled: frozenset[str] = frozenset()
+    found: Mapping[str, Path] = field(default_factory=dict)
+    empty: bool = False
 
 
 def read_scan(path: Path) -> tuple[Volume, SequenceTimes]:
@@ -90,7 +89,7 @@ def read_scan(path: Path) -> tuple[Volume, SequenceTimes]:
         return read_nifti(path), read_scan_parameters(path)
     series = dicom.choose(source, number)
     times = _recorded_times(series.times, path)
-    return _turned(*dicom.read_series(series, source), path), times
+    return _scan(*dicom.read_series(series, source), path), times
 
 
 def read_scan_parameters(path: Path) -> SequenceTimes:
@@ -127,51 +126,33 @@ def refuse_contradiction(path: Path, contrast: str, times: SequenceTimes) -> Non
         raise UserError(f"{path}: {contradiction}; fix its name, or what sidecar or flags say of its times")
 
 
-def read_nifti(path: Path, *, may_be_constant: bool = False) -> Volume:
-    """The volume in a NIfTI file, turned to the closest canonical (RAS+) axes.
+def read_nifti(path: Path) -> Volume:
+    """The scan in a NIfTI file, turned to the closest canonical (RAS+) axes, its padding taken for air.
 
-    Raises UserError for a missing, foreign or truncated file, more than one volume, an affine that cannot be inverted,
-    and voxels that are not finite or, unless they may be, all equal.
+    Raises UserError as `nifti.load` and `air.without_padding` do, and for voxels that are all equal.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        image = nib.load(path)
-        _check_header(image, path)
-        with np.errstate(over="ignore", invalid="ignore"):
-            data = image.get_fdata(dtype=np.float32, caching="unchanged")
-    except _UNREADABLE as error:
-        raise UserError(f"{path}: not a readable NIfTI file ({_one_line(error)}); convert or copy it again") from None
-    return _turned(data.reshape(data.shape[:3]), image.affine, path, may_be_constant)
+    return _scan(*nifti.load(Path(path)), Path(path))
 
 
-def _turned(data: np.ndarray, affine: np.ndarray, path: Path, may_be_constant: bool = False) -> Volume:
-    """The volume on the closest canonical axes. Raises UserError for voxels not finite, or all equal where that is an error."""
+def read_mask(path: Path) -> Volume:
+    """The voxels of a NIfTI file as they are, all equal maybe, on the axes of `read_nifti`. Raises UserError as it does."""
+    data, affine = nifti.load(path)
     if not np.isfinite(data).all():
-        raise UserError(f"{path}: has voxels that are not finite; convert it again from the scanner's files")
-    if data.min() == data.max() and not may_be_constant:
+        raise UserError(f"{path}: has voxels that are not finite; write the mask again")
+    return _turned(data, affine, path)
+
+
+def _scan(data: np.ndarray, affine: np.ndarray, path: Path) -> Volume:
+    """A scan without padding. Raises UserError for voxels that are all equal, and as `air.without_padding` does."""
+    data, padding = air.without_padding(data, path)
+    if data.min() == data.max():
         raise UserError(f"{path}: all voxels are {data.flat[0]:g}; remove the scan or convert it again")
+    return replace(_turned(data, affine, path), padding=padding)
+
+
+def _turned(data: np.ndarray, affine: np.ndarray, path: Path) -> Volume:
     canonical = nib.as_closest_canonical(nib.Nifti1Image(data, affine))
     return Volume(np.asarray(canonical.dataobj), canonical.affine, path)
-
-
-def _check_header(image: nib.spatialimages.SpatialImage, path: Path) -> None:
-    if not isinstance(image, nib.Nifti1Image):  # NIfTI-2 is one as well
-        raise UserError(f"{path}: holds {type(image).__name__}, not NIfTI; convert it")
-    shape, affine = image.shape, image.affine
-    if len(shape) < 3 or math.prod(shape[3:]) != 1:
-        raise UserError(f"{path}: holds an array of shape {shape}, not one volume; split it into single volumes")
-    if min(shape) < 1 or math.prod(shape) > MAX_VOXELS:
-        raise UserError(f"{path}: its header declares {shape} voxels; it is damaged, or crop it below {MAX_VOXELS}")
-    if image.get_data_dtype().kind not in "iuf":
-        raise UserError(f"{path}: holds {image.get_data_dtype()} values; convert it to single real numbers")
-    if not np.isfinite(affine).all() or np.linalg.cond(affine[:3, :3]) > 1e6:
-        raise UserError(f"{path}: its affine cannot be inverted; set the orientation (sform or qform) right")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def find_exams(root: Path, contrasts: Sequence[str], lesions: str = "") -> list[ExamFiles]:
@@ -195,24 +176,26 @@ def find_exams(root: Path, contrasts: Sequence[str], lesions: str = "") -> list[
 def find_bids(root: Path, contrasts: Sequence[str], lesions: str = "") -> list[ExamFiles]:
     """The exams that `find_exams` finds, those that cannot be used with their problems."""
     exams = []
-    for folder in sorted(path for path in root.glob("sub-*") if path.is_dir()):
-        problem = f"{folder}: has no anat folder; remove the subject"
+    for folder in sorted(path for path in root.glob("sub-*") if path.is_dir() and path.name != EMPTY_ROOM):
+        empty, problem = True, f"{folder}: has no anat folder; remove the subject"
         try:
             sessions = [path for path in [folder, *sorted(folder.glob("ses-*"))] if (path / "anat").is_dir()]
             exams += [_exam_files(folder.name, session, contrasts, lesions) for session in sessions]
         except OSError as error:
-            sessions, problem = [], f"{folder}: cannot be read ({error.strerror}); mend its permissions"
+            sessions, empty, problem = [], False, f"{folder}: cannot be read ({error.strerror}); mend its permissions"
         if not sessions:
-            exams.append(ExamFiles(folder.name, folder.name, {}, problems=(problem,)))
+            exams.append(ExamFiles(folder.name, folder.name, {}, problems=(problem,), empty=empty))
     return exams
 
 
 def _exam_files(subject: str, session: Path, contrasts: Sequence[str], lesions: str) -> ExamFiles:
     name = subject if session.name == subject else f"{subject}_{session.name}"
     found: dict[str, Path] = {}
-    problems = []
+    problems, foreign = [], []
     for path in sorted((session / "anat").iterdir()):
         stem = path.name.removesuffix(".gz").removesuffix(".nii")
+        if path.name.startswith(f"{subject}_") and path.name.endswith(OTHER_FORMATS):
+            foreign.append(f"{path.name}, which is no NIfTI: convert it")
         if stem == path.name or not stem.startswith(f"{subject}_"):
             continue
         contrast = stem.removeprefix(f"{subject}_").removeprefix(f"{session.name}_")
@@ -220,20 +203,23 @@ def _exam_files(subject: str, session: Path, contrasts: Sequence[str], lesions: 
             problems.append(f"{path}: a second {contrast} beside {found[contrast].name}; keep one of them")
         found.setdefault(contrast, path)
     problems += [
-        f"{session / 'anat'}: {name} has no {contrast} (it has {', '.join(sorted(found)) or 'no scans'}); "
+        f"{session / 'anat'}: {name} has no {contrast} (it has {', '.join([*sorted(found), *foreign]) or 'no scans'}); "
         "choose other contrasts, remove the subject, or, to prepare contrasts of several spellings, give --layout=pattern"
         for contrast in contrasts
         if contrast not in found
     ]
     scans = {contrast: found[contrast] for contrast in contrasts if contrast in found}
     of_session = "" if name == subject else session.name
-    return ExamFiles(name, subject, scans, of_session, tuple(problems), lesions=found.get(lesions))
+    return ExamFiles(name, subject, scans, of_session, tuple(problems), lesions=found.get(lesions), found=found)
 
 
 def read_exam(files: ExamFiles, times: Mapping[str, SequenceTimes]) -> Exam:
     """The scans of an exam with the given sequence times. Raises UserError where they lie on different grids."""
     volumes = [read_nifti(path) for path in files.scans.values()]
-    mask = [read_nifti(files.lesions, may_be_constant=True)] if files.lesions else []
+    for volume in volumes:
+        if volume.padding:
+            logger.warning("%s: %s", volume.path, volume.padding)
+    mask = [read_mask(files.lesions)] if files.lesions else []
     for volume in (*volumes[1:], *mask):
         if not same_grid(volumes[0], volume):
             raise UserError(

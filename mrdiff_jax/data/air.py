@@ -1,0 +1,122 @@
+"""What air is in a scan, and the padding that was put where nothing was scanned."""
+
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from mrdiff_jax.errors import UserError
+
+LEAST_SHARE = 5e-4  # of the voxels: fewer of one value are no padding
+FAR = 4.0  # times the spread of the other values: padding lies at least so far below or above them,
+FAR_BELOW_ZERO = 0.05  # or so far below, where it is a whole number under LEAST_BELOW_ZERO and the others are not negative
+LEAST_BELOW_ZERO = -10.0
+FAR_ABOVE, LEAST_ABOVE = 1.0, 1000.0  # or so far above, where it is a whole number over the second
+BLURRED = 0.25  # times the padding: voxels that interpolation left between it and the others, at most
+ENDS_16_BIT = ((-(2**15), 2**15 - 1), (0, 2**16 - 1))  # of signed and unsigned integers
+END_MARGIN, WRAPPED_GAP = 2048, 8192  # how near to both ends values lie, and how many lack between, where they wrapped around
+
+
+def air_level(volume: np.ndarray, counted: np.ndarray | None = None) -> float:
+    """The value of air: the median over the corners of a volume (X, Y, Z); of those voxels that are counted, if told.
+
+    Where no corner is counted, it is the lowest of the values that are.
+    """
+    corners = tuple(slice(None, None, max(n - 1, 1)) for n in volume.shape[:2])
+    if counted is None:
+        return float(np.median(volume[corners]))
+    values = volume[corners][counted[corners]]
+    return float(np.median(values) if values.size else volume[counted].min())
+
+
+def without_padding(data: np.ndarray, path: Path) -> tuple[np.ndarray, str]:
+    """The voxels of a scan (X, Y, Z) with its padding taken for air, and what was so taken; '' where it has none.
+
+    Padding is what is not a number around the edges of the volume, and a value of many voxels far below or above all others.
+
+    Raises UserError, naming the values, for voxels that are not finite elsewhere, and for integers of 16 bits that wrapped
+    around: bright voxels that became negative, or negative ones bright.
+    """
+    padding, value = _not_numbers(data, path), float("nan")
+    if not padding.any():
+        values = np.sort(data, axis=None)
+        found = _padding_range(values)
+        if found is None:
+            _refuse_wrapped(values, path)
+            return data, ""
+        low, high, value = found
+        padding = (data >= low) & (data <= high)
+        _refuse_wrapped(np.sort(data[~padding]), path)
+    if padding.all():
+        raise UserError(f"{path}: has no voxel that is a number; convert it again from the scanner's files")
+    air = air_level(data, ~padding)
+    return np.where(padding, np.float32(air), data), f"padding {value:g} ({padding.mean():.1%} of the voxels) taken for air"
+
+
+def _not_numbers(data: np.ndarray, path: Path) -> np.ndarray:
+    """Where a scan has NaN. Raises UserError where it has them inside, or infinite values."""
+    wrong = ~np.isfinite(data)
+    if not wrong.any():
+        return wrong
+    parts, count = ndimage.label(wrong)
+    at_bound = np.zeros(data.shape, np.uint8)
+    for axis in range(3):
+        for side in (0, -1):
+            at_bound[tuple(side if other == axis else slice(None) for other in range(3))] += 1
+    outside = np.isin(np.arange(1, count + 1), parts[at_bound >= 2])
+    inside = int((wrong & ~np.isin(parts, 1 + np.flatnonzero(outside))).sum())
+    infinite = int(np.isinf(data).sum())
+    if inside or infinite:
+        what = f"{infinite} infinite" if infinite else f"{inside} NaN that do not reach an edge of the volume"
+        raise UserError(
+            f"{path}: voxels are not finite ({wrong.mean():.2%}: {what}); set them to the value of air, "
+            "with numpy.nan_to_num for one, or convert it again"
+        )
+    return wrong
+
+
+def _padding_range(values: np.ndarray) -> tuple[float, float, float] | None:
+    """(lowest, highest, most frequent) of the padding among sorted values, those blurred into the scan included."""
+    below = _far_below(values)
+    if below is not None:
+        return float(values[0]), below, float(values[0])
+    above = _far_below(-values[::-1], at_top=True)
+    return None if above is None else (-above, float(values[-1]), float(values[-1]))
+
+
+def _far_below(values: np.ndarray, at_top: bool = False) -> float | None:
+    """Up to which value sorted values are padding, of which the lowest is the most frequent; None where there is none."""
+    lowest = float(values[0])
+    count = int(np.searchsorted(values, lowest, "right"))
+    rest = values[count:]
+    if count < max(LEAST_SHARE * values.size, 8) or rest.size < 8:
+        return None
+    low, high = rest[int(0.01 * rest.size)], rest[int(0.99 * rest.size)]
+    if at_top:
+        low = rest[int(0.001 * rest.size)]  # bright vessels and fat are few
+    far = FAR
+    if lowest.is_integer() and at_top and lowest <= -LEAST_ABOVE:
+        far = FAR_ABOVE
+    elif lowest.is_integer() and not at_top and lowest <= LEAST_BELOW_ZERO and low >= 0:
+        far = FAR_BELOW_ZERO
+    spread = float(high - low)
+    if spread <= 0 or low - lowest <= far * spread or (not at_top and lowest >= 0):
+        return None
+    limit = low - min(spread, (low - lowest) / 2)
+    blurred = int(np.searchsorted(rest, limit))
+    return float(np.nextafter(limit, -np.inf, dtype=np.float32)) if blurred <= BLURRED * count else None
+
+
+def _refuse_wrapped(values: np.ndarray, path: Path) -> None:
+    """Raises UserError where sorted values are whole numbers of 16 bits on both ends of their range, with none between."""
+    for low, high in ENDS_16_BIT:
+        if not (low <= values[0] <= low + END_MARGIN and high - END_MARGIN <= values[-1] <= high):
+            continue
+        gaps = np.diff(values)
+        place = int(gaps.argmax())
+        if gaps[place] >= WRAPPED_GAP and (values == np.rint(values)).all():
+            fewer = min(place + 1, values.size - place - 1)
+            raise UserError(
+                f"{path}: values wrapped around the ends of 16 bits: {low} to {values[place]:g} and {values[place + 1]:g} to "
+                f"{high}, none between ({fewer / values.size:.2%}); convert it again with more bits"
+            )
