@@ -5,12 +5,14 @@ from pathlib import Path
 
 from absl import flags
 
-from mrdiff_jax import cli, figures, results, tables
-from mrdiff_jax.comparison import Comparison
+from mrdiff_jax import cli
+from mrdiff_jax.comparison import tables
+from mrdiff_jax.comparison.report import Figure, page
+from mrdiff_jax.comparison.runs import Comparison
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.paths import check_writable, local_path
-from mrdiff_jax.report import Figure, page
-from mrdiff_jax.results import SYNTHESIS
+from mrdiff_jax.evaluation import figures, results
+from mrdiff_jax.evaluation.results import SYNTHESIS
+from mrdiff_jax.storage.paths import check_writable, local_path
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the tables, the figures and the page.")
 _NAMES = flags.DEFINE_list("names", None, "What to call the runs, comma-separated; default: the names of their folders.")

@@ -9,8 +9,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mrdiff_jax.conventions import CONVENTIONS
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.metrics.conventions import CONVENTIONS
 
 PRESETS = ("paper", "authors")
 STUDIES = ("sampling", "robustness", "uncertainty", "maps", "hallucination", "lesions")

@@ -2,9 +2,10 @@
 
 from absl import flags
 
-from mrdiff_jax import cli, trained
+from mrdiff_jax import cli
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.paths import local_path
+from mrdiff_jax.storage.paths import local_path
+from mrdiff_jax.synthesis import model_files
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
 _OUTPUT = flags.DEFINE_string("output", None, "File to write, .safetensors; its description goes beside it, as .json.")
@@ -16,9 +17,9 @@ def main() -> None:
     output = local_path(_OUTPUT.value, "--output")
     if output.suffix != ".safetensors":
         raise UserError(f"--output={output}: name it .safetensors")
-    model = trained.load(local_path(_WORKDIR.value, "--workdir"))
+    model = model_files.load(local_path(_WORKDIR.value, "--workdir"))
     output.parent.mkdir(parents=True, exist_ok=True)
-    trained.export(model, output)
+    model_files.export(model, output)
     print(f"{output} and {output.with_suffix('.json').name}: {model.config.method.name}, step {model.step}; keep them together")
 
 

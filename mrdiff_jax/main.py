@@ -8,8 +8,8 @@ from ml_collections import config_flags
 
 from mrdiff_jax import cli, parallel
 from mrdiff_jax.config import validate
-from mrdiff_jax.paths import local_path
-from mrdiff_jax.train import Diverged, evaluate_only, train_and_evaluate
+from mrdiff_jax.storage.paths import local_path
+from mrdiff_jax.training.loop import Diverged, evaluate_only, train_and_evaluate
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Settings, as configs/demo.py or configs/demo.py:authors.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run that is there already goes on.")

@@ -18,14 +18,15 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-from mrdiff_jax import cli, prepared_page
+from mrdiff_jax import cli
 from mrdiff_jax.config import split_names
-from mrdiff_jax.data import layouts, preparation, prepared, preprocessing, registration, sequence_times, visits
-from mrdiff_jax.data.options import MASKS, REGISTRATIONS, Options
-from mrdiff_jax.data.preparation import Task
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.files import write_text
-from mrdiff_jax.paths import local_path
+from mrdiff_jax.preparation import exam_task, page, prepared_set, preprocessing, registration
+from mrdiff_jax.preparation.exam_task import Task
+from mrdiff_jax.preparation.options import MASKS, REGISTRATIONS, Options
+from mrdiff_jax.scans import layouts, sequence_times, visits
+from mrdiff_jax.storage.files import write_text
+from mrdiff_jax.storage.paths import local_path
 
 LEAST_MULTIPLE = 8  # of the sides of images, for the networks of the configs: 8 for bids.py, 32 for the paper's
 
@@ -73,22 +74,22 @@ def main() -> None:
     known = _known_splits(output, [task.files.subject for task in tasks])
     usable = sorted({task.files.subject for task in tasks if not task.files.problems})
     if usable:
-        prepared.check_splits(usable, known, **_assignment())
+        prepared_set.check_splits(usable, known, **_assignment())
     output.mkdir(parents=True, exist_ok=True)
-    prepared.clear_leftovers(output)
+    prepared_set.clear_leftovers(output)
     records = sorted(_run(tasks), key=lambda record: record["exam"])
-    records = prepared.refuse_duplicates(records)
+    records = prepared_set.refuse_duplicates(records)
     if not _KEEP_MISALIGNED.value:
-        records = [prepared.refuse_misaligned(record, options.reference, _MAX_SHIFT.value) for record in records]
+        records = [prepared_set.refuse_misaligned(record, options.reference, _MAX_SHIFT.value) for record in records]
     done = [record for record in records if "reason" not in record]
     try:
         splits, unsplit = _splits(output, done, known) if done else {}, None
     except UserError as error:  # what is prepared is written nevertheless
         splits, unsplit = {}, error
-    prepared.write_manifest(output, records, splits)
-    write_text(output / "index.html", prepared_page.page(output, records, options, splits))
+    prepared_set.write_manifest(output, records, splits)
+    write_text(output / "index.html", page.page(output, records, options, splits))
     if done:
-        prepared.write_dataset(output, done, options)
+        prepared_set.write_dataset(output, done, options)
     _tell(output, options, records, trainable=bool(splits))
     if unsplit:
         raise unsplit
@@ -171,7 +172,7 @@ def run_processes(tasks: Sequence[Task], processes: int) -> Iterator[dict[str, A
         min(processes, len(tasks)), mp_context=context, initializer=_end_with, initargs=(os.getpid(),)
     ) as pool:
         try:
-            for finished in as_completed([pool.submit(preparation.prepare, task) for task in tasks]):
+            for finished in as_completed([pool.submit(exam_task.prepare, task) for task in tasks]):
                 yield finished.result()
         except BrokenProcessPool:
             raise UserError(
@@ -202,24 +203,24 @@ def run_beam(tasks: Sequence[Task], beam_flags: str) -> list[dict[str, Any]]:
     except ImportError:
         raise UserError("--beam needs Apache Beam: pip install 'mrdiff_jax[beam]'") from None
     with beam.Pipeline(options=PipelineOptions(beam_flags.split())) as pipeline:
-        _ = pipeline | beam.Create(tasks) | beam.Reshuffle() | beam.Map(preparation.prepare)
-    return [preparation.prepare(task) for task in tasks]  # finished ones are read, failed ones tell their reason again
+        _ = pipeline | beam.Create(tasks) | beam.Reshuffle() | beam.Map(exam_task.prepare)
+    return [exam_task.prepare(task) for task in tasks]  # finished ones are read, failed ones tell their reason again
 
 
 def _known_splits(output: Path, subjects: Sequence[str]) -> dict[str, str]:
     """The splits that are given or stand already. Raises UserError, before anything is done, where they cannot be meant."""
     if _SPLITS.value:
         return preprocessing.read_rows(local_path(_SPLITS.value, "--splits"))
-    known = prepared.known_splits(output)
+    known = prepared_set.known_splits(output)
     if known:
-        print(f"splits stay as {output / prepared.SPLITS_FILE} has them; edit it, or remove it to assign them anew")
+        print(f"splits stay as {output / prepared_set.SPLITS_FILE} has them; edit it, or remove it to assign them anew")
     else:
         preprocessing.matching(_TEST_SUBJECTS.value, subjects)
     return known
 
 
 def _splits(output: Path, done: Sequence[dict[str, Any]], known: dict[str, str]) -> dict[str, str]:
-    splits = prepared.update_splits(output, sorted({record["subject"] for record in done}), known, **_assignment())
+    splits = prepared_set.update_splits(output, sorted({record["subject"] for record in done}), known, **_assignment())
     if told := visits.look_alike(splits):
         print(told)
     return splits
@@ -256,7 +257,7 @@ def _tell(output: Path, options: Options, records: Sequence[dict[str, Any]], tra
     ruled = layouts.parse_rules(_RULES.value)
     for contrast in options.contrasts:
         if contrast not in ruled:
-            for line in prepared.odd_times(contrast, options, done):
+            for line in prepared_set.odd_times(contrast, options, done):
                 print(line)
     if trainable:
         sources = ",".join(contrast for contrast in options.contrasts if contrast != options.reference)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from absl import flags
 
-from mrdiff_jax import cli, cohort, inference, outputs, parallel
-from mrdiff_jax.data.sequence_times import Stated, parse_stated
+from mrdiff_jax import cli, parallel
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.inference import Settings
-from mrdiff_jax.paths import local_path
-from mrdiff_jax.synthesizer import Synthesizer
+from mrdiff_jax.scans.sequence_times import Stated, parse_stated
+from mrdiff_jax.storage.paths import local_path
+from mrdiff_jax.synthesis import cohort, from_scans, nifti_output
+from mrdiff_jax.synthesis.from_scans import Settings
+from mrdiff_jax.synthesis.synthesizer import Synthesizer
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run, or a file that mrdiff_jax.export wrote.")
 _SOURCE = flags.DEFINE_multi_string("source", [], "NAME=PATH of a source, a NIfTI file or a DICOM folder; once for each.")
@@ -52,15 +53,15 @@ def main() -> None:
 
 
 def _one(output: Path, settings: Settings, stated: Stated) -> None:
-    path_of = partial(outputs.beside, output)
-    outputs.check_free(path_of(inference.SYNTHETIC))  # before anything is read or computed
+    path_of = partial(nifti_output.beside, output)
+    nifti_output.check_free(path_of(from_scans.SYNTHETIC))  # before anything is read or computed
     sources = _sources()
     synthesizer = _synthesizer(settings)
-    for result in inference.results(synthesizer, settings):
-        outputs.check_free(path_of(result))
-    scans = inference.read_scans(synthesizer, sources, local_path(_GRID.value, "--grid") if _GRID.value else None, stated)
-    volumes = inference.synthesize(synthesizer, scans, settings)
-    outputs.write(volumes, scans, outputs.provenance(synthesizer, scans, settings), path_of)
+    for result in from_scans.results(synthesizer, settings):
+        nifti_output.check_free(path_of(result))
+    scans = from_scans.read_scans(synthesizer, sources, local_path(_GRID.value, "--grid") if _GRID.value else None, stated)
+    volumes = from_scans.synthesize(synthesizer, scans, settings)
+    nifti_output.write(volumes, scans, nifti_output.provenance(synthesizer, scans, settings), path_of)
     print(*map(path_of, volumes), sep="\n")
 
 

@@ -11,7 +11,7 @@ os.environ.setdefault("MRDIFF_CACHE", tempfile.mkdtemp(prefix="mrdiff-tests-"))
 import jax
 import numpy as np
 import pytest
-from scans import write_subjects
+from helpers.scans import write_subjects
 
 import mrdiff_jax
 from mrdiff_jax.config import default
@@ -60,7 +60,7 @@ def tiny_flags():
 @pytest.fixture(scope="session")
 def workdir(tmp_path_factory):
     """A trained run, as far as synthesis needs it; not to be changed."""
-    from models import tiny, write_run
+    from helpers.models import tiny, write_run
 
     return write_run(tmp_path_factory.mktemp("run") / "mrdiff", tiny())
 
@@ -74,7 +74,7 @@ def synthesizer(workdir):
 @pytest.fixture
 def pair(tmp_path):
     """Both sources of that model, on one grid, without sidecars."""
-    from heads import TIMES, affine_of, save
+    from helpers.heads import TIMES, affine_of, save
 
     return {name: save(tmp_path / f"{name}.nii.gz", affine_of()) for name in TIMES}
 

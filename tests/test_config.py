@@ -6,7 +6,7 @@ import pytest
 from mrdiff_jax import config as config_module
 from mrdiff_jax.config import PRESETS, default, validate
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.methods.mrdiff import build_network
+from mrdiff_jax.methods.mrdiff.method import build_network
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 

@@ -27,14 +27,14 @@ from ml_collections import ConfigDict
 
 from mrdiff_jax import methods, parallel
 from mrdiff_jax.config import default, split_names
-from mrdiff_jax.data import prepared
 from mrdiff_jax.data.batches import READ_OPTIONS, train_iterator
-from mrdiff_jax.data.pipeline import open_dataset
+from mrdiff_jax.data.datasets import open_dataset
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.files import write_text
-from mrdiff_jax.train import Diverged, evaluate_only, train_and_evaluate
-from mrdiff_jax.train_state import create_train_state, make_optimizer, make_train_step
-from mrdiff_jax.writer import log_to_console
+from mrdiff_jax.preparation import prepared_set
+from mrdiff_jax.storage.files import write_text
+from mrdiff_jax.training.loop import Diverged, evaluate_only, train_and_evaluate
+from mrdiff_jax.training.step import create_train_state, make_optimizer, make_train_step
+from mrdiff_jax.training.writer import log_to_console
 
 Record = dict[str, Any]
 Save = Callable[[str, Record], None]
@@ -271,7 +271,7 @@ def training_config(options: argparse.Namespace) -> ConfigDict:
     if path.suffix == ".py":
         config.data.update(runpy.run_path(str(path))["get_config"]().data)
     else:
-        config.data.update(name="prepared", root=str(path), image_size=prepared.read(path)["image_size"])
+        config.data.update(name="prepared", root=str(path), image_size=prepared_set.read(path)["image_size"])
     config.data.update(batch_size=options.batch_size, mirror=True)
     for field in ("sources", "target"):
         config.data[field] = getattr(options, field) or config.data[field]
@@ -447,7 +447,7 @@ def main(arguments: list[str]) -> None:
         return
     if options.set and not options.set.endswith(".py"):
         try:
-            prepared.read(Path(options.set))
+            prepared_set.read(Path(options.set))
         except UserError as error:
             parser.error(f"--set: {error}")
     results = run(options, arguments)

@@ -17,11 +17,13 @@ import jax.numpy as jnp
 import jaxwt
 import numpy as np
 
-from mrdiff_jax import conventions, methods, metrics, parallel, scoring
+from mrdiff_jax import methods, metrics, parallel
 from mrdiff_jax.config import default
-from mrdiff_jax.layers import GroupNorm
-from mrdiff_jax.references import References
-from mrdiff_jax.train_state import create_train_state, make_optimizer, make_train_step
+from mrdiff_jax.evaluation import scoring
+from mrdiff_jax.evaluation.baselines import References
+from mrdiff_jax.metrics import conventions
+from mrdiff_jax.networks.layers import GroupNorm
+from mrdiff_jax.training.step import create_train_state, make_optimizer, make_train_step
 from mrdiff_jax.wavelets import dwt2
 
 

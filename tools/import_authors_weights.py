@@ -18,13 +18,13 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from mrdiff_jax import cli, methods
-from mrdiff_jax.authors_weights import StateDict, to_params
-from mrdiff_jax.checkpoints import Checkpoints
 from mrdiff_jax.config import split_names, validate
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.methods import Params
-from mrdiff_jax.methods.mrdiff import build_network
-from mrdiff_jax.train_state import TrainState, create_train_state, make_optimizer
+from mrdiff_jax.methods.mrdiff.authors_weights import StateDict, to_params
+from mrdiff_jax.methods.mrdiff.method import build_network
+from mrdiff_jax.storage.checkpoints import Checkpoints
+from mrdiff_jax.training.step import TrainState, create_train_state, make_optimizer
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "Their state dict, .pt or .safetensors.")
 _EMA = flags.DEFINE_string("ema", None, "Its moving average, with which we synthesise; by default the weights themselves.")

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from mrdiff_jax import figures, metrics
-from mrdiff_jax.data.preprocessing import PLANES, choose_slices, percentile_scale, slice_image
-from mrdiff_jax.data.registration import grid_of
-from mrdiff_jax.data.sequence_times import sidecar_path
-from mrdiff_jax.data.slicing import Slicing
-from mrdiff_jax.data.volumes import Volume, read_nifti
+from mrdiff_jax import metrics
+from mrdiff_jax.evaluation import figures
+from mrdiff_jax.preparation.preprocessing import PLANES, choose_slices, percentile_scale, slice_image
+from mrdiff_jax.preparation.registration import grid_of
+from mrdiff_jax.preparation.slicing import Slicing
+from mrdiff_jax.scans.sequence_times import sidecar_path
+from mrdiff_jax.scans.volumes import Volume, read_nifti
 
 PERCENTILES = (0.5, 99.5)
 BODY_LEVEL = 0.1

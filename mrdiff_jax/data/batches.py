@@ -8,7 +8,7 @@ import grain
 import numpy as np
 
 from mrdiff_jax.data.augmentation import augment
-from mrdiff_jax.data.pipeline import Dataset
+from mrdiff_jax.data.datasets import Dataset
 from mrdiff_jax.errors import UserError
 
 TRAINING_KEYS = ("sources", "target", "tr", "te", "ti")

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.files import sha256, write_text
+from mrdiff_jax.storage.files import sha256, write_text
 
 _FILE = "checksums.json"
 _SETTLED = 2_000_000_000  # ns: a file that was changed within so short a time may change again without its times telling

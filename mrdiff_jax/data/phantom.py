@@ -22,7 +22,7 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 
 from mrdiff_jax import physics
-from mrdiff_jax.data.volumes import Exam
+from mrdiff_jax.scans.volumes import Exam
 
 CONTRASTS = ("T1w", "T2w", "PDw", "FLAIR")
 FIELD_MM = 200.0  # side of the square field of view

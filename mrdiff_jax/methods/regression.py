@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from mrdiff_jax import layers, unet
 from mrdiff_jax.methods import Aux, Batch, Method, Params
+from mrdiff_jax.networks import layers, unet
 from mrdiff_jax.wavelets import dwt2, idwt2
 
 

@@ -1,0 +1,1 @@
+"""Several runs side by side: tables, figures, a page."""

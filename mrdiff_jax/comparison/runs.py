@@ -1,0 +1,240 @@
+"""Several runs on the same slices, side by side: who is better, by how much, and whether that is chance."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mrdiff_jax.comparison import significance
+from mrdiff_jax.comparison.significance import PairedComparison
+from mrdiff_jax.config import STUDIES
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.evaluation import averages
+from mrdiff_jax.evaluation.baselines import References
+from mrdiff_jax.evaluation.results import REFERENCES, SYNTHESIS, Results, Row
+from mrdiff_jax.metrics.conventions import METRICS
+
+HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "fsim": True, "gmsd": False}
+_SEED = 0  # of the bootstrap
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A score in a table: mean and sample deviation; the stars of its difference to the first run; whether best."""
+
+    mean: float
+    deviation: float
+    stars: str
+    best: bool
+
+
+@dataclass(frozen=True)
+class Test:
+    """The first run against another method, by one score: the paired comparison, and both tests' p by Holm."""
+
+    method: str
+    column: str
+    paired: PairedComparison
+    p_t_holm: float
+    p_wilcoxon_holm: float
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images (H, W) of one slice: the sources, the truth, and what each run and the linear regression make of them."""
+
+    sources: dict[str, np.ndarray]
+    truth: np.ndarray
+    methods: dict[str, np.ndarray]
+
+
+class Reliability(NamedTuple):
+    """By bin of predicted error, rising: its root mean square, that of the real error, the share of pixels; (bins,) each."""
+
+    predicted: np.ndarray
+    error: np.ndarray
+    share: np.ndarray
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs that may be compared.
+
+    Attributes:
+      runs: results by the name a run is given; the first is the one that the others are tested against.
+
+    Raises:
+      UserError: two runs differ in convention, contrasts, subjects, slices, data or the slices of a study; the message names
+        both.
+    """
+
+    runs: Mapping[str, Results]
+
+    def __post_init__(self):
+        (first, reference), *others = self.runs.items()
+        for name, results in others:
+            _check_comparable(first, reference, name, results)
+
+    @property
+    def first(self) -> str:
+        """Name of the run that the others are tested against."""
+        return next(iter(self.runs))
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The first run's metrics.json."""
+        return self.runs[self.first].summary
+
+    @cached_property
+    def rows(self) -> dict[str, list[Row]]:
+        """The scores of each method: the runs, then the references, the better one first."""
+        references = self.runs[self.first].rows
+        return {name: results.rows[SYNTHESIS] for name, results in self.runs.items()} | {
+            self.label(name): references[name] for name in reversed(REFERENCES)
+        }
+
+    def label(self, reference: str) -> str:
+        """What a reference, or what else stands beside the runs in a study, is called in tables."""
+        names = {"copy": f"copy of {self.summary['copied']}", "linear": "linear regression", "calibrated": "if calibrated"}
+        return names[reference]
+
+    @property
+    def regions(self) -> dict[str, list[str]]:
+        """The score columns, by where they are taken: the whole slice, and the body if the convention has it."""
+        has_body = any(column.endswith("_body") for column in self.rows[self.first][0])
+        return {"whole slice": list(METRICS)} | ({"body": [f"{name}_body" for name in METRICS]} if has_body else {})
+
+    def values(self, method: str, column: str) -> list[float]:
+        """What means and deviations are of: subject means, or slices, as the convention has it."""
+        return averages.units(self.rows[method], column, self.summary["convention"]["aggregation"])
+
+    def by_subject(self, method: str, column: str) -> averages.Scores:
+        """Subject means of a score."""
+        return averages.subject_means(self.rows[method], column)
+
+    @cached_property
+    def tests(self) -> dict[str, list[Test]]:
+        """By region: the first run against every other method by every metric, over subjects; each test one family for Holm."""
+        return {region: self._family(columns) for region, columns in self.regions.items()}
+
+    def _family(self, columns: list[str]) -> list[Test]:
+        pairs = [(method, column) for method in self.rows if method != self.first for column in columns]
+        paired = [
+            significance.paired_comparison(self.by_subject(self.first, column), self.by_subject(method, column), seed=_SEED)
+            for method, column in pairs
+        ]
+        p_t, p_wilcoxon = (
+            significance.holm([getattr(result, name) for result in paired]).tolist() for name in ("p_t", "p_wilcoxon")
+        )
+        return [Test(*pair, *found) for pair, *found in zip(pairs, paired, p_t, p_wilcoxon, strict=True)]
+
+    def table(self, region: str) -> dict[str, dict[str, Cell]]:
+        """Table 1 of a region: by method and column."""
+        stars = {(test.method, test.column): significance.stars(test.p_t_holm) for test in self.tests[region]}
+        cells: dict[str, dict[str, Cell]] = {method: {} for method in self.rows}
+        for column in self.regions[region]:
+            summaries = {method: averages.mean_std(self.values(method, column)) for method in self.rows}
+            means = [mean for mean, _ in summaries.values()]
+            best = max(means) if HIGHER_IS_BETTER[column.removesuffix("_body")] else min(means)
+            for method, (mean, deviation) in summaries.items():
+                cells[method][column] = Cell(mean, deviation, stars.get((method, column), ""), mean == best)
+        return cells
+
+    def study(self, name: str) -> dict[str, dict[str, dict[str, tuple[float, float]]]]:
+        """Mean and deviation by setting, method and measure, of the runs that have a study and of what stands beside them."""
+        aggregation, found = self.summary["convention"]["aggregation"], {}
+        for label, rows in self._studied(name).items():
+            for setting, measure in dict.fromkeys((row["setting"], row["measure"]) for row in rows):
+                of_cell = [row for row in rows if (row["setting"], row["measure"]) == (setting, measure)]
+                of_cell = [{"subject": row["subject"], measure: row["value"]} for row in of_cell]
+                summary = averages.mean_std(averages.units(of_cell, measure, aggregation))
+                found.setdefault(setting, {}).setdefault(label, {})[measure] = summary
+        return found
+
+    def _studied(self, name: str) -> dict[str, list[Row]]:
+        """Rows of a study by method: the runs that have it, then what the first of them has beside its synthesis."""
+        rows = {run: [row for row in results.studies if row["study"] == name] for run, results in self.runs.items()}
+        rows = {run: found for run, found in rows.items() if found}
+        beside = next(iter(rows.values()), [])
+        methods = dict.fromkeys(row["method"] for row in beside if row["method"] != SYNTHESIS)
+        return {run: [row for row in found if row["method"] == SYNTHESIS] for run, found in rows.items()} | {
+            self.label(method): [row for row in beside if row["method"] == method] for method in methods
+        }
+
+    def reliability(self) -> dict[str, Reliability]:
+        """Predicted against real error, of the runs that have the study 'uncertainty' and predict any error."""
+        found = {}
+        for run, rows in self._studied("reliability").items():
+            sums: dict[str, dict[str, float]] = {}
+            for row in rows:
+                of_bin = sums.setdefault(row["setting"], {})
+                of_bin[row["measure"]] = of_bin.get(row["measure"], 0) + row["value"]
+            bins = [[of_bin[name] for name in ("pixels", "predicted_squares", "error_squares")] for of_bin in sums.values()]
+            pixels, predicted, error = np.array(sorted(bins, key=lambda of_bin: of_bin[1] / of_bin[0])).T
+            found[run] = Reliability(np.sqrt(predicted / pixels), np.sqrt(error / pixels), pixels / pixels.sum())
+        return {run: curve for run, curve in found.items() if curve.predicted.any()}
+
+    @cached_property
+    def ranked_subjects(self) -> list[str]:
+        """Subjects from the first run's lowest PSNR to its highest."""
+        scores = self.by_subject(self.first, "psnr")
+        return sorted(scores, key=scores.get)
+
+    @cached_property
+    def common_slices(self) -> list[tuple[str, int]]:
+        """(subject, slice) of the slices of which every run keeps images."""
+        kept = [results.images.places for results in self.runs.values()]
+        return [key for key in kept[0] if all(key in places for places in kept)]
+
+    def pictures(self, subject: str, number: int) -> Pictures:
+        """The images of a slice of which every run keeps images."""
+        images, summary = self.runs[self.first].images, self.summary
+        place = images.places[subject, number]
+        methods = {name: run.images.synthesis[run.images.places[subject, number]] for name, run in self.runs.items()}
+        references = References(summary["sources"].index(summary["copied"]), np.array(summary["linear_weights"]))
+        linear = references.predict(images.sources[place][None])["linear"][0]
+        return Pictures(
+            sources=dict(zip(summary["sources"], np.moveaxis(images.sources[place], -1, 0), strict=True)),
+            truth=images.target[place],
+            methods=methods | {self.label("linear"): linear},
+        )
+
+
+def _check_comparable(first: str, reference: Results, name: str, other: Results) -> None:
+    a, b = reference.summary, other.summary
+    if a["convention"] != b["convention"]:
+        raise UserError(
+            f"{name}: scored by the convention {b['convention']['name']!r}, {first} by {a['convention']['name']!r};"
+            " evaluate both with the same --config.evaluate.convention"
+        )
+    for field in ("sources", "target"):
+        if a[field] != b[field]:
+            raise UserError(
+                f"{name}: its {field} {_words(b[field])}, of {first} {_words(a[field])}; such runs cannot be compared"
+            )
+    keys, others = ([(row["subject"], row["slice"]) for row in run.rows[SYNTHESIS]] for run in (reference, other))
+    for here, there, missing in ((name, first, set(keys) - set(others)), (first, name, set(others) - set(keys))):
+        subjects = sorted({subject for subject, _ in missing})
+        if missing:
+            raise UserError(
+                f"{here}: has not been tested on {len(missing)} of the slices that {there} has been, of subjects"
+                f" {', '.join(subjects[:5])}{' ...' if len(subjects) > 5 else ''}; give both the same splits"
+            )
+    if a["dataset"] != b["dataset"]:
+        raise UserError(
+            f"{name}: its data set is {b['dataset']}, that of {first} {a['dataset']}: other scans, splits or preparation"
+        )
+
+    for study in STUDIES:
+        a, b = ({(row["subject"], row["slice"]) for row in run.studies if row["study"] == study} for run in (reference, other))
+        if a and b and a != b:
+            raise UserError(
+                f"{name}: its study '{study}' is of other slices than that of {first}; evaluate both with the same"
+                " --config.evaluate.study_slices"
+            )
+
+
+def _words(value: str | list[str]) -> str:
+    return f"is {value}" if isinstance(value, str) else f"are {', '.join(value)}"

@@ -1,0 +1,271 @@
+"""The tables of a comparison as Markdown, CSV and LaTeX."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+from mrdiff_jax.comparison.runs import Cell, Comparison, Test
+
+DIGITS = {"psnr": 2, "ssim": 4, "fsim": 4, "gmsd": 4, "correlation": 3, "best_channel": 3, "linear_fit": 3}
+LABELS = {"psnr": "PSNR (dB) ↑", "ssim": "SSIM ↑", "fsim": "FSIM ↑", "gmsd": "GMSD ↓"}
+STUDIED = ("psnr", "ssim")
+BY_SETTING = ("sampling", "robustness")  # studies of the metrics
+MEASURES = {  # of the other studies
+    "rmse": "RMS error ↓",
+    "bias": "mean error",
+    "predicted": "RMS of the predicted error",
+    "within_1": "error below the predicted one",
+    "within_2": "error below twice the predicted one",
+    "correlation": "rank correlation of predicted and real error ↑",
+    "best_channel": "best channel ↑",
+    "linear_fit": "linear fit ↑",
+    "invented": "edges invented ↓",
+    "lost": "edges lost ↓",
+}
+SHARES = ("within_1", "within_2", "invented", "lost")
+STUDIES = {  # titles
+    "sampling": "Sampling",
+    "robustness": "Robustness",
+    "uncertainty": "Calibration of the uncertainty",
+    "maps": "Content maps against the truth",
+    "hallucination": "False structures",
+    "lesions": "Error inside lesions",
+}
+STATISTICS_HEADER = (
+    "against",
+    "score",
+    "difference [95% CI]",
+    "t",
+    "p (t-test)",
+    "by Holm",
+    "p (Wilcoxon)",
+    "by Holm",
+    "d_z [95% CI]",
+)
+
+
+def label(column: str) -> str:
+    """Heading of a score column."""
+    return LABELS[column.removesuffix("_body")]
+
+
+def number(value: float, column: str) -> str:
+    """A score with the digits of its metric."""
+    return f"{value:.{DIGITS[column.removesuffix('_body')]}f}"
+
+
+def mean_and_deviation(cell: Cell, column: str) -> str:
+    """'28.54 ± 3.41', without the deviation where one subject has none."""
+    deviation = "" if math.isnan(cell.deviation) else f" ± {number(cell.deviation, column)}"
+    return number(cell.mean, column) + deviation
+
+
+def p_value(p: float) -> str:
+    """A p-value as it is printed: three digits, '<0.001', or a dash where there was no test."""
+    if math.isnan(p):
+        return "–"
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def statistics_row(test: Test) -> list[str]:
+    """One test as texts, for STATISTICS_HEADER."""
+    paired, column = test.paired, test.column
+
+    def bounded(value: float, interval: tuple[float, float], form: str) -> str:
+        return "–" if math.isnan(value) else f"{value:{form}} [{interval[0]:{form}}, {interval[1]:{form}}]"
+
+    return [
+        test.method,
+        label(column),
+        bounded(paired.difference, paired.interval, f"+.{DIGITS[column.removesuffix('_body')]}f"),
+        "–" if math.isnan(paired.t) else f"{paired.t:.2f}",
+        p_value(paired.p_t),
+        p_value(test.p_t_holm),
+        p_value(paired.p_wilcoxon),
+        p_value(test.p_wilcoxon_holm),
+        bounded(paired.effect_size, paired.effect_size_interval, ".2f"),
+    ]
+
+
+def study_table(comparison: Comparison, study: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a study, empty where no run has it; a dash where a method has no value.
+
+    A row is a setting, with PSNR and SSIM of every method, or a measure in a setting, with the value of every method.
+    """
+    found = comparison.study(study)
+    methods = list(dict.fromkeys(method for row in found.values() for method in row))
+    if study in BY_SETTING:
+        header = ["setting", *(f"{method}, {LABELS[metric]}" for metric in STUDIED for method in methods)]
+        cells = {setting: [(method, metric) for metric in STUDIED for method in methods] for setting in found}
+        return header, [
+            [setting, *(_study_cell(found[setting], *cell) for cell in of_setting)] for setting, of_setting in cells.items()
+        ]
+    measures = [
+        (setting, measure)
+        for setting, row in found.items()
+        for measure in MEASURES
+        if any(measure in of for of in row.values())
+    ]
+    return ["measure", *methods], [
+        [f"{setting}: {MEASURES[measure]}", *(_study_cell(found[setting], method, measure) for method in methods)]
+        for setting, measure in measures
+    ]
+
+
+def _study_cell(row: Mapping[str, Mapping[str, tuple[float, float]]], method: str, measure: str) -> str:
+    if measure not in row.get(method, {}):
+        return "–"
+    values = [value for value in row[method][measure] if not math.isnan(value)]
+    if measure in SHARES:
+        return " ± ".join(f"{100 * value:.1f}" for value in values) + "%"
+    return " ± ".join(f"{value:.{DIGITS.get(measure, 4)}f}" for value in values)
+
+
+def how(comparison: Comparison) -> list[str]:
+    """How the numbers came about, a sentence each; stands beside every table."""
+    summary = comparison.summary
+    convention = summary["convention"]
+    subjects = "1 subject: no tests, no stars" if summary["subjects"] == 1 else f"{summary['subjects']} subjects"
+    unit = {"subject": "subjects, of the means over their slices", "slice": "all slices"}[convention["aggregation"]]
+    return [
+        f"{', '.join(summary['sources'])} → {summary['target']}; {subjects}, {summary['slices']} slices;"
+        f" data set {summary['dataset']}.",
+        f"Convention '{convention['name']}': scaling: {convention['scaling']}. Mask: {convention['mask']}."
+        f" Data range: {convention['data_range']}.",
+        f"Mean ± standard deviation over {unit}; the best mean is bold.",
+        f"Stars mark a difference to {comparison.first}, for better or worse: paired t-test over subjects, two-sided,"
+        " p corrected by Holm over all tests of the table (* p < 0.05, ** p < 0.01, *** p < 0.001).",
+    ]
+
+
+def markdown(comparison: Comparison) -> str:
+    """Table 1 for each region and the statistics behind its stars, as Markdown."""
+    parts = []
+    for region, columns in comparison.regions.items():
+        table = comparison.table(region)
+        cells = [
+            [method.replace("|", "\\|"), *(_markdown_cell(row[column], column) for column in columns)]
+            for method, row in table.items()
+        ]
+        tests = [statistics_row(test) for test in comparison.tests[region]]
+        parts += [
+            f"## Table 1, {region}\n\n{_markdown_table(['method', *map(label, columns)], cells)}",
+            f"### {comparison.first} minus each other method, {region}\n\n{_markdown_table(STATISTICS_HEADER, tests)}",
+        ]
+    for study, title in STUDIES.items():
+        if comparison.study(study):
+            parts.append(f"## {title}\n\n{_markdown_table(*study_table(comparison, study))}")
+    return "\n\n".join(["# Comparison", "\n".join(f"- {_unstarred(line)}" for line in how(comparison)), *parts]) + "\n"
+
+
+def _markdown_cell(cell: Cell, column: str) -> str:
+    text = mean_and_deviation(cell, column)
+    return (f"**{text}**" if cell.best else text) + _unstarred(cell.stars)
+
+
+def _unstarred(text: str) -> str:
+    return text.replace("*", r"\*")
+
+
+def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def latex(comparison: Comparison) -> str:
+    """Table 1 for each region as LaTeX tables (package booktabs)."""
+    return "\n\n".join(_latex_table(comparison, region, columns) for region, columns in comparison.regions.items()) + "\n"
+
+
+def _latex_table(comparison: Comparison, region: str, columns: Sequence[str]) -> str:
+    heads = [label(column).replace("↑", r"$\uparrow$").replace("↓", r"$\downarrow$") for column in columns]
+    lines = [
+        " & ".join([_latex_text(method), *(_latex_cell(row[column], column) for column in columns)]) + r" \\"
+        for method, row in comparison.table(region).items()
+    ]
+    return "\n".join(
+        [
+            *(f"% {line}" for line in how(comparison)),
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_latex_text(' '.join([f'Scores, {region}.', *how(comparison)]))}}}",
+            rf"\begin{{tabular}}{{l{'c' * len(columns)}}}",
+            r"\toprule",
+            " & ".join(["Method", *heads]) + r" \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+        ]
+    )
+
+
+def _latex_cell(cell: Cell, column: str) -> str:
+    text = mean_and_deviation(cell, column).replace("±", r"\pm")
+    bold = rf"\mathbf{{{text}}}" if cell.best else text
+    return f"${bold}^{{{cell.stars}}}$" if cell.stars else f"${bold}$"
+
+
+def _latex_text(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "→": r"$\rightarrow$", "±": r"$\pm$", "<": "$<$", ">": "$>$"}
+    special |= {character: rf"\{character}" for character in "&%$#_{}"}
+    special |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(character, character) for character in text)
+
+
+def scores_csv(comparison: Comparison) -> str:
+    """Table 1 as CSV, a row for each method, region and metric, with the test behind its stars and the convention."""
+    rows, convention = [], comparison.summary["convention"]
+    stated = {"convention": convention["name"]} | {name: convention[name] for name in ("mask", "data_range", "aggregation")}
+    for region, columns in comparison.regions.items():
+        tests = {(test.method, test.column): test for test in comparison.tests[region]}
+        for method, cells in comparison.table(region).items():
+            for column in columns:
+                cell, test = cells[column], tests.get((method, column))
+                row = {
+                    "method": method,
+                    "region": region,
+                    "metric": column.removesuffix("_body"),
+                    "mean": cell.mean,
+                    "standard_deviation": cell.deviation,
+                    "stars": cell.stars,
+                }
+                rows.append(row | _test_fields(test) | stated)
+    file = io.StringIO()
+    table = csv.DictWriter(file, list(rows[-1]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return file.getvalue()
+
+
+def _test_fields(test: Test | None) -> dict[str, float | str]:
+    if test is None:
+        names = (
+            "subjects",
+            "difference",
+            "difference_low",
+            "difference_high",
+            "t",
+            "p_t",
+            "p_t_holm",
+            "p_wilcoxon",
+            "p_wilcoxon_holm",
+        )
+        return dict.fromkeys((*names, "effect_size", "effect_size_low", "effect_size_high"), "")
+    paired = test.paired
+    return {
+        "subjects": paired.subjects,
+        "difference": paired.difference,
+        "difference_low": paired.interval[0],
+        "difference_high": paired.interval[1],
+        "t": paired.t,
+        "p_t": paired.p_t,
+        "p_t_holm": test.p_t_holm,
+        "p_wilcoxon": paired.p_wilcoxon,
+        "p_wilcoxon_holm": test.p_wilcoxon_holm,
+        "effect_size": paired.effect_size,
+        "effect_size_low": paired.effect_size_interval[0],
+        "effect_size_high": paired.effect_size_interval[1],
+    }

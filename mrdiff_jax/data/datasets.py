@@ -1,0 +1,307 @@
+"""From `config.data` to a data set, which is prepared at its first use."""
+
+import hashlib
+import json
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from mrdiff_jax.config import split_names
+from mrdiff_jax.data import phantom
+from mrdiff_jax.data.identity import Checksums
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.preparation import prepared_set, preprocessing, tfds_builder
+from mrdiff_jax.preparation.options import Options
+from mrdiff_jax.preparation.tfds_builder import TRUTHS, MRSlices
+from mrdiff_jax.scans import volumes
+from mrdiff_jax.scans.sequence_times import parse_stated, require
+from mrdiff_jax.scans.visits import look_alike
+from mrdiff_jax.storage.files import require_file, scratch_folder
+from mrdiff_jax.storage.paths import local_path
+
+READ_VERSION = 2  # raise it whenever the same scans give other slices
+logger = logging.getLogger("mrdiff_jax")
+
+
+class ExamRef(NamedTuple):
+    """An exam not yet read."""
+
+    subject: str
+    load: Callable[[], volumes.Exam]
+
+
+class Study(NamedTuple):
+    """What there is to prepare; `identity` is JSON that changes whenever the exams do, `truths` what is known beside them."""
+
+    contrasts: tuple[str, ...]
+    exams: list[ExamRef]
+    identity: Any
+    truths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared set of slices, seen as source contrasts and a target.
+
+    preparation: how its scans became slices; splits_file: the CSV of subjects and splits; rows: where each split stands in a
+    set that is written as a whole; elsewhere splits are written apart.
+    """
+
+    contrasts: tuple[str, ...]
+    sources: tuple[str, ...]
+    target: str
+    folder: Path
+    fingerprint: str
+    preparation: Options
+    splits_file: Path
+    rows: Mapping[str, Sequence[int]] | None = None
+
+    def split(self, name: str) -> "Examples":
+        """The examples of 'train', 'validation' or 'test', in a fixed order; validation may be empty."""
+        written = tfds.builder_from_directory(self.folder / tfds_builder.EXAMPLES_FOLDER)
+        if self.rows is not None:
+            records = _Rows(written.as_data_source(prepared_set.WHOLE), self.rows[name])
+        else:
+            records = written.as_data_source(name) if name in written.info.splits else ()
+        return Examples(records, [self.contrasts.index(name) for name in self.sources], self.contrasts.index(self.target))
+
+
+class _Rows(NamedTuple):
+    """Some of the records of a data source."""
+
+    records: Any
+    rows: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.records[int(self.rows[index])]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Random access to the examples of a split.
+
+    An example: sources (H, W, K) and target (H, W), float32 in [0, 1]; tr, te, ti (K,) of the sources, ms; subject;
+    slice; scale (2,): offset and factor from target values to scanner units; spacing: side of a pixel, mm; and, where known,
+    maps (H, W, 3): true T1 (ms), T2 (ms) and S0, and lesions (H, W): 1 in a lesion, else 0.
+    """
+
+    records: Any
+    source_channels: list[int]
+    target_channel: int
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = self.records[index]
+        image = preprocessing.dequantise(record["image"])
+        example = {
+            "sources": image[..., self.source_channels],
+            "target": image[..., self.target_channel],
+            **{time: record[time][self.source_channels] for time in ("tr", "te", "ti")},
+            "subject": record["subject"].decode(),
+            "slice": record["slice"],
+            "scale": record["scale"][self.target_channel],
+            "spacing": record["spacing"],
+        }
+        return example | {truth: record[truth] for truth in TRUTHS if truth in record}
+
+
+def open_dataset(data_config: Any) -> Dataset:
+    """The data set of `config.data`, prepared at its first use and read from the cache after that.
+
+    The cache folder is named by a fingerprint of all that determines its content; it holds the slices and `splits.csv`.
+    Raises UserError for a mistake in the config or in the scans.
+    """
+    sources, target = split_names(data_config.sources), data_config.target.strip()
+    if data_config.name == "prepared":
+        return _open_prepared(data_config, sources, target)
+    study = _study(data_config, sources, target)
+    _check_names(sources, target, study.contrasts)
+    low, high = data_config.percentiles
+    if not 0 <= low < high <= 100:
+        raise UserError(f"config.data.percentiles: {low:g}, {high:g} do not rise from 0 to 100")
+
+    splits = _splits(data_config, sorted({exam.subject for exam in study.exams}))
+    if told := look_alike(splits) if data_config.name == "bids" else "":
+        logger.warning("%s", told)
+    options = {
+        "image_size": data_config.image_size,
+        "percentiles": tuple(data_config.percentiles),
+        "slices": data_config.slices,
+        "plane": data_config.plane,
+    }
+    identity = [str(MRSlices.VERSION), READ_VERSION, data_config.name, study.contrasts, study.identity, splits, options]
+    fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    folder = cache_folder(data_config.cache) / f"{data_config.name}-{fingerprint}"
+    if not folder.is_dir():
+        _prepare(study, splits, folder, **options)
+    preparation = Options(study.contrasts, sources[0], bias_correction=False, mask="none", **options)
+    splits_file = folder / prepared_set.SPLITS_FILE
+    return Dataset(study.contrasts, sources, target, folder, fingerprint, preparation, splits_file)
+
+
+def _check_names(sources: tuple[str, ...], target: str, contrasts: Sequence[str]) -> None:
+    for field, names in (("sources", sources), ("target", (target,))):
+        for name in names:
+            if name not in contrasts:
+                choices = ", ".join(contrasts)
+                raise UserError(f"config.data.{field}: no contrast {name!r} in this data set; choose from {choices}")
+    if not sources or len({*sources, target}) <= len(sources):
+        raise UserError(f"config.data.sources: give one contrast or more, each once, and not the target {target!r}")
+
+
+def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Dataset:
+    """The set that `mrdiff_jax.prepare` wrote, split as its `splits.csv` says now."""
+    root = local_path(config.root, "--config.data.root")
+    written = prepared_set.read(root)
+    contrasts = tuple(written["contrasts"])
+    _check_names(sources, target, contrasts)
+    if config.image_size != written["image_size"]:
+        side = written["image_size"]
+        raise UserError(
+            f"{root}: its slices are {side} x {side}, not {config.image_size}; "
+            f"give --config.data.image_size={side}, or prepare again with --image-size={config.image_size}"
+        )
+    prepared_set.check_times(root, written, sources)
+    file = (
+        local_path(config.splits_file, "--config.data.splits_file") if config.splits_file else root / prepared_set.SPLITS_FILE
+    )
+    splits = preprocessing.read_splits(file, sorted({exam["subject"] for exam in written["exams"]}))
+    fingerprint = hashlib.sha256(json.dumps([written["fingerprint"], splits]).encode()).hexdigest()[:16]
+    folder = root / prepared_set.DATASET_FOLDER
+    preparation, rows = Options(**written["options"]), prepared_set.rows_of_splits(written, splits)
+    return Dataset(contrasts, sources, target, folder, fingerprint, preparation, file, rows)
+
+
+def cache_folder(stated: str = "") -> Path:
+    """Where prepared data and compiled programs are kept: as stated, else $MRDIFF_CACHE or ~/.cache/mrdiff_jax.
+
+    Raises:
+      UserError: nothing is stated, and the home folder is not known.
+    """
+    name = "--config.data.cache" if stated else "MRDIFF_CACHE"
+    return local_path(stated or os.environ.get("MRDIFF_CACHE") or "~/.cache/mrdiff_jax", name).resolve()
+
+
+def _study(config: Any, sources: tuple[str, ...], target: str) -> Study:
+    if config.name == "phantom":
+        return _phantom_study(config)
+    if config.name == "bids":
+        return _bids_study(config, split_names(config.contrasts) or tuple(dict.fromkeys((*sources, target))), sources)
+    raise UserError(f"config.data.name: {config.name!r} is not one of phantom, bids, prepared")
+
+
+def _phantom_study(config: Any) -> Study:
+    contrasts = split_names(config.contrasts) or phantom.CONTRASTS
+    for contrast in contrasts:
+        if contrast not in phantom.CONTRASTS:
+            raise UserError(f"config.data.contrasts: the phantom has {', '.join(phantom.CONTRASTS)}, not {contrast!r}")
+    size = {"image_size": config.image_size, "slice_count": config.subject_slices}
+    exams = [
+        ExamRef(
+            phantom.subject_name(index),
+            partial(phantom.simulate_exam, config.seed, index, contrasts=contrasts, **size),
+        )
+        for index in range(config.subjects)
+    ]
+    return Study(contrasts, exams, [config.subjects, config.subject_slices, config.seed], ("maps", "lesions"))
+
+
+def _bids_study(config: Any, contrasts: tuple[str, ...], sources: tuple[str, ...]) -> Study:
+    if not config.root:
+        raise UserError("config.data.root is empty; set it to the folder of your scans")
+    root = local_path(config.root, "--config.data.root")
+    stated = parse_stated(config.tr, config.te, config.ti, "config.data.")
+    exams, identity, masked, timed = [], [], False, []
+    checksums = Checksums(cache_folder(config.cache))
+    for files in volumes.find_exams(root, contrasts, config.lesions):
+        times = {name: volumes.scan_times(path, name, stated, required=False) for name, path in files.scans.items()}
+        for name, path in files.scans.items():
+            volumes.refuse_contradiction(path, name, times[name])
+        timed += [(path, name, times[name]) for name, path in files.scans.items() if name in sources]
+        exams.append(ExamRef(files.subject, partial(volumes.read_exam, files, times)))
+        masks = {"lesions": files.lesions} if files.lesions else {}
+        for name, path in {**files.scans, **masks}.items():
+            require_file(path)
+            identity.append([path.relative_to(root).as_posix(), checksums.of(path), times.get(name)])
+        masked = masked or bool(masks)
+    checksums.keep()
+    require(timed, "--config.data.")
+    if config.lesions and not masked:
+        raise UserError(
+            f"--config.data.lesions={config.lesions}: no exam under {root} has a file sub-*_{config.lesions}.nii.gz"
+        )
+    return Study(contrasts, exams, identity, ("lesions",) if masked else ())
+
+
+def _splits(config: Any, subjects: list[str]) -> dict[str, str]:
+    if config.splits_file:
+        return preprocessing.read_splits(local_path(config.splits_file, "--config.data.splits_file"), subjects)
+    return preprocessing.assign_splits(
+        subjects,
+        test_subjects=config.test_subjects,
+        test_fraction=config.test_fraction,
+        validation_fraction=config.validation_fraction,
+        seed=config.split_seed,
+    )
+
+
+def _prepare(study: Study, splits: Mapping[str, str], folder: Path, *, image_size: int, **options: Any) -> None:
+    """Write the study's examples and `splits.csv` into `folder`, which appears complete or not at all."""
+    exams = {
+        split: [exam for exam in study.exams if splits[exam.subject] == split]
+        for split in preprocessing.SPLITS
+        if split in splits.values()
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        scratch_folder(folder.parent, ".preparing-") as temporary,
+        tqdm(total=len(study.exams), desc="Preparing slices", unit="exam", delay=1, disable=None) as progress,
+    ):
+        unmarked = {"lesions": np.zeros((image_size, image_size), np.uint8)} if "lesions" in study.truths else {}
+
+        def examples(split: str) -> Iterator[dict]:
+            for exam in _loaded(exams[split]):
+                yield from (unmarked | example for example in preprocessing.exam_examples(exam, image_size, **options))
+                progress.update()
+
+        whole = temporary / folder.name
+        tfds_builder.write(
+            whole,
+            examples={split: partial(examples, split) for split in exams},
+            contrasts=study.contrasts,
+            image_size=image_size,
+            truths=study.truths,
+        )
+        preprocessing.write_splits(whole / prepared_set.SPLITS_FILE, splits)
+        try:
+            whole.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster, with the same content
+                raise
+
+
+def _loaded(exams: list[ExamRef], workers: int = 2) -> Iterator[volumes.Exam]:
+    """The exams in order, read or simulated a few ahead by threads."""
+    with ThreadPoolExecutor(workers) as pool:
+        pending = deque()
+        for exam in exams:
+            pending.append(pool.submit(exam.load))
+            if len(pending) > workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

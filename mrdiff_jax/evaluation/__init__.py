@@ -1,0 +1,1 @@
+"""Scores of held-out slices, and studies of what a method does."""

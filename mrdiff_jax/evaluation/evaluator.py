@@ -1,0 +1,225 @@
+"""Evaluation: every held-out slice synthesised and scored, beside the references."""
+
+import time
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mrdiff_jax import parallel
+from mrdiff_jax.data.datasets import Dataset
+from mrdiff_jax.evaluation import averages, results, scoring
+from mrdiff_jax.evaluation.baselines import References
+from mrdiff_jax.evaluation.results import REFERENCES, SYNTHESIS, Images, Results
+from mrdiff_jax.evaluation.scoring import Scorer, Scores
+from mrdiff_jax.methods import Method, Params
+from mrdiff_jax.metrics.conventions import BANDS, CONVENTIONS, METRICS
+from mrdiff_jax.training.writer import logger
+
+_ARRAYS = ("sources", "tr", "te", "ti", "index")
+_PIXELS = ("target", "synthesis", "sources")
+
+
+class Sampler:
+    """A method's synthesis on all local devices; the noise of a slice depends on its place in the split alone."""
+
+    def __init__(self, method: Method, seed: int, samples: int = 1):
+        """`samples` syntheses of each slice are averaged."""
+        key = jax.random.key(seed)
+
+        def synthesize(params: Params, batch: dict) -> tuple[jax.Array, jax.Array]:
+            keys = parallel.keys_at(key, batch["index"])
+            if samples == 1:
+                image = jnp.clip(method.synthesize(params, batch, keys), 0, 1)
+                return image, jnp.zeros_like(image)
+            draws = jax.lax.map(lambda n: method.synthesize(params, batch, _folded(keys, n)), jnp.arange(samples))
+            draws = jnp.clip(draws, 0, 1)
+            return draws.mean(0), draws.std(0, ddof=1)
+
+        self._synthesize = parallel.pmap(synthesize)
+
+    def __call__(self, params: Params, batch: dict) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation, (B, H, W) each, of the syntheses of a batch; params are replicated."""
+        return parallel.gather(self._synthesize(params, arrays(batch)))
+
+
+def arrays(batch: dict) -> dict[str, np.ndarray]:
+    """What a method is given of a batch, split over the devices."""
+    return parallel.shard({name: batch[name] for name in _ARRAYS})
+
+
+def _folded(keys: jax.Array, number: jax.Array) -> jax.Array:
+    return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+
+
+class Evaluation:
+    """Scores of the synthesis of one split, and some of its images.
+
+    Attributes:
+      scores: of every slice.
+      kept: the slices kept as images: subject, slice, target, synthesis and sources of each.
+      panels: named images (H, W) of a few slices, for a picture.
+      titles: of the panels.
+    """
+
+    def __init__(self):
+        self.scores = Scores()
+        self.kept: dict[str, list] = {name: [] for name in ("subject", "slice", *_PIXELS)}
+        self.panels: list[dict[str, np.ndarray]] = []
+        self.titles: list[str] = []
+
+
+class Evaluator:
+    """Synthesises and scores slices; compiled once, used as often as wanted."""
+
+    def __init__(self, method: Method, dataset: Dataset, config: Any):
+        """Of `config.evaluate`."""
+        self._dataset, self._config = dataset, config
+        self._batch_size = scoring.divisible(config.batch_size)
+        self.sample = Sampler(method, config.seed)
+        self.score = Scorer(config.convention)
+        key = jax.random.key(config.seed)
+
+        def describe(params: Params, batch: dict) -> tuple[jax.Array, ...]:
+            return method.describe(params, batch, parallel.keys_at(key, batch["index"]))
+
+        self._described, self._describe = method.described, parallel.pmap(describe)
+
+    @cached_property
+    def _references(self) -> tuple[References, dict[str, Scores]]:
+        """When they are first needed, not before the first step of training."""
+        return scoring.reference_scores(self._dataset, self.score, self._batch_size)
+
+    @property
+    def references(self) -> References:
+        """Fitted to the training subjects."""
+        return self._references[0]
+
+    @property
+    def reference_scores(self) -> dict[str, Scores]:
+        """Of all test slices: by reference, and the spectra of the 'target'."""
+        return self._references[1]
+
+    def __call__(self, params: Params, split: str, slices: int = 0) -> Evaluation:
+        """Evaluates a split, or so many slices (0: all) evenly spread over it; params are replicated over the local devices."""
+        result = Evaluation()
+        wanted = self.slices(split, slices)
+        shown, kept = set(evenly(wanted, self._config.panels)), set(evenly(wanted, self._config.images))
+        for batch in self.batches(split, wanted, f"evaluating {split}"):
+            synthesis, _ = self.sample(params, batch)
+            result.scores.extend(self.score(synthesis, batch))
+            _add_images(result, batch | {"synthesis": synthesis}, kept)
+            if shown & set(batch["index"][batch["valid"]]):
+                described = parallel.gather(self._describe(params, arrays(batch)))
+                self._add_panels(result, batch, synthesis, dict(zip(self._described, described, strict=True)), shown)
+        return result
+
+    def seconds(self, params: Params, split: str) -> float:
+        """Time that evaluating a split will take, from one batch; what must be compiled and fitted first is, on the way."""
+        self(params, split, self._batch_size)
+        _ = self._references
+        start = time.perf_counter()
+        self(params, split, self._batch_size)
+        return (time.perf_counter() - start) * -(-len(self._dataset.split(split)) // self._batch_size)
+
+    def slices(self, split: str, count: int = 0) -> np.ndarray:
+        """Places in the split of so many slices, evenly spread; 0 is all."""
+        return evenly(np.arange(len(self._dataset.split(split))), count)
+
+    def batches(self, split: str, wanted: np.ndarray, text: str) -> Iterator[dict[str, Any]]:
+        """Batches of the wanted slices of a split, behind a progress bar."""
+        return scoring.batches(self._dataset, split, self._batch_size, wanted, text)
+
+    def _add_panels(self, result: Evaluation, batch: dict, synthesis: np.ndarray, features: dict, shown: set) -> None:
+        for i in scoring.valid(batch):
+            if batch["index"][i] not in shown:
+                continue
+            panel = {name: batch["sources"][i, ..., k] for k, name in enumerate(self._dataset.sources)}
+            panel[f"{self._dataset.target}, true"] = batch["target"][i]
+            panel[f"{self._dataset.target}, synthetic"] = synthesis[i]
+            panel["absolute error"] = np.abs(synthesis[i] - batch["target"][i])
+            panel |= {name: image[i] for name, image in features.items()}
+            result.panels.append(panel)
+            result.titles.append(f"{batch['subject'][i]} / {batch['slice'][i]}")
+
+
+def evenly(indices: np.ndarray, count: int) -> np.ndarray:
+    """So many of the indices, evenly spread; 0, or more than there are, is all."""
+    return np.unique(indices[np.linspace(0, len(indices) - 1, min(count or len(indices), len(indices))).round().astype(int)])
+
+
+def _add_images(result: Evaluation, batch: dict, kept: set) -> None:
+    for i in scoring.valid(batch):
+        if batch["index"][i] in kept:
+            for name, values in result.kept.items():
+                values.append(batch[name][i])
+
+
+def summarise(scores: dict[str, Scores], convention: str, about: dict[str, Any]) -> dict[str, Any]:
+    """What metrics.json holds: means of the synthesis and the references, the convention, and what is said `about` the run."""
+
+    def means(columns: Sequence[str]) -> dict[str, Any]:
+        found = {name: scores[name].means(columns, convention) for name in (SYNTHESIS, *REFERENCES)}
+        return {SYNTHESIS: found.pop(SYNTHESIS), "references": found}
+
+    rows, used = scores[SYNTHESIS].rows, CONVENTIONS[convention]
+    inside = [column for column in used.columns() if column.endswith("_body")]
+    return {
+        **means(list(METRICS)),
+        **({"body": means(inside)} if inside else {}),
+        "bands": means(BANDS),
+        "convention": used.describe(convention),
+        "subjects": len({averages.subject_of(row["subject"]) for row in rows}),
+        "slices": len(rows),
+        "left_out": {name: averages.left_out(scores[name].rows, used.columns()) for name in (SYNTHESIS, *REFERENCES)},
+        **about,
+    }
+
+
+def write(evaluation: Evaluation, scores: dict[str, Scores], summary: dict[str, Any], workdir: Path) -> None:
+    """Writes the files of `results.write`, and samples.png."""
+    kept = {name: np.array(values) for name, values in evaluation.kept.items()}
+    rows = {name: scores[name].rows for name in (SYNTHESIS, *REFERENCES)}
+    spectra = {name: found.mean_spectrum() for name, found in scores.items()}
+    frequency = np.linspace(0, 0.5, len(spectra["target"]))
+    results.write(Results(summary, rows, {"frequency": frequency, **spectra}, Images(**kept)), workdir)
+    draw(evaluation, workdir / "samples.png")
+
+
+def draw(evaluation: Evaluation, path: Path) -> np.ndarray | None:
+    """Draws the panels as a PNG, and returns the picture, (height, width, 3) uint8; None, with a warning, where that fails."""
+    try:
+        from mrdiff_jax.evaluation import figures  # not above: matplotlib takes a second, for which the first step would wait
+
+        return figures.sample_panel(evaluation.panels, evaluation.titles, path)
+    except Exception as error:  # numbers and checkpoints are worth more than a picture
+        logger.warning("%s: could not be drawn (%s)", path, " ".join(str(error).split())[:120])
+        return None
+
+
+def table(summary: dict[str, Any], sources: Sequence[str]) -> str:
+    """The summary as text, a line for the synthesis and one for each reference."""
+    labels = {
+        "synthesis": "synthesis",
+        "copy": f"copy of {summary['copied']}",
+        "linear": f"linear fit of {', '.join(sources)}",
+    }
+    scores = {"synthesis": summary["synthesis"], **summary["references"]}
+    width = max(map(len, labels.values()))
+    lines = [" " * width + "".join(f"{metric.upper():>9}" for metric in METRICS)]
+    for name, values in scores.items():
+        cells = "".join(f"{values[metric]:9.2f}" if metric == "psnr" else f"{values[metric]:9.4f}" for metric in METRICS)
+        lines.append(f"{labels[name]:{width}}{cells}")
+    unit = {"subject": f"{summary['subjects']} held-out subjects", "slice": "all held-out slices"}
+    lines.append(
+        f"mean over {unit[summary['convention']['aggregation']]}, {summary['slices']} slices;"
+        f" convention '{summary['convention']['name']}'"
+    )
+    if summary["left_out"]["synthesis"]:
+        counts = ", ".join(f"{column} ({count})" for column, count in summary["left_out"]["synthesis"].items())
+        lines.append(f"infinite, and left out of the means (slices): {counts}")
+    return "\n".join(lines)

@@ -1,0 +1,47 @@
+"""Beyond the paper: studies of a trained run, each a file with `run(context)` that yields the rows of studies.csv.
+
+A study that not all data or methods allow has `obstacle(dataset, method)` too: why it cannot be done, or ''.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mrdiff_jax import config as configuration
+from mrdiff_jax.data.datasets import Dataset
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.evaluation.results import Row
+from mrdiff_jax.evaluation.studies import hallucination, lesions, maps, robustness, sampling, uncertainty
+from mrdiff_jax.evaluation.studies.context import Context
+from mrdiff_jax.methods import Method
+from mrdiff_jax.training.writer import logger
+
+_STUDIES = {
+    "sampling": sampling,
+    "robustness": robustness,
+    "uncertainty": uncertainty,
+    "maps": maps,
+    "hallucination": hallucination,
+    "lesions": lesions,
+}
+
+
+def chosen(config: Any, dataset: Dataset, method: Method) -> list[str]:
+    """The studies that `config.evaluate.studies` asks for; 'all' leaves out those that cannot be done.
+
+    Raises:
+      UserError: one that is named cannot be done, and why.
+    """
+    names = configuration.studies(config.evaluate.studies)
+    obstacles = {name: _STUDIES[name].obstacle(dataset, method) for name in names if hasattr(_STUDIES[name], "obstacle")}
+    for name, obstacle in obstacles.items():
+        if obstacle and config.evaluate.studies.strip() != "all":
+            raise UserError(f"--config.evaluate.studies={config.evaluate.studies}: {name}: {obstacle}")
+        if obstacle:
+            logger.info("study '%s' is left out: %s", name, obstacle)
+    return [name for name in names if not obstacles.get(name)]
+
+
+def run(names: list[str], context: Context) -> Iterator[Row]:
+    """Rows of the studies: study, setting, measure, method, subject, slice and the value."""
+    for name in names:
+        yield from _STUDIES[name].run(context)

@@ -1,0 +1,1 @@
+"""MRDiff, the paper's method."""

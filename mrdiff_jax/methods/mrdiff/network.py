@@ -1,0 +1,159 @@
+"""MRDiff: encoder E, generator G, physics module M and decoder D (paper, Sec. 2 and Fig. 1).
+
+    x_t, y --DWT--> E --> e_t --> G --IWT--> x0_hat
+                           |
+                           +----> M: h_t = {T1, T2, S0}, signal equation --> D --IWT--> y_hat
+
+Synthesis runs E and G alone; M and D regularise e_t in training. Images are in [-1, 1], times in milliseconds.
+"""
+
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from mrdiff_jax import physics
+from mrdiff_jax.networks.layers import Conv
+from mrdiff_jax.networks.unet import Backbone, Decoder, Encoder, StepEmbedding
+from mrdiff_jax.wavelets import dwt2, idwt2
+
+T1_UNIT, T2_UNIT = 3000.0, 2000.0  # milliseconds: the units of the feature maps T1 and T2
+_SHORTEST = 1e-5  # added to both maps, in their units
+
+Signal = Literal["spin_echo", "inversion_recovery"]
+
+
+class Features(NamedTuple):
+    """What the encoder knows of a noisy target and its sources.
+
+    Attributes:
+      e_t: (B, h, w, C) the deepest feature, on which the consistency loss acts.
+      skips: features after every block of the encoder, e_t the last.
+      embedding: (B, E) of the diffusion step.
+    """
+
+    e_t: Array
+    skips: tuple[Array, ...]
+    embedding: Array
+
+
+class ContentMaps(NamedTuple):
+    """h_t: non-negative feature maps that stand for T1, T2 and S0 (paper, Eq. 5); each (B, h, w, C), float32.
+
+    They are shaped by the physics, but they are features: nothing makes their values quantitative.
+    """
+
+    t1: Array
+    t2: Array
+    s0: Array
+
+
+class ScanParameters(NamedTuple):
+    """Repetition, echo and inversion times of the K sources, (B, K), milliseconds."""
+
+    tr: Array
+    te: Array
+    ti: Array
+
+
+class MRDiff(nn.Module):
+    """The network.
+
+    Attributes:
+      backbone: size of the encoder and of the two decoders.
+      signals: signal equation of each of the K sources.
+      wavelet_domain: False drops both transforms: the same network on pixels.
+      stem_channels: 0 transforms the images themselves (Sec. 2.2); otherwise convolutions at full resolution lift target and
+        sources to so many channels each, and their features are transformed.
+      map_channels: channels of each of the maps T1, T2, S0.
+      positivity: what keeps the maps non-negative.
+      decoder_skips: D sees the encoder's features too; without them all that D knows of the images has passed through h_t.
+    """
+
+    backbone: Backbone
+    signals: tuple[Signal, ...]
+    wavelet_domain: bool = True
+    stem_channels: int = 0
+    map_channels: int = 128
+    positivity: Literal["relu", "softplus"] = "relu"
+    decoder_skips: bool = True
+
+    def setup(self) -> None:
+        deepest, bands, dtype = self.backbone.channels[-1], 4 if self.wavelet_domain else 1, self.backbone.dtype
+        self.step_embedding = StepEmbedding(self.backbone)
+        if self.stem_channels:
+            self.target_stem = Conv(self.stem_channels, dtype=dtype)
+            self.source_stem = [Conv(self.stem_channels, dtype=dtype) for _ in range(3)]
+        self.encoder = Encoder(self.backbone)
+        self.generator = Decoder(self.backbone, bands)
+        self.map_block = self.backbone.block(3 * self.map_channels)
+        self.signal_block = self.backbone.block(deepest // bands)
+        self.decoder = Decoder(self.backbone, bands * len(self.signals))
+
+    def __call__(self, x_t: Array, y: Array, t: Array, scan: ScanParameters) -> tuple[Features, Array, Array]:
+        """Runs everything: features, x0_hat (B, H, W, 1) and y_hat (B, H, W, K)."""
+        features = self.encode(x_t, y, t)
+        return features, self.generate(features), self.reconstruct(features, scan)
+
+    def encode(self, x_t: Array, y: Array, t: Array) -> Features:
+        """E: noisy target (B, H, W, 1), clean sources (B, H, W, K) and steps (B,) to features.
+
+        Raises:
+          ValueError: a side does not divide by what the levels need.
+        """
+        self._check_sides(x_t.shape)
+        if self.stem_channels:
+            lift, mix, out = self.source_stem
+            x_t, y = self.target_stem(x_t), out(nn.silu(mix(lift(y))))
+        embedding = self.step_embedding(t)
+        skips = self.encoder(self._to_bands(jnp.concatenate([x_t, y], axis=-1)), embedding)
+        return Features(skips[-1], skips, embedding)
+
+    def generate(self, features: Features) -> Array:
+        """G: features to x0_hat, (B, H, W, 1)."""
+        return self._to_pixels(self.generator(features.e_t, features.embedding, features.skips))
+
+    def content_maps(self, features: Features) -> ContentMaps:
+        """I_sigma: features to the maps h_t (paper, Eq. 5), at twice the resolution of e_t."""
+        maps = self.map_block(self._to_pixels(features.e_t), features.embedding)
+        positive = {"relu": nn.relu, "softplus": nn.softplus}[self.positivity]
+        return ContentMaps(*jnp.split(positive(maps.astype(jnp.float32)), 3, axis=-1))
+
+    def modulate(self, maps: ContentMaps, scan: ScanParameters, embedding: Array) -> Array:
+        """M_sigma: the sources' contrasts put on the maps by the signal equations (paper, Eq. 7), in float32."""
+        t1, t2 = maps.t1 + _SHORTEST, maps.t2 + _SHORTEST
+        weighted = []
+        for k, signal in enumerate(self.signals):
+            tr, te, ti = (time[:, k, None, None, None] for time in scan)
+            if signal == "spin_echo":
+                s = physics.spin_echo(t1, t2, maps.s0, tr / T1_UNIT, te / T2_UNIT)
+            else:
+                s = physics.inversion_recovery(t1, t2, maps.s0, tr / T1_UNIT, te / T2_UNIT, ti / T1_UNIT)
+            weighted.append(2 * s - 1)
+        modulated = jnp.concatenate(weighted, axis=-1).astype(self.backbone.dtype)
+        return self._to_bands(self.signal_block(modulated, embedding))
+
+    def reconstruct(self, features: Features, scan: ScanParameters) -> Array:
+        """D after M: features and scan parameters to y_hat, (B, H, W, K) (paper, Eq. 8)."""
+        modulated = self.modulate(self.content_maps(features), scan, features.embedding)
+        skips = features.skips if self.decoder_skips else None
+        return self._to_pixels(self.decoder(modulated, features.embedding, skips))
+
+    def denoise(self, x_t: Array, y: Array, t: Array) -> Array:
+        """G after E: the estimate x0_hat, all that synthesis needs."""
+        return self.generate(self.encode(x_t, y, t))
+
+    def _to_bands(self, x: Array) -> Array:
+        return dwt2(x) if self.wavelet_domain else x
+
+    def _to_pixels(self, x: Array) -> Array:
+        return idwt2(x) if self.wavelet_domain else x
+
+    def _check_sides(self, shape: tuple[int, ...]) -> None:
+        factor = self.backbone.image_stride(self.wavelet_domain)
+        if shape[1] % factor or shape[2] % factor:
+            raise ValueError(
+                f"images of {shape[1]} x {shape[2]} do not fit the network: with {len(self.backbone.channel_mult)} levels"
+                f" both sides must divide by {factor}"
+            )

@@ -1,0 +1,1 @@
+"""The networks: layers, and what is built of them."""

@@ -1,0 +1,74 @@
+"""Between volumes and the images of a network: slices of the training plane, at the pixel size of training, and back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mrdiff_jax.preparation.preprocessing import PLANES, pixel_size, resampled, resampling, slice_image
+from mrdiff_jax.scans.air import air_level
+
+
+@dataclass(frozen=True)
+class Slicing:
+    """How volumes on one grid are cut.
+
+    Attributes:
+      shape: (X, Y, Z) of the volumes, on RAS+ axes.
+      axis: that the slices cut.
+      spacing: between rows and between columns of a slice, in mm.
+      size: rows and columns of an image, on the same centre as the slice.
+      pixel: side of its pixels, in mm.
+    """
+
+    shape: tuple[int, int, int]
+    axis: int
+    spacing: tuple[float, float]
+    size: tuple[int, int]
+    pixel: float
+
+    @property
+    def count(self) -> int:
+        """How many slices there are."""
+        return self.shape[self.axis]
+
+    def images(self, volumes: np.ndarray, numbers: np.ndarray, air: np.ndarray | None = None) -> np.ndarray:
+        """Slices of volumes (K, X, Y, Z), by number (B,), as images (B, rows, columns, K); `air` (K,), or their own, around."""
+        air = [air_level(volume) for volume in np.moveaxis(volumes, 1 + self.axis, -1)] if air is None else air
+        slices = slice_image(np.moveaxis(volumes.take(numbers, 1 + self.axis), 1 + self.axis, 1))
+        rows, columns = (
+            resampling(n, mm, size, self.pixel) for n, mm, size in zip(slices.shape[-2:], self.spacing, self.size, strict=True)
+        )
+        around = np.broadcast_to(np.reshape(air, (-1, 1)), slices.shape[:2])
+        return np.moveaxis(resampled(slices, rows, columns, around), 0, -1)
+
+    def volume(self, images: np.ndarray) -> np.ndarray:
+        """The volume (X, Y, Z) of images (S, H, W) of all slices: of this size, or of another that shares the field."""
+        sides = np.delete(self.shape, self.axis)[::-1]
+        weights = []
+        for n, mm, size, given in zip(sides, self.spacing, self.size, images.shape[1:], strict=True):
+            inverse = resampling(given, self.pixel * size / given, n, mm)
+            weights.append(inverse / inverse.sum(1, keepdims=True))  # no darker edge, where half of a pixel lies outside
+        slices = weights[0] @ images @ weights[1].T
+        return np.ascontiguousarray(np.moveaxis(slice_plane(slices), 0, self.axis))
+
+
+def slice_plane(images: np.ndarray) -> np.ndarray:
+    """The inverse of `preprocessing.slice_image`: (..., rows, columns) -> (..., A, B)."""
+    return np.swapaxes(np.flip(images, (-2, -1)), -1, -2)
+
+
+def cut(
+    shape: Sequence[int], spacing: Sequence[float], plane: str, image_size: int, pixel_mm: Sequence[float], stride: int
+) -> Slicing:
+    """How to cut volumes (X, Y, Z) with voxels of `spacing` mm for a network that was trained on images of `image_size`.
+
+    A slice fills the image as in training, as long as the size of the pixels lies in the range `pixel_mm` of training; else
+    the nearest size is taken, and the image is padded, or made larger, to a multiple of `stride`: nothing is cut off.
+    """
+    axis = PLANES.index(plane)
+    sides, mm = np.delete(shape, axis)[::-1], np.delete(spacing, axis)[::-1]
+    pixel = float(np.clip(pixel_size(sides, mm, image_size), *pixel_mm))
+    needed = np.ceil(sides * mm / pixel / stride - 1e-3).astype(int) * stride
+    size = np.maximum(needed, image_size)
+    return Slicing(tuple(shape), axis, tuple(mm.tolist()), tuple(size.tolist()), pixel)

@@ -1,0 +1,1 @@
+"""Scans on disk: their files, headers and folders."""

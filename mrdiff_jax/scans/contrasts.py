@@ -1,0 +1,218 @@
+"""Which contrast a series is: what its description says, held against what its header says."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from mrdiff_jax.scans import descriptions
+from mrdiff_jax.scans.descriptions import Meaning, Words
+from mrdiff_jax.scans.sequence_times import SequenceTimes
+
+NAMES = ("T1w", "T2w", "PDw", "FLAIR", "ce-gad_T1w", "T2wFS")  # those that are known without a rule of the user's
+SLACK = 2.0  # times in sidecars are often nominal: what is off by less than this factor may be meant
+
+
+class Limits(NamedTuple):
+    """The times that a contrast can have, in ms."""
+
+    te: tuple[float, float]
+    ti: tuple[float, float] | None  # None: no inversion
+
+
+_LIMITS = {
+    "T1w": Limits((0.0, 40.0), (0.0, 2000.0)),
+    "ce-gad_T1w": Limits((0.0, 40.0), (0.0, 2000.0)),
+    "T2w": Limits((40.0, float("inf")), None),
+    "T2wFS": Limits((25.0, float("inf")), (0.0, 400.0)),
+    "PDw": Limits((0.0, 60.0), None),
+    "FLAIR": Limits((40.0, float("inf")), (1000.0, float("inf"))),
+}
+PROTON_DENSITY_TE, T2_TE = 40.0, 60.0  # ms: of the echoes of 'PD/T2', those below are PD, those above T2
+
+
+class Header(NamedTuple):
+    """What the header of a series says of its contrast; empty where it says nothing.
+
+    agent: whether a contrast agent was given; sequence: GRADIENT and INVERSION, where it is such; image_type: of the frames,
+    in capitals; echo: which of its `echoes` it is, from 1, the shortest first.
+    """
+
+    agent: bool | None = None
+    sequence: frozenset[Meaning] = frozenset()
+    echo_planar: bool = False
+    fat_saturated: bool = False
+    image_type: tuple[str, ...] = ()
+    times: SequenceTimes = SequenceTimes()
+    echo: int = 1
+    echoes: int = 1
+
+
+class Verdict(NamedTuple):
+    """The contrasts that a series may be, and why that is doubtful; with no doubt it is one."""
+
+    contrasts: frozenset[str] = frozenset()
+    doubt: str = ""
+
+    def surely(self, contrast: str) -> bool:
+        """Whether the series is that contrast, without a doubt."""
+        return not self.doubt and contrast in self.contrasts
+
+
+_PARTS = {  # values of ImageType, and what a series of such images is
+    **dict.fromkeys(("P", "PHASE", "PHASE MAP", "VELOCITY", "VELOCITY MAP", "V"), "phase"),
+    **dict.fromkeys(("R", "REAL"), "real"),
+    **dict.fromkeys(("I", "IMAGINARY"), "imaginary"),
+}
+_PHILIPS_PARTS = {"P": "phase", "R": "real", "I": "imaginary", "V": "phase"}  # as in R_IR
+_OTHER_IMAGES = {
+    **dict.fromkeys(("MPR", "REFORMATTED", "RESAMPLED"), "a reformat"),
+    **dict.fromkeys(("MIP", "MINIP", "MIN IP", "MNIP", "PROJECTION IMAGE", "MAX IP", "VOLUME RENDERED"), "a projection"),
+    **dict.fromkeys(
+        ("ADC", "DIFFUSION", "TRACEW", "FA", "TENSOR", "EADC", "DADC", "TRACE", "EXPONENTIAL"), "a diffusion image"
+    ),
+    **dict.fromkeys(
+        ("T1 MAP", "T2 MAP", "T2 STAR MAP", "T2STAR MAP", "T1MAP", "T2MAP", "R2 MAP", "R2STAR MAP", "MAP"), "a map"
+    ),
+    **dict.fromkeys(("T1", "T2", "T2 STAR", "R2", "R2 STAR", "T2STAR", "R2STAR", "T1 RHO", "PROTON DENSITY MAP"), "a map"),
+    **dict.fromkeys(("CBF", "CBV", "MTT", "TTP", "PERFUSION", "RELCBF", "RELCBV", "RELMTT", "ASL", "PBP"), "a perfusion image"),
+    **dict.fromkeys(("SWI", "SUSCEPTIBILITY", "QSM"), "a susceptibility image"),
+    **dict.fromkeys(("SUB", "SUBTRACT", "SUBTRACTION"), "a subtraction"),
+    **dict.fromkeys(("INV1", "INV2", "UNI"), "a part of an MP2RAGE"),
+    **dict.fromkeys(
+        ("FAT", "IN PHASE", "OUT PHASE", "OPP PHASE", "OUT OF PHASE", "W", "F", "IP", "OP"), "a part of a Dixon scan"
+    ),
+    **dict.fromkeys(("B0", "B1", "FIELD MAP"), "a field map"),
+    **dict.fromkeys(("LOCALIZER", "SCOUT"), "a localiser"),
+    **dict.fromkeys(("SCREEN SAVE", "SYNTHETIC"), "a derived image"),
+    **dict.fromkeys(("TOF", "ANGIO"), "an angiogram"),
+    "MOSAIC": "an echo-planar image",
+}
+_ALSO_ORIGINAL = ("MPR", "T1", "T2")  # GE writes ORIGINAL\\PRIMARY\\MPR for oblique slices as acquired
+
+
+def part_of(image_type: Sequence[str]) -> str:
+    """'phase', 'real' or 'imaginary', where a series' images are such; '' for magnitude. `image_type`: in capitals."""
+    for value in image_type[2:]:
+        letter, underscore, _ = value.partition("_")
+        part = _PARTS.get(value.replace("_", " ")) or (_PHILIPS_PARTS.get(letter) if underscore else None)
+        if part:
+            return part
+    return ""
+
+
+def judge(description: str, header: Header) -> Verdict:
+    """What a series is. Where its words are ambiguous, or its header contradicts them, it says why."""
+    words = descriptions.read(description)
+    if not words.meanings & _WEIGHTINGS:
+        return Verdict()
+    meant = _meant(words, header)
+    doubts = (doubt for contrast in sorted(meant) for doubt in _doubts(contrast, words, header) if doubt)
+    return Verdict(frozenset(meant), _clash(words, meant) or next(doubts, ""))
+
+
+_WEIGHTINGS = {Meaning.T1, Meaning.T2, Meaning.PD, Meaning.FLAIR, Meaning.GRADIENT_T1, Meaning.T2_STAR, Meaning.DUAL_ECHO}
+
+
+def _meant(words: Words, header: Header) -> set[str]:
+    """The contrasts that the words mean."""
+    said = words.meanings
+    meant: set[str] = set()
+    if said & {Meaning.T1, Meaning.GRADIENT_T1}:
+        native, enhanced = {"T1w"}, {"ce-gad_T1w"}
+        silent = native | enhanced if header.agent else native
+        meant |= {"": silent, "before": native, "after": enhanced, "unclear": native | enhanced}[words.agent]
+    if Meaning.FLAIR in said:
+        return meant | {"FLAIR"}
+    dual = Meaning.DUAL_ECHO in said or {Meaning.T2, Meaning.PD} <= said
+    t2 = "T2wFS" if Meaning.FAT_SATURATED in said else "T2w"
+    if dual and not meant:
+        return _echo({"PDw", t2}, t2, header)
+    if said & {Meaning.T2, Meaning.T2_STAR}:
+        meant.add(t2)
+    if Meaning.PD in said:
+        meant.add("PDw")
+    return meant
+
+
+def _echo(both: set[str], t2: str, header: Header) -> set[str]:
+    """Of the two contrasts of a dual echo, the one that the echo time says."""
+    if header.echoes == 2:
+        return {("PDw", t2)[header.echo - 1]}
+    te = header.times.te
+    if te is None or PROTON_DENSITY_TE < te < T2_TE:
+        return both
+    return {"PDw" if te <= PROTON_DENSITY_TE else t2}
+
+
+def _clash(words: Words, meant: set[str]) -> str:
+    """Why the words alone leave a doubt."""
+    if words.other_kind:
+        return f"its description says {words.other_kind}"
+    if meant == {"T1w", "ce-gad_T1w"} and not words.agent:
+        return "its header names a contrast agent, its description does not"
+    if meant == {"T1w", "ce-gad_T1w"}:
+        return "before or after contrast agent is unclear"
+    if len(meant) > 1:
+        return f"its description fits {' and '.join(sorted(meant))}"
+    return ""
+
+
+def _doubts(contrast: str, words: Words, header: Header) -> Iterator[str]:
+    """Why a series may not be the contrast that its words mean."""
+    said = words.meanings | header.sequence
+    is_t1 = contrast in ("T1w", "ce-gad_T1w")
+    part = part_of(header.image_type)
+    if part:
+        yield f"its ImageType says {part} images"
+    original = header.image_type[:1] == ("ORIGINAL",)
+    for value in header.image_type[2:]:
+        kind = _OTHER_IMAGES.get(value.replace("_", " "))
+        if kind and not (original and value in _ALSO_ORIGINAL):
+            yield f"its ImageType says {kind} ({value})"
+    if header.image_type[:2] == ("DERIVED", "SECONDARY"):
+        yield "its ImageType says derived images"
+    if Meaning.REFORMAT in said and not original and not header.times.ti:
+        yield "'mpr' may be MP-RAGE or a reformat"
+    if not is_t1 and (Meaning.T2_STAR in said or said & {Meaning.GRADIENT, Meaning.GRADIENT_T1}):
+        yield "it is a gradient echo (T2*)"
+    if is_t1 and Meaning.T2_STAR in said:
+        yield "its description says T2*"
+    if header.echo_planar:
+        yield "its header says echo planar"
+    if contrast in ("T2w", "PDw") and Meaning.INVERSION in said:
+        yield "it is an inversion recovery"
+    if Meaning.DIXON in said and Meaning.FAT_SATURATED not in said:
+        yield "it is a part of a Dixon scan"
+    if (is_t1 or contrast == "PDw") and Meaning.FAT_SATURATED in said:
+        yield "it is fat-saturated"
+    if contrast in ("T1w", "T2w", "PDw") and header.fat_saturated:
+        yield "its header says fat-saturated"
+    if contrast == "T1w" and header.agent:
+        yield "its header names a contrast agent"
+    if contrast == "ce-gad_T1w" and header.agent is False:
+        yield "its header says no contrast agent"
+    if not is_t1 and words.agent in ("after", "unclear") and Meaning.PERHAPS_AGENT not in said:
+        yield "its description says contrast agent"
+    yield contradiction(contrast, header.times)
+    inverted = Meaning.INVERSION in header.sequence
+    if contrast == "FLAIR" and not (header.times.ti or inverted) and header.times.te is not None:
+        yield "its header has no inversion time"
+
+
+def contradiction(contrast: str, times: SequenceTimes, slack: float = 1.0) -> str:
+    """Why times (ms) cannot be those of a contrast, where they are known; '' where they can, or for an unknown contrast.
+
+    What is off its limits by less than the factor `slack` passes.
+    """
+    limits = _LIMITS.get(contrast)
+    if limits is None:
+        return ""
+    (least, most), inversion = limits
+    if times.te and times.te < least / slack:
+        return f"TE {times.te:g} ms is too short for {contrast}"
+    if times.te and times.te > most * slack:
+        return f"TE {times.te:g} ms is too long for {contrast}"
+    if times.ti and inversion is None:
+        return f"TI {times.ti:g} ms says inversion, which {contrast} has not"
+    if times.ti and not inversion[0] / slack <= times.ti <= inversion[1] * slack:
+        return f"TI {times.ti:g} ms is too {'short' if times.ti < inversion[0] else 'long'} for {contrast}"
+    return ""

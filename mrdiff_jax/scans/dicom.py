@@ -1,0 +1,157 @@
+"""Raw scans: DICOM files grouped to series, and the volumes that these make."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from pydicom.errors import InvalidDicomError
+
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.scans import dicom_headers, dicom_pixels
+from mrdiff_jax.scans.contrasts import part_of
+from mrdiff_jax.scans.dicom_headers import MALFORMED
+from mrdiff_jax.scans.dicom_stack import Frame, Series, bounded, count, same_place, stack
+from mrdiff_jax.storage.files import walk_files
+
+ECHOES_APART_MS = 1.0  # echo times of one series that differ by more are echoes of their own
+LISTING_LENGTH = 130  # characters
+
+
+class _Key(NamedTuple):
+    """What tells a series from others, in an order to sort by: without a number last."""
+
+    unnumbered: bool
+    number: int
+    uid: str
+    description: str
+    image_type: tuple[str, ...]
+    dark_is_high: bool
+
+
+def split_choice(path: Path) -> tuple[Path, int | None]:
+    """A path, and the number of the series that 'FOLDER#2' chooses in it."""
+    base, hash_sign, number = path.name.rpartition("#")
+    if hash_sign and number.isdecimal() and not path.exists():
+        return path.with_name(base) if base else path.parent, int(number)
+    return path, None
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a path is a folder or a DICOM file."""
+    return dicom_headers.is_dicom_file(path) if path.is_file() else path.is_dir()
+
+
+@dicom_headers.quiet()
+def find_series(source: Path) -> list[Series]:
+    """The MR series in a folder, its subfolders included, or in a file, ordered by number, UID and echo time.
+
+    A series is one kind of image, as its ImageType says: phase is apart from magnitude. One with several echo times is split
+    into one for each. Slices of one number and description that have a series UID each are one series. Files that are not
+    DICOM, hold no image with a place in space, or are of another modality are passed over.
+
+    Raises:
+      UserError: no MR image at all, or a damaged header.
+    """
+    groups: dict[_Key, list[Frame]] = defaultdict(list)
+    passed_over = 0
+    for path in walk_files(source):
+        try:
+            header = dicom_headers.read_header(path)
+        except InvalidDicomError:
+            continue
+        try:
+            if not dicom_headers.has_slices(header, path):
+                passed_over += 1
+                continue
+            number = header.get("SeriesNumber")
+            series = number is None, int(number or 0), str(header.SeriesInstanceUID), str(header.get("SeriesDescription") or "")
+            for frame in dicom_headers.frames(header, path):
+                groups[_Key(*series, frame.header.image_type, frame.dark_is_high)].append(frame)
+        except MALFORMED:
+            raise UserError(f"{path}: its header lacks or garbles geometry or times; export it again") from None
+    if not groups:
+        kinds = f" ({count(passed_over, 'DICOM file')} of other kinds)" if passed_over else ""
+        raise UserError(f"{source}: has no DICOM images of MR{kinds}; name the folder that holds them")
+    groups = _joined(groups)
+    return [series for key in sorted(groups) for series in _echoes(key, groups)]
+
+
+def _joined(groups: dict[_Key, list[Frame]]) -> dict[_Key, list[Frame]]:
+    """The groups, with slices joined that have a series UID each but one number or description, shape and direction."""
+    singles: dict[tuple, list[_Key]] = defaultdict(list)
+    for key, (first, *others) in groups.items():
+        if not others and (key.description or not key.unnumbered):
+            alike = first.shape, first.spacing, tuple(first.directions.ravel().round(2))
+            singles[(*key._replace(uid=""), *alike)].append(key)
+    joined = dict(groups)
+    for keys in singles.values():
+        joined[min(keys)] = [frame for key in sorted(keys) for frame in joined.pop(key)]
+    return joined
+
+
+def _echoes(key: _Key, groups: dict[_Key, list[Frame]]) -> list[Series]:
+    """A series for each echo, the shortest echo time first."""
+    echoes: list[list[Frame]] = []
+    for frame in sorted(groups[key], key=lambda frame: frame.times.te or 0.0):  # stable
+        if echoes and (frame.times.te or 0.0) - (echoes[-1][0].times.te or 0.0) <= ECHOES_APART_MS:
+            echoes[-1].append(frame)
+        else:
+            echoes.append([frame])
+    # phase, real and imaginary images are of the slices of which the magnitude is
+    parts = [
+        frame
+        for other in groups
+        if other != key and other[:4] == key[:4] and part_of(other.image_type)
+        for frame in groups[other]
+    ]
+    found = []
+    for index, echo in enumerate(echoes, 1):
+        beside = tuple(frame for other in [*echoes, parts] if other is not echo for frame in other)
+        header = echo[0].header._replace(times=echo[0].times, echo=index, echoes=len(echoes))
+        number = None if key.unnumbered else key.number
+        found.append(Series(key.uid, number, key.description, tuple(echo), header, beside))
+    return found
+
+
+def choose(source: Path, number: int | None) -> Series:
+    """The only series in a folder or file, or the one of that number in the order of `find_series`, from 1.
+
+    Raises:
+      UserError: several and none chosen, listing them, or no such number; as `find_series`.
+    """
+    found = find_series(source)
+    if number is None and len(found) == 1:
+        return found[0]
+    if number is not None and 1 <= number <= len(found):
+        return found[number - 1]
+    fault = "several series" if number is None else f"no series #{number}"
+    raise UserError(f"{source}: {fault}; choose one by its sign at the path's end: {listing(found)}")
+
+
+def listing(found: Sequence[Series]) -> str:
+    """The series by the signs that choose them, as many as fit in a line, and how many more."""
+    return bounded([f"#{index} {series.label()}" for index, series in enumerate(found, 1)], LISTING_LENGTH)
+
+
+def read_series(series: Series, source: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The voxels of a series, (columns, rows, slices) float32 in scanner units, and the affine (4, 4) to RAS+ mm.
+
+    Raises:
+      UserError: slices that do not make a stack, as `stack` says, or pixels that cannot be decoded.
+    """
+    frames, affine = stack(replace(series, frames=_without_copies(series.frames)), source)
+    return dicom_pixels.volume(frames), affine
+
+
+def _without_copies(frames: Sequence[Frame]) -> tuple[Frame, ...]:
+    """The frames, each slice once that is there in several files with the same pixels."""
+    first: dict[tuple, Frame] = {}
+    others = []
+    for frame in frames:
+        kept = first.setdefault(same_place(frame), frame)
+        if kept is not frame and (kept.path == frame.path or not dicom_pixels.same(kept, frame)):
+            others.append(frame)
+    return (*first.values(), *others)

@@ -1,0 +1,223 @@
+"""Headers of DICOM files: frames in space, and what is said of their contrast. Only what is named here is ever read."""
+
+import logging
+import struct
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage, MRImageStorage
+
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.scans.contrasts import Header
+from mrdiff_jax.scans.descriptions import Meaning
+from mrdiff_jax.scans.dicom_stack import ORIENTATION_TOLERANCE, Frame
+from mrdiff_jax.scans.sequence_times import SequenceTimes
+
+_GROUPS = {  # where multi-frame files have what classic ones have at the top: sequence and name in it
+    "ImagePositionPatient": ("PlanePositionSequence", "ImagePositionPatient"),
+    "ImageOrientationPatient": ("PlaneOrientationSequence", "ImageOrientationPatient"),
+    "PixelSpacing": ("PixelMeasuresSequence", "PixelSpacing"),
+    "RepetitionTime": ("MRTimingAndRelatedParametersSequence", "RepetitionTime"),
+    "EchoTime": ("MREchoSequence", "EffectiveEchoTime"),
+    "InversionTime": ("MRModifierSequence", "InversionTimes"),
+    "RescaleSlope": ("PixelValueTransformationSequence", "RescaleSlope"),
+    "RescaleIntercept": ("PixelValueTransformationSequence", "RescaleIntercept"),
+    "ImageType": ("MRImageFrameTypeSequence", "FrameType"),
+    "ComplexImageComponent": ("MRImageFrameTypeSequence", "ComplexImageComponent"),
+    "InversionRecovery": ("MRModifierSequence", "InversionRecovery"),
+}
+TAGS = [
+    *("SOPClassUID", "Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription"),
+    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("ScanningSequence", "SequenceVariant", "SequenceName", "ScanOptions", "EchoPulseSequence", "EchoPlanarPulseSequence"),
+    *("ContrastBolusAgent", "ContrastBolusAgentSequence", "ContrastBolusIngredient", "ContrastBolusVolume"),
+    *_GROUPS,
+]
+_MR_STORAGE = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
+MALFORMED = (  # what a damaged file makes pydicom raise
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+_NO_AGENT = ("none", "no", "n", "non", "nein", "ohne", "without", "nil", "na", "n/a", "not given", "0", "-")
+_GRADIENT_NAMES = ("me", "qme", "fl", "tfl", "fi", "ci", "de", "swi", "fm", "ps")  # of Siemens' sequences, as *me2d1r4
+_INVERSION_NAMES = ("tir", "tirb", "spcir", "ir")
+_MAGNITUDE = ("MAGNITUDE", "MIXED")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps pydicom's warnings back: they quote what a header says."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"pydicom\.")
+        logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def has_preamble(path: Path) -> bool:
+    """Whether a file begins as DICOM files on media do."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def is_bare(path: Path) -> bool:
+    """Whether a file without a preamble is DICOM: it begins with its identifying group, and names its kind of image."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    if len(start) < 8 or start[:2] not in (b"\x02\0", b"\x08\0", b"\0\x08"):
+        return False
+    try:
+        with quiet():
+            found = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"], force=True)
+            return str(found.get("SOPClassUID", "")).startswith("1.2.840.10008.5.1.")
+    except MALFORMED:
+        return False
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Whether a file is DICOM, with the preamble or without."""
+    return has_preamble(path) or is_bare(path)
+
+
+def read_header(path: Path) -> pydicom.Dataset:
+    """The parts of a file's header that are named here.
+
+    Raises:
+      InvalidDicomError: it is not DICOM.
+      UserError: it cannot be read.
+    """
+    try:
+        if not is_dicom_file(path):
+            raise InvalidDicomError
+        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS, force=True)
+    except InvalidDicomError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path}: a link to a file that is not there; fetch the file, or remove the link") from None
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); fix its permissions") from None
+    except MALFORMED:
+        raise UserError(f"{path}: a damaged DICOM file; copy it again or remove it") from None
+
+
+def has_slices(header: pydicom.Dataset, path: Path) -> bool:
+    """Whether a file holds slices of MR: not other modalities, reports, screenshots or colours.
+
+    Raises:
+      UserError: it should, but its header is cut off.
+    """
+    placed = "ImagePositionPatient" in header or "PerFrameFunctionalGroupsSequence" in header
+    whole = placed and "SeriesInstanceUID" in header and "Rows" in header and "Columns" in header
+    kind = header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID")
+    if kind is None or (kind in _MR_STORAGE and not whole):
+        raise UserError(f"{path}: its DICOM header is cut off or lacks the place of the image; copy it again or remove it")
+    return whole and header.get("Modality") == "MR" and header.get("SamplesPerPixel", 1) == 1
+
+
+def frames(header: pydicom.Dataset, path: Path) -> Iterator[Frame]:
+    """The slices in a file. What is missing or garbled raises one of MALFORMED."""
+    shared = header.get("SharedFunctionalGroupsSequence") or [None]
+    for index, own in enumerate(header.get("PerFrameFunctionalGroupsSequence") or [None]):
+        yield _frame(header, [own, shared[0]], path, index)
+
+
+def _frame(header: pydicom.Dataset, groups: Sequence[pydicom.Dataset | None], path: Path, index: int) -> Frame:
+    def value(keyword: str) -> Any:
+        """A header's value: of the frame, of all frames of the file, or of the file; None where there is none."""
+        sequence, name = _GROUPS[keyword]
+        for group in filter(None, groups):
+            if group.get(sequence) and group[sequence][0].get(name) not in (None, ""):
+                return group[sequence][0].get(name)
+        top = header.get(keyword)
+        return None if top == "" else top
+
+    def number(keyword: str) -> float | None:
+        found = value(keyword)
+        if found is not None and not np.isscalar(found):
+            found = found[0] if len(found) else None
+        return None if found is None else float(found)
+
+    def time(keyword: str) -> float | None:
+        return number(keyword) or None  # 0 stands for unknown
+
+    directions = np.array(value("ImageOrientationPatient"), float).reshape(2, 3)
+    position = np.array(value("ImagePositionPatient"), float).reshape(3)
+    spacing = np.array(value("PixelSpacing"), float).reshape(2)
+    if not np.allclose(directions @ directions.T, np.eye(2), atol=10 * ORIENTATION_TOLERANCE):
+        raise ValueError("directions that are not perpendicular")
+    if not (np.isfinite(position).all() and (spacing > 0).all() and np.isfinite(spacing).all()):
+        raise ValueError("a place that is not finite")
+    slope, intercept = number("RescaleSlope"), number("RescaleIntercept")
+    times = SequenceTimes(time("RepetitionTime"), time("EchoTime"), time("InversionTime"))
+    image_type = _words(value("ImageType"))
+    component = str(value("ComplexImageComponent") or "").upper()
+    if component and component not in _MAGNITUDE and component not in image_type:
+        image_type = (*image_type, *("",) * (2 - len(image_type)), component)
+    return Frame(
+        path=path,
+        index=index,
+        shape=(int(header.Rows), int(header.Columns)),
+        directions=directions / np.linalg.norm(directions, axis=1, keepdims=True),
+        spacing=(float(spacing[0]), float(spacing[1])),
+        position=position,
+        times=times,
+        scale=(1.0 if slope is None else slope, intercept or 0.0),
+        dark_is_high=header.get("PhotometricInterpretation") == "MONOCHROME1",
+        header=_said(header, image_type, value("InversionRecovery")),
+    )
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    """The values of an attribute that may have several, in capitals."""
+    values = [value] if isinstance(value, str) else value or ()
+    return tuple(str(word).strip().upper() for word in values)
+
+
+def _said(header: pydicom.Dataset, image_type: tuple[str, ...], inversion: str | None) -> Header:
+    """What a header says of contrast, but for the times."""
+    scanning, options = _words(header.get("ScanningSequence")), _words(header.get("ScanOptions"))
+    name = str(header.get("SequenceName") or "").lower().lstrip("*")
+    name = name[: next((place for place, letter in enumerate(name) if not letter.isalpha()), len(name))]
+    steady = not scanning and {"SS", "TRSS"} & {*_words(header.get("SequenceVariant"))}
+    sequence = set()
+    if ("GR" in scanning and "SE" not in scanning) or steady or header.get("EchoPulseSequence") == "GRADIENT":
+        sequence.add(Meaning.GRADIENT)
+    if "SE" not in scanning and name in _GRADIENT_NAMES:
+        sequence.add(Meaning.GRADIENT)
+    if "IR" in scanning or inversion == "YES" or name in _INVERSION_NAMES:
+        sequence.add(Meaning.INVERSION)
+    return Header(
+        agent=_agent(header),
+        sequence=frozenset(sequence),
+        echo_planar="EP" in scanning or header.get("EchoPlanarPulseSequence") == "YES" or name in ("ep", "epse", "epfid"),
+        fat_saturated="FS" in options,
+        image_type=image_type,
+    )
+
+
+def _agent(header: pydicom.Dataset) -> bool | None:
+    """Whether a contrast agent was given; None where the header does not say."""
+    text = str(header.get("ContrastBolusAgent") or "").strip().casefold()
+    if text:
+        return text not in _NO_AGENT
+    told = (header.get(keyword) for keyword in ("ContrastBolusAgentSequence", "ContrastBolusIngredient", "ContrastBolusVolume"))
+    return True if any(told) else None

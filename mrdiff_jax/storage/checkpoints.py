@@ -1,0 +1,227 @@
+"""Checkpoints: the state of a run and of its data iterator, written aside and renamed, so that none is ever torn.
+
+Each holds the checksums of its files, and is read only if they are right. Reading writes nothing: a run may be read while it
+trains. The only file that knows of orbax.
+"""
+
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grain
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.storage import checksums
+from mrdiff_jax.training.writer import logger
+
+Tree = TypeVar("Tree")
+T = TypeVar("T")
+_DATED = "_CHECKPOINT_METADATA"  # to which orbax adds when the checkpoint gets its name
+_SETTLE = 1.0  # s: until the threads of a save that failed have ended; later they would write to the terminal
+_ECHOES = ("run() raised an exception", "Failed to run", "Save Finalize thread", "Metadata file does not exist")
+
+
+class Checkpoints:
+    """The checkpoints below a run's folder, of which saving leaves the newest `keep`."""
+
+    def __init__(self, workdir: Path, keep: int):
+        self.folder, self._keep = _folder(workdir), keep
+        self._manager: ocp.CheckpointManager | None = None
+
+    def latest(self) -> int | None:
+        """Step of the newest checkpoint, or None."""
+        return max(_steps(self.folder), default=None)
+
+    def save(self, step: int, state: Any, iterator: grain.DatasetIterator) -> None:
+        """Saves a state (numpy arrays) and the position of the data; goes on in the background, but for the first.
+
+        Raises:
+          UserError: it, or one before, could not be written, or the first not be read again.
+        """
+        if step == self.latest():
+            return
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), data=grain.checkpoint.CheckpointSave(iterator))
+        with self._saving():
+            first = self._manager is None
+            if first:
+                self._manager = self._open()
+            self._manager.save(step, args=items)
+            if first:
+                self._manager.wait_until_finished()
+        if first:
+            self._try(step)
+
+    def restore(self, state: Tree, iterator: grain.DatasetIterator) -> Tree:
+        """Restores the newest checkpoint: returns the state, shaped like the one given, and moves the iterator."""
+
+        def read(path: Path) -> Tree:
+            grain.checkpoint.CheckpointHandler().restore(path / "data", item=iterator)
+            return _restored(path, state)
+
+        return _read_newest(self.folder, read)[1]
+
+    def restore_state(self, state: Tree) -> Tree:
+        """Restores the newest checkpoint's state alone, shaped like the one given."""
+        return _read_newest(self.folder, lambda path: _restored(path, state))[1]
+
+    def close(self) -> None:
+        """Waits for what is being written.
+
+        Raises:
+          UserError: it could not be.
+        """
+        if self._manager is None:
+            return
+        with self._saving():
+            self._manager.wait_until_finished()
+            self._manager.close()
+
+    def _open(self) -> ocp.CheckpointManager:
+        _silence_echoes()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=self._keep,
+            create=True,
+            cleanup_tmp_directories=True,
+            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._sign),
+        )
+        return ocp.CheckpointManager(self.folder, options=options, item_names=("state", "data"))
+
+    def _sign(self) -> None:
+        """Adds the checksums to what is written, before it gets its name."""
+        if jax.process_index() == 0:
+            for folder in self._half_written():
+                checksums.write(folder, without=[_DATED])
+
+    def _try(self, step: int) -> None:
+        """Reads something of a checkpoint."""
+        try:
+            _restored_part(self.folder / str(step), "step", lambda leaf: leaf)
+        except Exception as error:
+            raise UserError(f"{self.folder}: what was saved there cannot be read again ({_reason(error)})") from error
+
+    @contextmanager
+    def _saving(self) -> Iterator[None]:
+        """Tells what goes wrong in one line, and clears away what is half written."""
+        try:
+            yield
+        except Exception as error:
+            manager, self._manager = self._manager, None
+            with suppress(Exception):
+                manager.close()
+            del manager
+            time.sleep(_SETTLE)
+            for half in self._half_written():
+                shutil.rmtree(half, ignore_errors=True)
+            newest = "there is none" if self.latest() is None else f"the newest is of step {self.latest()}"
+            raise UserError(f"{self.folder}: a checkpoint could not be saved ({_reason(error)}); {newest}") from error
+
+    def _half_written(self) -> list[Path]:
+        return list(self.folder.glob("*orbax-checkpoint-tmp*"))
+
+
+def restore_average(workdir: Path, choose: Callable[[Tree], Tree]) -> tuple[int, Tree]:
+    """Restores of a run's newest checkpoint a part of the averaged parameters, and nothing else.
+
+    Args:
+      workdir: folder of the run.
+      choose: takes the shapes of all averaged parameters, and keeps those to restore.
+
+    Returns:
+      The step, and the parameters as numpy arrays.
+
+    Raises:
+      UserError: there is no checkpoint, or it is damaged.
+    """
+    return _read_newest(_folder(workdir), lambda path: _restored_part(path, "ema_params", choose))
+
+
+def _folder(workdir: Path) -> Path:
+    return (workdir / "checkpoints").absolute()
+
+
+def _steps(folder: Path) -> list[int]:
+    """Of the checkpoints that are whole, rising."""
+    return sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal())
+
+
+def _read_newest(folder: Path, read: Callable[[Path], T]) -> tuple[int, T]:
+    """The newest checkpoint's step, and what `read` makes of its folder; one that a training removes meanwhile is none.
+
+    Raises:
+      UserError: there is none, or it is damaged; the message names the older ones that are not.
+    """
+    while True:
+        steps = _steps(folder)
+        if not steps:
+            raise UserError(f"{folder}: no checkpoint; train first, with --mode=train")
+        path = folder / str(steps[-1])
+        try:
+            if checksums.kept(path):
+                problem = checksums.damage(path)
+            else:
+                problem = ""
+                logger.warning("%s: has no checksums, so nobody knows whether it is damaged", path)
+            if not problem:
+                return steps[-1], read(path)
+        except UserError:
+            raise
+        except Exception as error:  # damaged files make orbax raise whatever they meet
+            problem = _reason(error)
+        if _steps(folder)[-1:] == steps[-1:]:
+            raise UserError(f"{path}: is damaged ({problem}); {_instead(folder, steps)}")
+
+
+def _instead(folder: Path, steps: list[int]) -> str:
+    sound = [step for step in steps[:-1] if checksums.kept(folder / str(step)) and not checksums.damage(folder / str(step))]
+    if not sound:
+        return "no older one is known to be sound: train again, into another --workdir"
+    remove = [str(step) for step in steps if step > sound[-1]]
+    return f"sound: {', '.join(map(str, sound))}; remove {' and '.join(remove)}, and all goes on from {sound[-1]}"
+
+
+def _restored(path: Path, state: Tree) -> Tree:
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+        return checkpointer.restore(path / "state", args=ocp.args.StandardRestore(abstract))
+
+
+def _restored_part(path: Path, name: str, choose: Callable[[Tree], Tree]) -> Tree:
+    """Of an entry of the state, what `choose` keeps of its shapes, as numpy arrays."""
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        tree = checkpointer.metadata(path / "state").item_metadata.tree[name]
+        wanted = {name: choose(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree))}
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        args = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True)
+        return checkpointer.restore(path / "state", args)[name]
+
+
+def _reason(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return "No space left on device" if "No space left on device" in text else text.splitlines()[0][:120]
+
+
+def _silence_echoes() -> None:
+    """From now on leaves out what threads print beside the error: where one array cannot be written, a traceback for each."""
+    default = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            default(unraisable)
+
+    sys.unraisablehook = hook
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    """Not what is told here in one line, nor that orbax misses a file that it does not write."""
+    return not any(part in record.getMessage() for part in _ECHOES)
+
+
+logging.getLogger("absl").addFilter(_says_something)

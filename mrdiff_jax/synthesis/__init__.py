@@ -1,0 +1,1 @@
+"""From a trained run and scans to a synthesised scan."""

@@ -1,0 +1,131 @@
+"""Synthetic volumes on disk: NIfTI files, and beside each a JSON sidecar that tells how it was made."""
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mrdiff_jax
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.scans.dicom import split_choice
+from mrdiff_jax.scans.sequence_times import sidecar_path
+from mrdiff_jax.storage.files import commit, replacing, sha256
+from mrdiff_jax.synthesis.from_scans import DEVIATION, SYNTHETIC, Scans, Settings, intensities, preparation_of, slicing_of
+from mrdiff_jax.synthesis.synthesizer import Synthesizer
+
+SUFFIXES = (".nii.gz", ".nii")
+
+
+def beside(output: Path, result: str) -> Path:
+    """Where a result other than the volume itself goes: t1.nii.gz, 'T2 features' -> t1_T2-features.nii.gz.
+
+    Raises:
+      UserError: the output is not named as NIfTI.
+    """
+    for suffix in SUFFIXES:
+        if output.name.endswith(suffix):
+            stem = output.name.removesuffix(suffix)
+            return output.with_name(f"{stem}_{result.replace(' ', '-')}{suffix}") if result != SYNTHETIC else output
+    raise UserError(f"--output={output}: name it .nii.gz or .nii")
+
+
+def check_free(path: Path) -> None:
+    """Checks that a volume may be written there.
+
+    Raises:
+      UserError: a scan, or its sidecar, lies there that was not synthesised, or a scan that would share the sidecar.
+    """
+    sidecar = sidecar_path(path)
+    for suffix in SUFFIXES:
+        other = sidecar.with_name(sidecar.name.removesuffix(".json") + suffix)
+        if other != path and other.exists():
+            raise UserError(f"{path}: would share its sidecar with {other.name}; choose another --output")
+    try:
+        synthetic = sidecar.exists() and json.loads(sidecar.read_text(encoding="utf-8")).get("Synthetic")
+    except (ValueError, AttributeError):
+        synthetic = False
+    if (path.exists() or sidecar.exists()) and not synthetic:
+        raise UserError(f"{path}: is there and not synthetic; choose another --output")
+
+
+def write(volumes: Mapping[str, np.ndarray], scans: Scans, about: Mapping[str, Any], path_of: Callable[[str], Path]) -> None:
+    """Writes each volume with its sidecar, in the frame of the scans: all of them, or none.
+
+    Args:
+      volumes: as `inference.synthesize` gives them.
+      scans: that they were made from.
+      about: as `provenance` gives it, for all sidecars.
+      path_of: from a volume's name to its path.
+
+    Raises:
+      UserError: a scan that was not synthesised lies at one of the paths.
+    """
+    with ExitStack() as files:
+        for name, volume in volumes.items():
+            path = path_of(name)
+            check_free(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sidecar = files.enter_context(replacing(sidecar_path(path)))
+            sidecar.write_text(json.dumps({"Description": _describe(name, about), **about}, indent=2) + "\n", encoding="utf-8")
+            scans.frame.write(volume, files.enter_context(replacing(path)))
+
+
+def provenance(synthesizer: Synthesizer, scans: Scans, settings: Settings) -> dict[str, Any]:
+    """How the volumes were made, for JSON; names of files, not of their folders."""
+    cut, options = slicing_of(synthesizer, scans.grid), preparation_of(synthesizer)
+    offset, factor = intensities(synthesizer)
+    return {
+        "Synthetic": True,
+        "Target": synthesizer.target,
+        "Sources": {
+            name: {
+                "File": path.name,
+                "SHA256": sha256(split_choice(path)[0]),
+                "RepetitionTime": times[0] / 1000,
+                "EchoTime": times[1] / 1000,
+                **({"InversionTime": times[2] / 1000} if times[2] else {}),
+                "Placement": scans.placements[name],
+            }
+            for (name, path), times in zip(scans.paths.items(), scans.times.tolist(), strict=True)
+        },
+        "Grid": scans.frame_path.name,
+        **recipe(synthesizer, settings),
+        "Preparation": {name: getattr(options, name) for name in ("plane", "percentiles", "bias_correction", "mask")},
+        "Slices": {"PixelMillimetres": cut.pixel, "Pixels": list(cut.size)},
+        "Intensities": {
+            "Offset": offset,
+            "Factor": factor,
+            "Meaning": "offset + factor x the network's scale: medians over training scans, not of this subject's scanner",
+        },
+        "Software": {"Name": "mrdiff_jax", "Version": mrdiff_jax.__version__, "Commit": commit()},
+    }
+
+
+def recipe(synthesizer: Synthesizer, settings: Settings) -> dict[str, Any]:
+    """Which model it is and how it samples, for JSON: what makes the volume of given scans."""
+    trained = synthesizer.trained
+    sample = trained.config.sample
+    return {
+        "Model": {"Method": trained.config.method.name, "Step": trained.step, "WeightsSHA256": trained.sha256},
+        "Sampling": {
+            "Sampler": settings.sampler or sample.sampler,
+            "Steps": settings.steps or sample.steps,
+            "Eta": sample.eta,
+            "Samples": settings.samples,
+            "Seed": settings.seed,
+            "SharedNoise": settings.shared_noise,
+        },
+    }
+
+
+def _describe(name: str, about: Mapping[str, Any]) -> str:
+    made = f"made by a neural network from {', '.join(about['Sources'])}; not acquired, not for diagnosis"
+    if name == SYNTHETIC:
+        return f"Synthetic {about['Target']}, {made}."
+    if name == DEVIATION:
+        samples = about["Sampling"]["Samples"]
+        return f"Voxelwise standard deviation over {samples} samples of a synthetic {about['Target']}, {made}."
+    return f"{name}: mean over the channels of a feature map of the network; not quantitative, no relaxation time or density."

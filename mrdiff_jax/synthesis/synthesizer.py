@@ -1,0 +1,162 @@
+"""A trained model as a function from images to images."""
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from mrdiff_jax import methods, parallel
+from mrdiff_jax.config import validate
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.synthesis import model_files
+from mrdiff_jax.synthesis.model_files import Trained
+
+
+class Synthesizer:
+    """Synthesises images with a trained model on all local devices; compiled once for each shape.
+
+    Attributes:
+      trained: the model; of its parameters only those that synthesis reads are there.
+      method: behind the contract.
+    """
+
+    def __init__(self, model: Trained):
+        self.trained = model
+        self.method = methods.create(model.config)
+        self._params = parallel.replicate(model.params)
+        self._compiled = lru_cache(self._compile)
+
+    @classmethod
+    def load(cls, path: str | Path, maps: bool = False) -> Self:
+        """Loads a model from the workdir of a run, or from a file that `python -m mrdiff_jax.export` wrote.
+
+        Args:
+          path: of the folder or the file.
+          maps: loads as well what `maps` needs, which an exported file does not hold.
+
+        Raises:
+          UserError: there is none, its parts do not fit each other, or its method has no feature maps.
+        """
+        synthesizer = cls(model_files.load(Path(path), maps))
+        if maps and not synthesizer.method.described:
+            raise UserError(f"{path}: the method {synthesizer.trained.config.method.name} has no feature maps")
+        return synthesizer
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the K sources, in their order."""
+        return tuple(self.trained.data["sources"])
+
+    @property
+    def target(self) -> str:
+        """Name of the contrast that is synthesised."""
+        return self.trained.data["target"]["name"]
+
+    def __call__(
+        self,
+        sources: Any,
+        tr: Any,
+        te: Any,
+        ti: Any = None,
+        *,
+        rng: Array,
+        steps: int | None = None,
+        samples: int = 1,
+        sampler: str | None = None,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Synthesises the target.
+
+        Args:
+          sources: (B, H, W, K) in [0, 1]; sides that the network cannot take are padded with zeros, and the result cropped.
+          tr: (B, K) or (K,), ms; as are te and ti (None: 0).
+          te: see tr.
+          ti: see tr.
+          rng: one key, or (B,) keys, one an image.
+          steps: of the reverse chain, 1 being the direct estimate of x_0; None is as configured.
+          samples: how many to average.
+          sampler: 'ddim' or 'ddpm'; None is as configured.
+
+        Returns:
+          Images (B, H, W) in [0, 1]; with samples > 1 their mean and their standard deviation over the samples.
+
+        Raises:
+          UserError: an array is of another shape, the key is none, or the settings do not fit the model.
+        """
+        if np.ndim(sources) != 4 or np.shape(sources)[-1] != len(self.sources):
+            wanted = f"(B, H, W, {len(self.sources)}) for {', '.join(self.sources)}"
+            raise UserError(f"sources of shape {np.shape(sources)}: give {wanted}")
+        if samples < 1:
+            raise UserError(f"samples={samples}: must be at least 1")
+        *_, height, width, _ = np.shape(sources)
+        rows, columns = (_padding(side, self.method.stride) for side in (height, width))
+        padded = np.pad(np.asarray(sources, np.float32), ((0, 0), rows, columns, (0, 0)))
+        images = self._run(self._compiled(steps, sampler, samples), padded, (tr, te, ti), rng)
+        mean, deviation = (image[:, rows[0] : rows[0] + height, columns[0] : columns[0] + width] for image in images)
+        return (mean, deviation) if samples > 1 else mean
+
+    def maps(self, sources: Any, tr: Any, te: Any, ti: Any = None, *, rng: Array) -> dict[str, np.ndarray]:
+        """What the method sees, by name, (B, H', W') each: for MRDiff its feature maps, which are not quantitative.
+
+        Arguments as for the synthesis, but sides must divide by `method.stride`. Raises UserError where the model was not
+        loaded with `maps`.
+        """
+        if not self.trained.maps:
+            raise UserError("this model was loaded without what feature maps need: Synthesizer.load(workdir, maps=True)")
+        described = self._run(self._describe, np.asarray(sources, np.float32), (tr, te, ti), rng)
+        return dict(zip(self.method.described, described, strict=True))
+
+    @cached_property
+    def _describe(self) -> Callable[..., Any]:
+        return parallel.pmap(self.method.describe)
+
+    def sampling(self, steps: int | None, sampler: str | None) -> methods.Method:
+        """The method with other sampling; None is as configured. Raises UserError where it does not fit the model."""
+        config = copy.deepcopy(self.trained.config)
+        config.sample.update({name: value for name, value in (("steps", steps), ("sampler", sampler)) if value is not None})
+        try:
+            validate(config)
+            return methods.create(config)
+        except UserError as error:
+            raise UserError(str(error).replace("--config.sample.", "--")) from error
+
+    def _compile(self, steps: int | None, sampler: str | None, samples: int) -> Callable[..., Any]:
+        method = self.sampling(steps, sampler)
+
+        def synthesize(params: methods.Params, batch: methods.Batch, rng: Array) -> tuple[Array, Array]:
+            def draw(number: Array) -> Array:
+                keys = jax.vmap(jax.random.fold_in, (0, None))(rng, number)
+                return jnp.clip(method.synthesize(params, batch, keys), 0, 1)
+
+            images = jax.lax.map(draw, jnp.arange(samples))
+            return images.mean(0), images.std(0, ddof=min(1, samples - 1))
+
+        return parallel.pmap(synthesize)
+
+    def _run(self, run: Callable[..., Any], sources: np.ndarray, times: Sequence[Any], rng: Array) -> tuple[np.ndarray, ...]:
+        """Runs a compiled function on a batch, which is filled up to a multiple of the devices."""
+        count, *_, k = sources.shape
+        batch = {"sources": sources}
+        for name, values in zip(("tr", "te", "ti"), times, strict=True):
+            try:
+                batch[name] = np.broadcast_to(np.float32(0 if values is None else values), (count, k))
+            except ValueError:
+                raise UserError(f"{name} of shape {np.shape(values)}: give ({count}, {k}) or ({k},), ms") from None
+        if not jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) or rng.shape not in ((), (count,)):
+            raise UserError(f"rng: give jax.random.key(seed), or {count} such keys")
+        keys = parallel.keys_at(rng, np.arange(count)) if rng.ndim == 0 else rng
+        devices = jax.local_device_count()
+        filled = np.minimum(np.arange(-(-count // devices) * devices), count - 1)
+        batch, keys = jax.tree.map(lambda leaf: leaf[filled], (batch, keys))
+        images = parallel.gather(run(self._params, parallel.shard(batch), parallel.shard(keys)))
+        return tuple(image[:count] for image in images)
+
+
+def _padding(side: int, stride: int) -> tuple[int, int]:
+    missing = -side % stride
+    return missing // 2, missing - missing // 2

@@ -1,0 +1,129 @@
+"""The command `compare` as a user calls it, and its page in a browser."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.made_results import make_results
+
+from mrdiff_jax.evaluation import results
+
+ROOT = Path(__file__).parents[2]
+COMPARE = [sys.executable, "-m", "mrdiff_jax.compare"]
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def call(*arguments):
+    return subprocess.run([*COMPARE, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def make_run(folder, error, **kwargs):
+    folder.mkdir(parents=True)
+    results.write(make_results(error, **kwargs), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """The output of a comparison of two imaginary runs, and what was printed."""
+    folder = tmp_path_factory.mktemp("compare")
+    runs = [make_run(folder / "runs" / "first", 0.05), make_run(folder / "runs" / "second", 0.1, seed=1)]
+    run = call(*runs, "--output", folder / "out", "--names=MRDiff,Regression")
+    assert run.returncode == 0, run.stderr
+    return folder / "out", run.stdout
+
+
+def test_writes_tables_figures_and_page(compared):
+    output, printed = compared
+    names = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
+    figures = {
+        f"figures/{name}.{kind}" for name in ("qualitative", "boxplots", "ablation", "frequencies") for kind in ("png", "pdf")
+    }
+    assert names == {"index.html", "table1.md", "table1.csv", "table1.tex"} | figures
+    assert (output / "table1.md").read_text() in printed
+    assert "| MRDiff | **" in printed
+    assert str(output / "index.html") in printed
+    assert all(path.stat().st_size > 5000 for path in (output / "figures").iterdir())
+
+
+def test_written_results_are_read_as_they_were(tmp_path):
+    made = make_results(0.05)
+    stored = results.read(make_run(tmp_path / "run", 0.05))
+    assert stored.rows == made.rows
+    assert stored.summary == made.summary
+    assert stored.images.places == made.images.places
+
+
+@pytest.mark.parametrize(
+    ("second", "flags", "message"),
+    [
+        ({"subjects": 5}, [], "sub-05, sub-06, sub-07"),
+        ({}, ["--names=a"], "--names=a"),
+        (None, [], "second: no metrics.json; evaluate the run"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(tmp_path, second, flags, message):
+    make_run(tmp_path / "first", 0.05)
+    if second is not None:
+        make_run(tmp_path / "second", 0.1, **second)
+    run = call(tmp_path / "first", tmp_path / "second", "--output", tmp_path / "out", *flags)
+    assert run.returncode == 2, run.stderr
+    lines = run.stderr.strip().splitlines()
+    assert len(lines) == 1, run.stderr
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_at_least_one_run_is_needed(tmp_path):
+    run = call("--output", tmp_path)
+    assert run.returncode == 2
+    assert "no run given" in run.stderr
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+class TestInABrowser:
+    """A script put at the end of the page acts as a user would and leaves what it finds in an element."""
+
+    @pytest.fixture
+    def run(self, compared, tmp_path):
+        def run(script):
+            html = (compared[0] / "index.html").read_text()
+            hook = f"<script>addEventListener('error', e => found.textContent += 'ERROR ' + e.message);{script}</script>"
+            page = tmp_path / "page.html"
+            page.write_text(html.replace("</body>", f'<p id="found"></p>{hook}</body>'))
+            flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+            flags += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'browser'}"]
+            command = [BROWSER, *flags, "--virtual-time-budget=4000", "--dump-dom", page.as_uri()]
+            dom = subprocess.run(command, capture_output=True, text=True, timeout=90).stdout
+            return re.search(r'<p id="found">(.*?)</p>', dom, re.S)[1]
+
+        return run
+
+    def test_a_click_on_a_heading_sorts(self, run):
+        found = run(
+            """const table = document.querySelector("table.sortable"), head = table.tHead.rows[0].cells[1];
+            const order = () => [...table.tBodies[0].rows].map(row => row.cells[0].textContent).join(",");
+            head.querySelector("button").click(); const down = order();
+            head.querySelector("button").click(); document.getElementById("found").textContent = down + ";" + order();"""
+        )
+        down = ["MRDiff", "Regression", "linear regression", "copy of PDw"]
+        assert found == f"{','.join(down)};{','.join(down[::-1])}"
+
+    def test_slices_can_be_leafed_through_and_errors_are_those_of_the_images(self, run):
+        found = run(
+            """setTimeout(() => { document.getElementById("next").click(); setTimeout(() => {
+            const canvas = document.querySelectorAll("#made canvas"), at = (c, x, y) =>
+              [...c.getContext("2d").getImageData(x * c.width, y * c.height, 1, 1).data];
+            document.getElementById("found").textContent = JSON.stringify({
+              number: document.getElementById("number").textContent,
+              note: document.querySelector("#made figcaption span").textContent, canvases: canvas.length,
+              image: at(canvas[0], 0.5, 0.5), air: at(canvas[canvas.length - 2], 0, 0) }); }, 800); }, 800);"""
+        )
+        assert '"number":"1  (2 of 3)"' in found
+        assert '"canvases":6' in found
+        assert "PSNR" in found
+        assert '"air":[26,26,26,255]' in found  # the intercept of the linear regression, 0.1

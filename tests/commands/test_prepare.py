@@ -1,0 +1,443 @@
+"""The command `prepare` as a user calls it: what it makes, keeps, refuses and tells, and that training reads it."""
+
+import csv
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.made_heads import displacement, grid, head, rigid
+from helpers.scans import data_config, write_scan
+
+from mrdiff_jax.data import datasets
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.evaluation import scoring
+from mrdiff_jax.preparation import exam_task, placement, prepared_set
+from mrdiff_jax.preparation.exam_task import Task
+from mrdiff_jax.preparation.options import Options
+from mrdiff_jax.scans import layouts
+from mrdiff_jax.scans.sequence_times import SequenceTimes
+from mrdiff_jax.scans.volumes import Volume
+from mrdiff_jax.synthesis import from_scans
+from mrdiff_jax.synthesis.from_scans import Settings
+from mrdiff_jax.synthesis.synthesizer import Synthesizer
+from mrdiff_jax.training.loop import train_and_evaluate
+
+ROOT = Path(__file__).parents[2]
+PREPARE = [sys.executable, "-m", "mrdiff_jax.prepare"]
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CONTRASTS = ("T1w", "T2w")
+THICK = grid((40, 44, 22), (3, 3, 5))
+MOVE = rigid(8, (1, 0, 1), (6, -4, 5))
+OPTIONS = Options(CONTRASTS, "T1w", image_size=32)
+FLAGS = ["--contrasts=T1w,T2w", "--reference=T1w", "--image-size=32", "--test-subjects=sub-03", "--validation-fraction=0"]
+
+
+def call(*flags):
+    return subprocess.run([*PREPARE, *map(str, flags)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def write_exam(root, subject, seed, t2w=None, on=THICK):
+    write_scan(root, subject, "T1w", head("T1w", THICK, seed=seed), THICK.affine)
+    t2w = head("T2w", on, seed=seed + 100) if t2w is None else t2w
+    return write_scan(root, subject, "T2w", t2w, on.affine)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Good exams (one with its T2w elsewhere) and bad ones."""
+    root = tmp_path_factory.mktemp("cohort") / "scans"
+    write_exam(root, "sub-01", 1)
+    own = grid((48, 48, 24), (2.5, 2.5, 5), shift=(2, 0, 0))
+    write_exam(root, "sub-02", 2, head("T2w", own, MOVE, seed=102), own)
+    write_exam(root, "sub-03", 3)
+    damaged = write_exam(root, "sub-04", 4)
+    damaged.write_bytes(damaged.read_bytes()[:-500])
+    write_exam(root, "sub-05", 5).unlink()
+    write_exam(root, "sub-06", 6, head("T2w", THICK, seed=106)[::-1].copy())
+    shutil.copytree(root / "sub-01", root / "sub-07")
+    for path in list((root / "sub-07" / "anat").iterdir()):
+        path.rename(path.with_name(path.name.replace("sub-01", "sub-07")))
+    write_exam(root, "sub-08", 8, np.full(THICK.shape, 7, np.float32))
+    return root
+
+
+@pytest.fixture(scope="module")
+def made(cohort):
+    """The output of a run that was killed after its first exam, and started again; and the second call."""
+    output = cohort.parent / "out"
+    flags = [f"--input={cohort}", f"--output={output}", "--processes=2", *FLAGS]
+    process = subprocess.Popen([*PREPARE, *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while not list((output / "subjects").glob("sub-*")):
+        assert process.poll() is None, process.stderr.read().decode()
+        time.sleep(0.05)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not any(map(is_alive, workers)))
+    before = {path: path.stat().st_mtime_ns for path in (output / "subjects").glob("sub-*/record.json")}
+    run = call(*flags)
+    assert before
+    assert all(path.stat().st_mtime_ns == written for path, written in before.items())
+    return output, run
+
+
+def wait_until(holds, seconds=30):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def manifest(output):
+    with (output / "manifest.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def digest(folder):
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_the_good_are_prepared_and_the_bad_told_in_a_line_each(made):
+    output, run = made
+    assert run.returncode == 2
+    assert "3 of 8 exams prepared" in run.stdout
+    assert "exam" not in run.stderr.split("failed:")[0]  # no progress bar where nobody looks on
+    lines = [line for line in run.stderr.splitlines() if line.startswith("failed: ")]
+    words = {
+        "sub-04": "not a readable NIfTI",
+        "sub-05": "has no T2w",
+        "sub-06": "mirrored",
+        "sub-07": "voxels of a scan of sub-01",
+        "sub-08": "all voxels are 7",
+    }
+    assert len(lines) == len(words)
+    rows = manifest(output)
+    for line, (subject, reason) in zip(lines, words.items(), strict=True):
+        assert subject in line
+        assert reason in line
+        told = [row for row in rows if row["exam"] == subject]
+        assert {row["status"] for row in told} == {"failed"}
+        assert all(row["reason"] in line for row in told)
+    assert {row["exam"] for row in rows if row["status"] == "done"} == {"sub-01", "sub-02", "sub-03"}
+    assert not list(output.rglob(".*"))
+
+
+def test_the_manifest_says_what_was_done(made):
+    rows = {(row["exam"], row["contrast"]): row for row in manifest(made[0])}
+    alone, moved = rows["sub-01", "T2w"], rows["sub-02", "T2w"]
+    assert alone["path"] == "sub-01/anat/sub-01_T2w.nii.gz"
+    assert (alone["tr_ms"], alone["te_ms"], alone["ti_ms"]) == ("4000.0", "100.0", "")
+    assert (alone["action"], moved["action"], rows["sub-02", "T1w"]["action"]) == ("left alone", "registered", "reference")
+    assert displacement(np.array(moved["transform"].split(), float).reshape(4, 4), MOVE) < 0.5
+    assert float(moved["shift_mm"]) < 1 < 5 < float(moved["shift_before_mm"])
+    assert float(alone["mirror_gain"]) < 0 < float(rows["sub-06", "T2w"]["mirror_gain"])
+    assert alone["bias_correction"] == "N4"
+    assert (alone["split"], rows["sub-03", "T1w"]["split"]) == ("train", "test")
+
+
+def prepare_here(cohort, output, subjects, options=OPTIONS):
+    exams = [exam for exam in layouts.find_subjects(cohort, "bids", CONTRASTS) if exam.name in subjects]
+    return [exam_task.prepare(Task(exam, exam.times, options, cohort, output)) for exam in exams]
+
+
+def test_neither_processes_nor_a_kill_change_a_byte(made, cohort, tmp_path):
+    records = prepare_here(cohort, tmp_path, ("sub-01", "sub-02", "sub-03"))
+    prepared_set.write_dataset(tmp_path, records, OPTIONS)
+    for part in ("subjects/sub-01", "subjects/sub-02", "subjects/sub-03", "dataset"):
+        assert digest(tmp_path / part) == digest(made[0] / part)
+
+
+def test_registered_slices_show_what_aligned_ones_show(made):
+    slices = [np.load(made[0] / "subjects" / exam / "slices.npy") / 65535 for exam in ("sub-01", "sub-02")]
+    records = [exam_task.read_record(made[0] / "subjects" / exam) for exam in ("sub-01", "sub-02")]
+    common = sorted({*records[0]["slices"]} & {*records[1]["slices"]})
+    a, b = (part[[record["slices"].index(i) for i in common]] for part, record in zip(slices, records, strict=True))
+    assert len(common) > 8
+    for channel in range(2):
+        assert np.corrcoef(a[..., channel].ravel(), b[..., channel].ravel())[0, 1] > 0.97
+
+
+def prepared_config(output, **changes):
+    return data_config(output, name="prepared", sources="T1w", target="T2w", image_size=32, **changes)
+
+
+def test_training_reads_the_set_and_an_edit_of_its_splits_counts(made, tmp_path):
+    output = tmp_path / "set"
+    shutil.copytree(made[0], output)
+    first = datasets.open_dataset(prepared_config(output))
+    assert {first.split("test")[i]["subject"] for i in range(len(first.split("test")))} == {"sub-03"}
+    example = first.split("train")[0]
+    assert example["sources"].shape == (32, 32, 1)
+    np.testing.assert_allclose([example["tr"], example["te"]], [[500], [10]])
+    splits = (output / "splits.csv").read_text()
+    (output / "splits.csv").write_text(splits.replace("sub-03,test", "sub-03,train").replace("sub-01,train", "sub-01,test"))
+    second = datasets.open_dataset(prepared_config(output))
+    assert {second.split("test")[i]["subject"] for i in range(len(second.split("test")))} == {"sub-01"}
+    assert first.fingerprint != second.fingerprint
+    for dataset, held_out in ((first, "sub-03"), (second, "sub-01")):
+        scores = scoring.reference_scores(dataset, scoring.Scorer("default"), 4)[1]
+        assert {row["subject"] for row in scores["linear"].rows} == {held_out}
+    total = sum(len(second.split(split)) for split in ("train", "validation", "test"))
+    assert total == sum(len(first.split(split)) for split in ("train", "validation", "test"))
+
+
+class Observed(Synthesizer):
+    """Keeps the images that it was given."""
+
+    def __call__(self, sources, *args, **kwargs):
+        self.seen = [*getattr(self, "seen", ()), *sources]
+        return super().__call__(sources, *args, **kwargs)
+
+
+def test_a_network_trains_on_the_set_and_then_sees_scans_as_in_training(made, cohort, tiny_config, tmp_path):
+    tiny_config.data.update(prepared_config(made[0]))
+    tiny_config.train.update(steps=2)
+    tiny_config.evaluate.update(slices=2)
+    train_and_evaluate(tiny_config, tmp_path)
+    assert (tmp_path / "metrics.json").is_file()
+
+    synthesizer = Observed.load(tmp_path)
+    scans = from_scans.read_scans(synthesizer, {"T1w": cohort / "sub-01" / "anat" / "sub-01_T1w.nii.gz"}, None, {})
+    volume = from_scans.synthesize(synthesizer, scans, Settings(steps=1))["synthetic"]
+    assert volume.shape == THICK.shape
+    assert np.isfinite(volume).all()
+    slices = datasets.open_dataset(prepared_config(made[0])).split("train")
+    own = [slices[i] for i in range(len(slices)) if slices[i]["subject"] == "sub-01"]
+    trained_on = np.stack([example["sources"] for example in own])
+    seen = np.stack([synthesizer.seen[example["slice"]] for example in own])
+    assert np.abs(seen - trained_on).mean() < 0.01  # the body mask and the bias field are of the sources alone
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image_size": 64}, ("32 x 32", "--config.data.image_size=32")),
+        ({"target": "FLAIR"}, ("no contrast 'FLAIR'", "T1w, T2w")),
+        ({"root": "nowhere"}, ("nowhere", "mrdiff_jax.prepare")),
+    ],
+)
+def test_a_set_that_does_not_fit_the_config_is_refused(made, changes, words):
+    config = prepared_config(made[0])
+    config.update(changes)
+    with pytest.raises(UserError) as caught:
+        datasets.open_dataset(config)
+    assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--contrasts=T1w"], "two contrasts"),
+        (["--contrasts=T1w,T2w", "--reference=PDw"], "--reference=PDw"),
+        (["--contrasts=T1w,T2w", "--slices=40:30"], "--slices=40:30"),
+        (["--contrasts=T1w,T2w", "--image-size=50"], "multiple of 8"),
+        (["--contrasts=T1w,T2w", "--tr=T1=500"], "'T1' is not among the contrasts"),
+        (["--contrasts=T1w,T2w", "--test-subjects=sub-9*"], "'sub-9*' matches none"),
+        (["--contrasts=T1w,T2w", "--times=TABLE"], "T1w of sub-99 is not among the scans"),
+    ],
+)
+def test_wrong_flags_are_told_in_one_line(cohort, tmp_path, flags, words):
+    table = tmp_path / "times.csv"
+    table.write_text("subject,contrast,tr,te,ti\nsub-99,T1w,500,10,\n")
+    flags = [flag.replace("TABLE", str(table)) for flag in flags]
+    run = call(f"--input={cohort}", f"--output={tmp_path / 'out'}", *flags)
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: ")
+    assert run.stderr.count("\n") == 1
+    assert words in run.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_misaligned_exams_are_refused_unless_kept():
+    scans = [{"contrast": "T1w"}, {"contrast": "T2w", "shift_mm": 2.4, "mirror_gain": -0.1}]
+    record = {"exam": "sub-01", "scans": scans, "spacing": [1.0, 1.0, 1.0]}
+    assert "2.4 mm off T1w" in prepared_set.refuse_misaligned(record, "T1w", 2.0)["reason"]
+    assert "reason" not in prepared_set.refuse_misaligned(record, "T1w", 3.0)
+    assert "reason" not in prepared_set.refuse_misaligned(record | {"spacing": [1.0, 1.0, 5.0]}, "T1w", 2.0)
+
+
+def test_half_a_slice_is_allowed_across_slices_alone():
+    def told(*shift):
+        placement = {"shift": shift, "shift_mm": float(np.linalg.norm(shift)), "mirror_gain": -0.1}
+        return prepared_set.misaligned(placement, "T1w", (1.0, 1.0, 7.0), 2.0)
+
+    assert told(0, 0, 3) == ""
+    assert told(1, 1, 2) == ""
+    for shift in ((3, 0, 0), (0, -3, 0), (0, 0, 4), (-2, 2, 1)):
+        assert "limit 2 x 2 x 3.5 mm" in told(*shift)
+
+
+def test_a_scan_that_is_there_twice_is_refused_in_one_exam_and_in_two():
+    def record(exam, *checksums):
+        return {"exam": exam, "scans": [{"contrast": c, "sha256": s} for c, s in zip(CONTRASTS, checksums, strict=True)]}
+
+    first, second, third, fourth = prepared_set.refuse_duplicates(
+        [record("a", "1", "2"), record("b", "3", "3"), record("c", "4", "2"), record("d", "3", "5")]
+    )
+    assert "reason" not in first
+    assert "its T2w has the voxels of its T1w" in second["reason"]
+    assert "its T2w has the voxels of a scan of a" in third["reason"]
+    assert "reason" not in fourth
+
+
+def test_edited_splits_outlive_subjects_that_fail_for_a_while(tmp_path):
+    assignment = {"test_subjects": "", "test_fraction": 0.2, "validation_fraction": 0.1, "seed": 0}
+    subjects = [f"sub-{i}" for i in range(5)]
+    edited = dict.fromkeys(subjects, "train") | {"sub-3": "test"}
+    (tmp_path / "splits.csv").write_text("subject,split\n" + "".join(f"{s},{split}\n" for s, split in edited.items()))
+    with pytest.raises(UserError, match="leaves no subject for test"):
+        prepared_set.update_splits(tmp_path, [s for s in subjects if s != "sub-3"], edited, **assignment)
+    assert prepared_set.known_splits(tmp_path) == edited
+    splits = prepared_set.update_splits(tmp_path, [*subjects, "sub-5"], edited, **assignment)
+    assert {s: split for s, split in splits.items() if s != "sub-5"} == edited
+
+
+def test_times_that_a_contrast_cannot_have_are_refused_unless_a_rule_says_so(cohort, tmp_path):
+    root = tmp_path / "scans"
+    shutil.copytree(cohort / "sub-01", root / "sub-01")
+    (exam,) = layouts.find_subjects(root, "bids", CONTRASTS)
+    exam.scans["T2w"].with_name("sub-01_T2w.json").write_text('{"EchoTime": 0.00298, "InversionTime": 0.9}')
+    task = Task(exam, {}, OPTIONS, root, tmp_path / "out")
+    assert "sub-01_T2w.nii.gz: TE 2.98 ms is too short for T2w; fix" in exam_task.prepare(task)["reason"]
+    ruled = exam_task.prepare(task._replace(files=replace(exam, ruled=frozenset(["T2w"]))))
+    assert ruled["times"][1] == [0, 2.98, 900]
+
+
+def test_times_that_a_contrast_hardly_has_are_warned_of():
+    options = Options(("T2w", "FLAIR"), "T2w")
+    done = [{"exam": "a", "times": [[2000, 20, 0], [9000, 90, 0]]}, {"exam": "b", "times": [[4000, 90, 0], [0, 0, 0]]}]
+    (t2,) = prepared_set.odd_times("T2w", options, done)
+    (flair,) = prepared_set.odd_times("FLAIR", options, done)
+    assert "T2w of 1 exams, as of a: TE 20 ms is too short for T2w" in t2
+    assert "FLAIR of 1 exams has no inversion time" in flair
+    assert "--ti=FLAIR=" in flair
+
+
+def test_times_stated_later_are_added_and_slices_stay(cohort, tmp_path):
+    root = tmp_path / "scans"
+    shutil.copytree(cohort / "sub-01", root / "sub-01")
+    for sidecar in root.rglob("*.json"):
+        sidecar.unlink()
+    (exam,) = layouts.find_subjects(root, "bids", CONTRASTS)
+
+    def done(**stated):
+        return exam_task.prepare(Task(exam, stated, OPTIONS, root, tmp_path / "out"))
+
+    assert done()["times"] == [[0, 0, 0], [0, 0, 0]]
+    slices = tmp_path / "out" / "subjects" / "sub-01" / "slices.npy"
+    before = slices.stat().st_mtime_ns
+    record = done(T2w=SequenceTimes(4000.0, 90.0))
+    assert record["times"] == [[0, 0, 0], [4000, 90, 0]]
+    assert slices.stat().st_mtime_ns == before
+    assert slices.parent.stat().st_mode & 0o777 == tmp_path.joinpath("out").stat().st_mode & 0o777
+    assert done(T2w=SequenceTimes(4000.0, 90.0)) == record
+
+
+def test_a_mended_scan_is_prepared_anew_and_others_are_not(cohort, tmp_path):
+    root, output = tmp_path / "scans", tmp_path / "out"
+    for subject in ("sub-01", "sub-05"):
+        shutil.copytree(cohort / subject, root / subject)
+    first = prepare_here(root, output, ("sub-01", "sub-05"))
+    assert ["reason" in record for record in first] == [False, True]
+    written = (output / "subjects" / "sub-01" / "record.json").stat().st_mtime_ns
+    write_scan(root, "sub-05", "T2w", head("T2w", THICK, seed=105), THICK.affine)
+    again = prepare_here(root, output, ("sub-01", "sub-05"))
+    assert not any("reason" in record for record in again)
+    assert (output / "subjects" / "sub-01" / "record.json").stat().st_mtime_ns == written
+
+
+def test_another_grid_is_refused_where_registration_is_not_allowed():
+    fixed = Volume(head("T1w", THICK), THICK.affine, Path("a.nii.gz"))
+    with pytest.raises(UserError, match="grid differs"):
+        placement.place(fixed, Volume(fixed.data[:-1], fixed.affine, Path("b.nii.gz")), Options(CONTRASTS, "T1w", "never"))
+
+
+def test_grey_air_is_blackened_and_its_scan_not_bias_corrected():
+    signed = head("T1w", THICK).astype(np.float32)
+    signed = np.where(signed > 200, 2 * signed - 900, 0) + 1000  # air at 1000, tissue on both sides
+    done, mask, said = placement.correct({"T1w": signed, "T2w": head("T2w", THICK)}, THICK, OPTIONS)
+    assert said["T1w"].startswith("left out")
+    assert said["T2w"] == "N4"
+    assert np.ptp(done["T1w"][~mask]) == 0
+    assert done["T1w"][~mask].max() <= np.percentile(signed, 1)
+    np.testing.assert_array_equal(done["T1w"][mask], signed[mask])
+
+
+def test_n4_takes_a_bias_field_out():
+    clean = head("T1w", grid(), noise=0.005)
+    x = np.linspace(-1, 1, clean.shape[0])[:, None, None]
+    done, mask, _ = placement.correct({"T1w": clean * np.exp(0.4 * x).astype(np.float32)}, grid(), OPTIONS)
+    inside = mask & (clean > 300)
+
+    def slope(volume):
+        return np.polyfit(np.broadcast_to(x, clean.shape)[inside], np.log(volume[inside] / clean[inside]), 1)[0]
+
+    assert abs(slope(done["T1w"])) < 0.15
+
+
+def test_a_field_of_view_in_mm_is_cut_around_the_body(cohort, tmp_path):
+    (record,) = prepare_here(cohort, tmp_path, ("sub-01",), Options(CONTRASTS, "T1w", image_size=32, field_mm=100.0))
+    slices = np.load(tmp_path / "subjects" / "sub-01" / "slices.npy")
+    assert "reason" not in record
+    shown = slices[len(slices) // 2, ..., 0] > 6000
+    columns, rows = shown.any(0), shown.any(1)
+    assert rows.sum() * 100 / 32 == pytest.approx(92, abs=8)  # the head is 92 mm long
+    for profile in (rows, columns):
+        first, last = np.flatnonzero(profile)[[0, -1]]
+        assert abs(first - (31 - last)) <= 2
+
+
+def test_names_of_patients_and_places_stay_out(made, cohort):
+    for path in made[0].rglob("*"):
+        if path.is_file():
+            assert str(cohort).encode() not in path.read_bytes() or path.name in ("manifest.csv", "index.html")
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium")
+def test_the_page_shows_every_exam_in_a_browser(made, tmp_path):
+    page = (made[0] / "index.html").read_text()
+    assert not re.search(r"(src|href)=.?http", page)
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--dump-dom"]
+    run = subprocess.run(
+        [*command, f"--user-data-dir={tmp_path}", "--virtual-time-budget=3000", (made[0] / "index.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.stdout.count('class="exam failed"') == 5
+    assert run.stdout.count('class="exam"') == 3
+    assert "mirrored" in run.stdout
+
+
+def test_beam_gives_the_same_bytes(made, cohort, tmp_path):
+    pytest.importorskip("apache_beam")
+    run = call(f"--input={cohort}", f"--output={tmp_path / 'out'}", "--beam=--runner=DirectRunner", *FLAGS)
+    assert run.returncode == 2, run.stderr
+    written, others = digest(tmp_path / "out"), digest(made[0])
+    assert written == others
+
+
+def test_one_subject_is_refused_before_the_work(tmp_path):
+    write_exam(tmp_path / "scans", "sub-01", 1)
+    run = call(f"--input={tmp_path / 'scans'}", f"--output={tmp_path / 'out'}", "--contrasts=T1w,T2w", "--image-size=32")
+    assert run.returncode == 2
+    assert "leaves no subject for train" in run.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,49 @@
+"""Results of imaginary runs: discs of random texture as subjects, and a method that errs by a given amount."""
+
+import numpy as np
+
+from mrdiff_jax.evaluation.results import Images, Results
+from mrdiff_jax.metrics.conventions import BANDS, CONVENTIONS
+
+SIZE, SOURCES, WEIGHTS = 32, ["T2w", "PDw"], [0.5, 0.25, 0.1]
+
+
+def make_results(error: float, *, subjects: int = 8, slices: int = 3, seed: int = 0, convention: str = "default") -> Results:
+    """Results whose errors grow with `error` and differ by subject; the truth is the same whatever the seed."""
+    columns = CONVENTIONS[convention].columns()
+    keys = [(f"sub-{s:02d}", number) for s in range(subjects) for number in range(slices)]
+    truth, noise = np.random.default_rng(0), np.random.default_rng(seed)
+    y, x = np.mgrid[:SIZE, :SIZE] - SIZE / 2
+    disc = (np.hypot(x, y) < 12) * truth.uniform(0.3, 0.9, (len(keys), SIZE, SIZE))
+    sources = disc[..., None] * truth.uniform(0.5, 1, 2)
+
+    def rows(error: float) -> list[dict]:
+        found = []
+        for subject, number in keys:
+            size = error * (1 + 0.2 * int(subject[-2:])) * noise.uniform(0.9, 1.1)
+            scores = {"psnr": -20 * np.log10(size), "ssim": 1 - size, "fsim": 1 - size / 2, "gmsd": size / 3}
+            scores |= {f"{name}_body": 0.9 * value for name, value in scores.items()} | dict.fromkeys(BANDS, 4 * size)
+            found.append({"subject": subject, "slice": number} | {column: float(scores[column]) for column in columns})
+        return found
+
+    scores = {"synthesis": rows(error), "copy": rows(0.3), "linear": rows(0.2)}
+    frequency = np.linspace(0, 0.5, SIZE // 2 + 1)
+    power = np.exp(-8 * frequency)
+    spectra = {"frequency": frequency, "target": power, "copy": power, "linear": power, "synthesis": power * (1 - error)}
+    bands = {name: dict.fromkeys(BANDS, 4 * value) for name, value in (("synthesis", error), ("copy", 0.3), ("linear", 0.2))}
+    synthesis = np.clip(disc + error * noise.normal(size=disc.shape), 0, 1)
+    summary = {
+        "bands": {"synthesis": bands.pop("synthesis"), "references": bands},
+        "convention": CONVENTIONS[convention].describe(convention),
+        "subjects": subjects,
+        "slices": len(keys),
+        "step": 10,
+        "method": "imaginary",
+        "sources": SOURCES,
+        "target": "T1w",
+        "copied": "PDw",
+        "linear_weights": WEIGHTS,
+        "dataset": "0123456789abcdef",
+    }
+    subject, number = map(np.array, zip(*keys, strict=True))
+    return Results(summary, scores, spectra, Images(subject, number, disc, synthesis, sources))

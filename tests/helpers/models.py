@@ -1,0 +1,50 @@
+"""Trained runs for the tests, made without training: random weights that answer to their input."""
+
+import json
+from dataclasses import asdict
+
+import grain
+import jax
+import numpy as np
+from conftest import TINY, make_batch
+
+from mrdiff_jax import methods
+from mrdiff_jax.config import default
+from mrdiff_jax.preparation.options import Options
+from mrdiff_jax.storage.checkpoints import Checkpoints
+from mrdiff_jax.training.step import create_train_state, make_optimizer
+
+
+def tiny(**changes):
+    """Configuration of a tiny network for T2w and PDw to T1w."""
+    config = default("paper")
+    config.update_from_flattened_dict(TINY | changes)
+    return config
+
+
+def write_run(workdir, config, seed=0, step=7, pixel_mm=(2.0, 2.0)):
+    """A workdir as training leaves it, as far as synthesis reads it."""
+    names = config.data.sources.split(",")
+    batch = make_batch(1, config.data.image_size, len(names))
+    state = create_train_state(methods.create(config), make_optimizer(config.optimizer), jax.random.key(seed), batch)
+    rng = np.random.default_rng(seed)
+
+    def disturbed(params):
+        return jax.tree.map(lambda leaf: leaf + 0.1 * rng.standard_normal(np.shape(leaf), np.float32), params)
+
+    state = state.replace(step=np.int32(step), params=disturbed(state.params), ema_params=disturbed(state.params))
+    workdir.mkdir(parents=True)
+    (workdir / "config.json").write_text(config.to_json())
+    size = config.data.image_size
+    options = Options([*names, config.data.target], names[0], bias_correction=False, mask="none", image_size=size)
+    data = {
+        "sources": {name: {"tr": 4000.0, "te": 100.0, "ti": 0.0} for name in names},
+        "target": {"name": config.data.target, "offset": 10.0, "factor": 200.0},
+        "pixel_mm": list(pixel_mm),
+        "preparation": asdict(options),
+    }
+    (workdir / "training_data.json").write_text(json.dumps(data))
+    checkpoints = Checkpoints(workdir, keep=1)
+    checkpoints.save(step, state, iter(grain.MapDataset.range(1).to_iter_dataset()))
+    checkpoints.close()
+    return workdir

@@ -1,0 +1,252 @@
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import make_batch
+
+from mrdiff_jax import diffusion, methods
+from mrdiff_jax.config import default
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.methods.mrdiff import method as mrdiff
+from mrdiff_jax.methods.mrdiff.method import build_network
+from mrdiff_jax.methods.mrdiff.network import MRDiff, ScanParameters
+from mrdiff_jax.networks.layers import init_on_host
+from mrdiff_jax.networks.unet import Backbone
+
+SIZE = Backbone(base_channels=8, channel_mult=(1, 2), attention_levels=(1,), head_channels=8)
+
+
+def make(sources=2, size=16, signals="spin_echo", **kwargs):
+    """A small network, its inputs, and parameters away from their zero start."""
+    network = MRDiff(SIZE, (signals,) * sources, map_channels=4, **kwargs)
+    batch = make_batch(1, size, sources)
+    inputs = (batch["target"][..., None], batch["sources"], jnp.array([500]))
+    scan = ScanParameters(batch["tr"], batch["te"], batch["ti"])
+    variables = init_on_host(network, jax.random.key(0), *inputs, scan)
+    rng = np.random.default_rng(1)
+    variables["params"] = jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape, np.float32), variables["params"])
+    return network, variables, inputs, scan
+
+
+def changes(a, b):
+    return float(jnp.abs(a - b).max()) > 1e-4
+
+
+def parameters(preset):
+    config = default(preset)
+    network = build_network(config)
+    images = jnp.zeros((1, 256, 256, 1)), jnp.zeros((1, 256, 256, 2)), jnp.zeros(1)
+    variables = jax.eval_shape(network.init, jax.random.key(0), *images, ScanParameters(*jnp.zeros((3, 1, 2))))
+
+    def denoise(variables, *images):
+        return network.apply(variables, *images, method=MRDiff.denoise)
+
+    def count(tree):
+        return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+    read, shapes = methods.parameters_read(denoise, variables, *images)["params"], variables["params"]
+    return count(shapes), count(read), {name: count(tree) for name, tree in shapes.items()}
+
+
+def test_authors_preset_has_the_published_size():
+    total, synthesis, parts = parameters("authors")
+    assert total / 1e6 == pytest.approx(301, abs=0.5)
+    assert synthesis / 1e6 == pytest.approx(168, abs=0.5)
+    assert parts["encoder"] / 1e6 == pytest.approx(38, abs=0.5)
+    assert parts["generator"] / 1e6 == pytest.approx(26 + 103, abs=0.5)
+    assert parts["decoder"] / 1e6 == pytest.approx(26 + 103, abs=0.5)
+    assert (parts["map_block"] + parts["signal_block"]) / 1e6 == pytest.approx(3.8, abs=0.05)
+
+
+def test_paper_preset_differs_in_the_stems_alone():
+    total, synthesis, _ = parameters("paper")
+    assert total / 1e6 == pytest.approx(300.7, abs=0.1)
+    assert synthesis / 1e6 == pytest.approx(167.8, abs=0.1)
+
+
+@pytest.mark.parametrize("sources", [1, 3])
+@pytest.mark.parametrize("kwargs", [{}, {"stem_channels": 2}, {"wavelet_domain": False}])
+def test_any_number_of_sources_and_any_front_end(sources, kwargs):
+    network, variables, inputs, scan = make(sources, **kwargs)
+    features, x0_hat, y_hat = jax.jit(network.apply)(variables, *inputs, scan)
+    assert x0_hat.shape == (1, 16, 16, 1)
+    assert y_hat.shape == (1, 16, 16, sources)
+    assert features.e_t.shape == ((1, 8, 8, 16) if kwargs == {"wavelet_domain": False} else (1, 4, 4, 16))
+    assert np.all(np.isfinite(x0_hat))
+
+
+def test_non_square_images_and_sides_that_do_not_fit():
+    network, variables, (_, _, t), _ = make()
+    x0_hat = network.apply(variables, jnp.zeros((1, 8, 24, 1)), jnp.zeros((1, 8, 24, 2)), t, method=MRDiff.denoise)
+    assert x0_hat.shape == (1, 8, 24, 1)
+    with pytest.raises(ValueError, match=r"18 x 16.*divide by 4"):
+        network.apply(variables, jnp.zeros((1, 18, 16, 1)), jnp.zeros((1, 18, 16, 2)), t, method=MRDiff.denoise)
+
+
+def test_generator_does_not_depend_on_scan_parameters_and_decoder_does():
+    network, variables, inputs, scan = make()
+    run = jax.jit(network.apply)
+    _, x0_hat, y_hat = run(variables, *inputs, scan)
+    _, x0_other, y_other = run(variables, *inputs, ScanParameters(scan.tr / 3, scan.te * 2, scan.ti))
+    np.testing.assert_array_equal(x0_hat, x0_other)
+    assert changes(y_hat, y_other)
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_without_skips_the_decoder_sees_the_sources_through_the_maps_alone(skips):
+    """The same maps with features of other images: without skips nothing of those images may show."""
+    network, variables, (x_t, y, t), scan = make(decoder_skips=skips)
+
+    @jax.jit
+    def reconstruct(y_maps, y_features):
+        maps_from = network.apply(variables, x_t, y_maps, t, method=MRDiff.encode)
+        features = network.apply(variables, x_t, y_features, t, method=MRDiff.encode)
+        mixed = features._replace(e_t=maps_from.e_t)
+        return network.apply(variables, mixed, scan, method=MRDiff.reconstruct)
+
+    y_hat = reconstruct(y, y)
+    assert changes(y_hat, reconstruct(1 - y, y))  # through the maps
+    assert changes(y_hat, reconstruct(y, 1 - y)) == skips  # past them
+
+
+def test_without_skips_constant_maps_hide_the_sources():
+    network, variables, (x_t, y, t), scan = make(decoder_skips=False)
+    run = jax.jit(network.apply)
+    *_, seen = run(variables, x_t, y, t, scan)
+    *_, other = run(variables, x_t, 1 - y, t, scan)
+    assert changes(seen, other)
+    constant = variables["params"] | {"map_block": jax.tree.map(jnp.zeros_like, variables["params"]["map_block"])}
+    *_, seen = run({"params": constant}, x_t, y, t, scan)
+    *_, other = run({"params": constant}, x_t, 1 - y, t, scan)
+    np.testing.assert_array_equal(seen, other)
+
+
+@pytest.mark.parametrize("loss_draws", ["all", "first"])
+def test_draws_by_vmap_equal_a_loop(loss_draws):
+    """Eq. 9 and the losses around it, draw by draw, with the keys of the vectorised form."""
+    config = default("paper")
+    config.model.update(base_channels=8, channel_mult=(1,), attention_levels=(), head_channels=8, map_channels=4)
+    config.data.update(image_size=16)
+    config.loss.loss_draws = loss_draws
+    method, network, batch = methods.create(config), build_network(config), make_batch(2)
+    params, keys = method.init(jax.random.key(0), batch), jax.random.split(jax.random.key(2), 2)
+    rng = np.random.default_rng(1)
+    params["generator"] = jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape, np.float32), params["generator"])
+    _, aux = jax.jit(method.losses["generator"])(params, batch, keys)
+
+    schedule = diffusion.cosine_schedule(1000)
+    x_0, y = 2 * batch["target"][..., None] - 1, 2 * batch["sources"] - 1
+    scan = ScanParameters(batch["tr"], batch["te"], batch["ti"])
+    t = jnp.stack([jax.random.randint(jax.random.fold_in(key, mrdiff._STEP), (), 0, 1000) for key in keys])
+    outputs = []
+    for draw in range(3):
+        x_t = diffusion.q_sample(schedule, x_0, t, diffusion.normal_like(x_0, keys, draw))
+        outputs.append(jax.jit(network.apply)({"params": params["generator"]}, x_t, y, t, scan))
+    content = sum(features.e_t for features, _, _ in outputs) / 3
+    l_cct = np.mean([jnp.square(features.e_t - content).mean() for features, _, _ in outputs])
+    used = outputs if loss_draws == "all" else outputs[:1]
+    l_g = np.mean([jnp.square(x0_hat - x_0).mean() for _, x0_hat, _ in used])
+    l_d = np.mean([jnp.square(y_hat - y).mean() for _, _, y_hat in used])
+    assert aux["metrics"]["L_CCT"] == pytest.approx(l_cct, rel=1e-3)
+    assert aux["metrics"]["L_G"] == pytest.approx(l_g, rel=1e-4)
+    assert aux["metrics"]["L_D"] == pytest.approx(l_d, rel=1e-4)
+
+
+def test_the_sources_of_inversion_recovery_are_told():
+    config = default("paper")
+    config.model.update(base_channels=8, channel_mult=(1,), attention_levels=(), head_channels=8, map_channels=4)
+    config.model.signals = "spin_echo, inversion_recovery"
+    config.data.update(image_size=16, sources="T1w, FLAIR,")
+    assert methods.create(config).inverted == ("FLAIR",)
+    config.model.signals = "spin_echo"
+    assert methods.create(config).inverted == ()
+
+
+@pytest.mark.parametrize("positivity", ["relu", "softplus"])
+def test_content_maps_are_non_negative_float32_at_twice_the_resolution(positivity):
+    network, variables, inputs, _ = make(positivity=positivity)
+    features = network.apply(variables, *inputs, method=MRDiff.encode)
+    maps = network.apply(variables, features, method=MRDiff.content_maps)
+    for leaf in maps:
+        assert leaf.shape == (1, 8, 8, 4)
+        assert leaf.dtype == jnp.float32
+        assert float(leaf.min()) >= 0
+        assert float(leaf.max()) > 0
+
+
+def test_physics_stays_float32_in_bfloat16():
+    network = MRDiff(SIZE._replace(dtype=jnp.bfloat16), ("spin_echo",) * 2, map_channels=4)
+    _, variables, inputs, scan = make()
+    features = network.apply(variables, *inputs, method=MRDiff.encode)
+    assert features.e_t.dtype == jnp.bfloat16
+    assert network.apply(variables, features, method=MRDiff.content_maps).t1.dtype == jnp.float32
+    assert np.all(np.isfinite(network.apply(variables, features, scan, method=MRDiff.reconstruct)))
+
+    maps = network.apply(variables, features, method=MRDiff.content_maps)
+
+    def modulate(*inputs):
+        return network.apply(variables, *inputs, method=MRDiff.modulate)
+
+    traced = str(jax.make_jaxpr(modulate)(maps, scan, features.embedding))
+    signals = re.findall(r":(\w+)\[[\d,]*\] = exp ", traced)
+    assert set(signals) == {"f32"}
+
+
+def test_inversion_time_matters_for_inversion_recovery_alone():
+    for signals, matters in (("spin_echo", False), ("inversion_recovery", True)):
+        network, variables, inputs, scan = make(signals=signals)
+        *_, y_hat = network.apply(variables, *inputs, scan)
+        *_, y_other = network.apply(variables, *inputs, scan._replace(ti=scan.ti / 2))
+        assert changes(y_hat, y_other) == matters
+
+
+@pytest.fixture(scope="module")
+def loss_gradients():
+    """Gradients of the total loss by player part, with one loss switched on at a time."""
+    gradients = {}
+    for term in ("g", "d", "cct"):
+        config = default("paper")
+        config.model.update(base_channels=8, channel_mult=(1,), attention_levels=(), head_channels=8, map_channels=4)
+        config.data.update(image_size=16)
+        config.loss.update({f"lambda_{name}": float(name == term) for name in ("g", "d", "cct")})
+        method, batch = methods.create(config), make_batch(2)
+        params = method.init(jax.random.key(0), batch)
+        rng = np.random.default_rng(1)
+        params["generator"] = jax.tree.map(
+            lambda p, rng=rng: p + 0.1 * rng.standard_normal(p.shape, np.float32), params["generator"]
+        )
+
+        def loss(own, params=params, method=method, batch=batch):
+            return method.losses["generator"](params | {"generator": own}, batch, jax.random.split(jax.random.key(2), 2))
+
+        gradient, aux = jax.jit(jax.grad(loss, has_aux=True))(params["generator"])
+        gradients[term] = {name: max(float(jnp.abs(x).max()) for x in jax.tree.leaves(part)) for name, part in gradient.items()}
+        assert all(np.isfinite(value) for value in gradients[term].values())
+        assert all(float(value) > 0 for value in aux["metrics"].values())
+    return gradients
+
+
+@pytest.mark.parametrize(
+    ("term", "moved", "still"),
+    [
+        ("g", {"encoder", "generator"}, {"decoder", "map_block", "signal_block"}),
+        ("d", {"encoder", "decoder", "map_block", "signal_block"}, {"generator"}),
+        ("cct", {"encoder"}, {"generator", "decoder", "map_block", "signal_block"}),
+    ],
+)
+def test_each_loss_moves_its_parts_alone(loss_gradients, term, moved, still):
+    assert all(loss_gradients[term][part] > 0 for part in moved)
+    assert all(loss_gradients[term][part] == 0 for part in still)
+
+
+def test_image_size_and_signals_that_do_not_fit_name_the_field():
+    config = default("paper")
+    config.data.image_size = 100
+    with pytest.raises(UserError, match=r"data\.image_size=100: 5 levels.*32; the nearest is 96"):
+        build_network(config)
+    config.data.image_size = 96
+    config.model.signals = "spin_echo,spin_echo,spin_echo"
+    with pytest.raises(UserError, match=r"model\.signals"):
+        build_network(config)

@@ -1,0 +1,69 @@
+"""The baseline `regression`: what it may depend on, its size, its loss, and the loop around it."""
+
+import jax
+import numpy as np
+import pytest
+
+from mrdiff_jax import methods
+from mrdiff_jax.training.loop import train_and_evaluate
+
+
+@pytest.fixture
+def config(tiny_config):
+    tiny_config.method.name = "regression"
+    return tiny_config
+
+
+def size(params):
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def keys(seed, count=2):
+    return jax.random.split(jax.random.key(seed), count)
+
+
+@pytest.mark.parametrize(("loss", "distance"), [("l1", np.abs), ("l2", np.square)])
+def test_the_loss_is_the_mean_distance_of_images(config, batch, loss, distance):
+    config.loss.regression = loss
+    method = methods.create(config)
+    params = method.init(jax.random.key(0), batch)
+    value, aux = method.losses["generator"](params, batch, keys(0))
+    assert value == pytest.approx(distance(2 * batch["target"] - 1).mean(), rel=1e-5)  # a fresh network answers 0
+    assert aux["metrics"]["L_G"] == value
+
+
+def test_the_image_depends_on_the_sources_alone(config, batch):
+    method = methods.create(config)
+    params = method.init(jax.random.key(0), batch)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * rng.standard_normal(leaf.shape, np.float32), params)
+    image = method.synthesize(params, batch, keys(0))
+    assert image.shape == batch["target"].shape
+    others = {"tr": 2 * batch["tr"], "te": 2 * batch["te"], "target": 1 - batch["target"]}
+    np.testing.assert_array_equal(image, method.synthesize(params, batch | others, keys(1)))
+    for k in range(2):
+        changed = batch["sources"].copy()
+        changed[0, 4, 4, k] += 0.5
+        other = method.synthesize(params, batch | {"sources": changed}, keys(0))
+        assert not np.allclose(image[0], other[0])
+        np.testing.assert_array_equal(image[1], other[1])
+
+
+def test_it_has_the_size_of_encoder_and_generator(config, batch):
+    regression = methods.create(config).init(jax.random.key(0), batch)
+    config.method.name = "mrdiff"
+    method = methods.create(config)
+    mrdiff = methods.parameters_read(method.synthesize, method.init(jax.random.key(0), batch), batch, keys(0))
+    bands_of_x_t = 9 * 4 * config.model.base_channels  # of the first convolution: the noisy target, which is not there
+    assert size(regression["generator"]) == size(mrdiff["generator"]) - bands_of_x_t
+
+
+def test_it_trains_and_evaluates_as_any_method(config, tmp_path):
+    config.model.spectral_norm = True
+    config.train.steps = 30
+    summary = train_and_evaluate(config, tmp_path)
+    assert summary["method"] == "regression"
+    config.train.steps = 31
+    assert train_and_evaluate(config, tmp_path)["step"] == 31
+    rows = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 1 + summary["slices"]

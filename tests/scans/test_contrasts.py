@@ -1,0 +1,171 @@
+"""Which contrast a series is: descriptions as scanners and people write them, and headers that contradict them."""
+
+import pytest
+
+from mrdiff_jax.scans.contrasts import Header, Verdict, contradiction, judge, part_of
+from mrdiff_jax.scans.descriptions import Meaning
+from mrdiff_jax.scans.sequence_times import SequenceTimes
+
+T1, GE, T2, STIR, PD, FLAIR = "T1w", "ce-gad_T1w", "T2w", "T2wFS", "PDw", "FLAIR"
+TIMES = {
+    T1: SequenceTimes(500.0, 10.0),
+    GE: SequenceTimes(500.0, 10.0),
+    T2: SequenceTimes(4000.0, 95.0),
+    STIR: SequenceTimes(4000.0, 60.0),
+    PD: SequenceTimes(3000.0, 12.0),
+    FLAIR: SequenceTimes(9000.0, 90.0, 2500.0),
+}
+
+
+def of(description, **header):
+    return judge(description, Header(**header))
+
+
+@pytest.mark.parametrize(
+    ("contrast", "descriptions"),
+    [
+        (
+            T1,
+            (
+                "t1_mprage_sag|MP-RAGE|MPRAGE|MPRAGE_GRAPPA2|IR-FSPGR|T1W_3D_TFE_SENSE|T1W_IR|T1 SE|t1_se_tra|"
+                "T1 FLASH|AXT1|eT1W_SE|AXT1PRE|AX T1 PRE GAD|T1 sans inj|T1 sans injection de gadolinium|T1 ohne KM|"
+                "T1 w/o contrast|T1 WO GAD|T1 (C-)|T1 C-|T1 -C|T1 nativ|T1 vor KM|T1 KM vor|T1 avant injection|"
+                "T1 pré gado|T1 sin contraste|T1 zonder contrast|T1 senza mdc|non-contrast T1|T1 noncontrast|"
+                "unenhanced T1|SAG T1 C-SPINE|T1 FA 15|T1 5cm slab|T1 post-op|SAG T1 no FS|T1 without fat sat|"
+                "t1_fl2d_tra|T1 s/c|T1 posterior fossa|T1w|t1_mprage_sag_p2_iso|BRAVO"
+            ),
+        ),
+        (
+            GE,
+            (
+                "AX T1 C+|T1C+|AX T1 +C|t1_tse_tra_KM|t1_tse_tra_+KM|T1 nach KM|T1 KM+|T1 + KM|T1 KM-Gabe|T1 POST|AXT1POST|"
+                "T1 POST GD|T1 Gd|T1 inj|T1 injecté|T1 après injection|T1 avec gado|T1 con contraste|T1 c/c|"
+                "T1 met contrast|T1 na contrast|T1 mdc|T1 Gadovist|T1 DOTAREM|t1 ProHance|T1 Magnevist|T1 gadobutrol|"
+                "T1 MultiHance|T1 Clariscan|T1 Eovist|T1 W GAD|T1w CE|T1 W/ GAD|T1 contrast enhanced|postcontrast T1|"
+                "MPRAGE POST|FSPGR 3D +C|T1 i.v. KM|T1 kontrastverstärkt|ce-gad_T1w|PRE-OP T1 GAD|T1 with C|T1 late|"
+                "T1 Kontrastmittel|T1 GBCA|T1 without FS post GD"
+            ),
+        ),
+        (
+            T2,
+            (
+                "t2_tse_tra|AXT2|T2 FSE AX|T2W_TSE|sT2W_TSE|T2 BLADE|t2_spc_sag_iso|T2 HASTE|T2 no FS|T2 w/o fatsat|"
+                "T2 CUBE|T2SPACE|T2w|T12 T2"
+            ),
+        ),
+        (
+            STIR,
+            (
+                "T2_TSE_FS|T2 SPIR|T2 SPAIR|T2 STIR|T2STIR|T2 fatsat|T2 fat sat|T2wFS|t2_tse_dixon_tra_W|T2 Fettsättigung|"
+                "T2 fat-suppressed"
+            ),
+        ),
+        (PD, ("PD_TSE|PDw|proton density|FSE PD AXIAL OBL|DP tra")),
+        (
+            FLAIR,
+            ("FLAIR|AX T2 FLAIR|FLAIR dark fluid|t2_tirm_tra_dark-fluid|T2W_FLAIR_SPIR|AXFLAIR|t2_spc_da-fl_sag|Dark-Fluid T2"),
+        ),
+    ],
+)
+def test_what_scanners_and_people_call_them(contrast, descriptions):
+    wrong = {text: found for text in descriptions.split("|") if not (found := of(text, times=TIMES[contrast])).surely(contrast)}
+    assert not wrong
+
+
+NOT_CERTAIN = (
+    "T1 C|T1C|T1 p.c.|T1+|T1 (+)|pre/post T1|T1 W/WO CONTRAST|T1 W&W/O|T1 with and without gad|"
+    "T1 mit und ohne KM|T1 -GD|T1 vor und nach KM|T1_SE_TRA_nativ+KM|T1/T2|T1 FLAIR|T1 map|T2 map|"
+    "T2 mapping|MapIt T2|T1rho|MP2RAGE T1|t1_mp2rage_INV1|t1_mp2rage_UNI-DEN|T2 TIRM|t2_me2d_tra|T2 FFE|"
+    "T2* hemo|T2-Star|T2star|T2 GRE|T2 MEDIC|T2 MERGE|T2 FLASH|T2 CISS|SWI T2|T2 SWAN|T2 susceptibility|"
+    "ADC T2|DWI T2|ep2d T2|T2 diffusion|T1 perfusion|T1 DCE|T1 dynamic|T1 TOF|T1 MIP|T2 MIP|T1 localizer|"
+    "T2 scout|T2 survey|loc T2|T1 subtraction|T1 SUB|T2 phase|T2 in phase|T1 mDixon|T2 Dixon F|T2 post GD|"
+    "FLAIR +C|FLAIR post|T1 W/|T1 with|T1 p.i.|T2 MyoMaps|t2_ci3d|T1 MPR tra|T1 fs|t1_vibe_fs_tra_post|"
+    "T1 SPIR|T1 MT|T2 DIR|SyMRI T1W|PD FS"
+)
+
+
+@pytest.mark.parametrize("description", NOT_CERTAIN.split("|"))
+def test_what_is_not_certain_is_not_taken(description):
+    verdict = of(description, times=SequenceTimes(4000.0, 90.0 if "T1" not in description else 10.0))
+    assert verdict.doubt or not verdict.contrasts
+    assert not any(verdict.surely(contrast) for contrast in TIMES)
+
+
+def test_words_that_name_no_contrast_mean_none():
+    for description in ("", "3-plane", "EPI", "scan 1", "restless", "ST123", "B1-calibration Head", "face", "test1"):
+        assert of(description).contrasts == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("description", "header", "doubt"),
+    [
+        ("t1_tse_tra", {"agent": True}, "names a contrast agent"),
+        ("T1 PRE", {"agent": True}, "names a contrast agent"),
+        ("T1 POST", {"agent": False}, "no contrast agent"),
+        ("T2 tra", {"sequence": frozenset([Meaning.GRADIENT])}, "gradient echo"),
+        ("T2 tra", {"sequence": frozenset([Meaning.INVERSION])}, "inversion"),
+        ("T2 tra", {"echo_planar": True}, "echo planar"),
+        ("T2 tra", {"fat_saturated": True}, "fat-saturated"),
+        ("T2 tra", {"times": SequenceTimes(2300.0, 2.98, 900.0)}, "TE 2.98 ms is too short"),
+        ("T2 tra", {"times": SequenceTimes(9000.0, 90.0, 2500.0)}, "TI 2500 ms"),
+        ("T1 tra", {"times": SequenceTimes(4000.0, 95.0)}, "TE 95 ms is too long"),
+        ("PD tra", {"times": SequenceTimes(4000.0, 95.0)}, "TE 95 ms is too long"),
+        ("FLAIR", {"times": SequenceTimes(9000.0, 90.0)}, "no inversion time"),
+        ("FLAIR", {"times": SequenceTimes(2000.0, 10.0, 800.0)}, "TE 10 ms is too short"),
+        ("T1 tra", {"image_type": ("ORIGINAL", "PRIMARY", "P", "ND")}, "phase"),
+        ("T1 tra", {"image_type": ("ORIGINAL", "PRIMARY", "R_IR", "IR")}, "real"),
+        ("T1 tra", {"image_type": ("DERIVED", "SECONDARY", "MPR")}, "reformat"),
+        ("T2 tra", {"image_type": ("DERIVED", "PRIMARY", "ADC")}, "diffusion"),
+        ("T1 tra", {"image_type": ("DERIVED", "PRIMARY", "T1 MAP", "ND")}, "map"),
+        ("T1 tra", {"image_type": ("DERIVED", "PRIMARY", "M", "WATER_X", "IN_PHASE")}, "Dixon"),
+        ("t1_mpr_tra", {"image_type": ("DERIVED", "SECONDARY", "OTHER")}, "derived"),
+        ("PD/T2 FSE", {"times": SequenceTimes(3000.0, 50.0)}, "fits PDw and T2w"),
+    ],
+)
+def test_a_header_that_contradicts_the_words_leaves_a_doubt(description, header, doubt):
+    verdict = of(description, **header)
+    assert doubt in verdict.doubt
+    assert verdict.contrasts
+
+
+def test_an_agent_in_the_header_alone_may_mean_either():
+    assert of("t1_tse_tra", agent=True).contrasts == {T1, GE}
+
+
+def test_headers_as_scanners_write_them_leave_none():
+    gradient, inversion = frozenset([Meaning.GRADIENT]), frozenset([Meaning.GRADIENT, Meaning.INVERSION])
+    mprage = {"sequence": inversion, "times": SequenceTimes(2300.0, 2.98, 900.0)}
+    siemens = ("ORIGINAL", "PRIMARY", "M", "ND", "NORM")
+    assert of("t1_mprage_sag", image_type=siemens, **mprage).surely(T1)
+    assert of("t1_mpr_ns_sag", image_type=siemens, **mprage).surely(T1)
+    assert of("T1 POST", agent=True, times=TIMES[GE]).surely(GE)
+    assert of("T1 POST", times=TIMES[GE]).surely(GE)  # old exports say nothing of the agent
+    assert of("T1 FFE", sequence=gradient).surely(T1)
+    assert of("t2_tse_tra", agent=True, times=TIMES[T2]).surely(T2)
+    assert of("T2 tra", image_type=("ORIGINAL", "PRIMARY", "MPR")).surely(T2)  # GE, oblique
+    assert of("T2 tra", image_type=("ORIGINAL", "PRIMARY", "M_SE", "M", "SE")).surely(T2)  # Philips
+    assert of("t2_spc_sag", times=SequenceTimes(3200.0, 409.0)).surely(T2)
+    assert of("T2 STIR", sequence=frozenset([Meaning.INVERSION]), times=SequenceTimes(4000.0, 50.0, 160.0)).surely(STIR)
+    assert of("AX T2 FLAIR", sequence=frozenset([Meaning.INVERSION]), times=SequenceTimes(9000.0, 120.0)).surely(FLAIR)
+
+
+def test_the_echo_time_tells_the_echoes_of_a_dual_echo_apart():
+    for description in ("Axial PD/T2 FSE", "Double_TSE", "dual echo"):
+        for echo, contrast in ((1, PD), (2, T2)):
+            assert of(description, echo=echo, echoes=2, times=TIMES[contrast]) == Verdict(frozenset([contrast]))
+            assert of(description, times=TIMES[contrast]).surely(contrast)  # in series of their own
+
+
+def test_times_that_are_off_by_little_may_be_nominal():
+    assert contradiction(T2, SequenceTimes(2000.0, 30.0)) == "TE 30 ms is too short for T2w"
+    assert contradiction(T2, SequenceTimes(2000.0, 30.0), slack=2.0) == ""
+    assert contradiction(T2, SequenceTimes(2300.0, 2.98), slack=2.0)
+    assert contradiction(T2, SequenceTimes(2300.0, 90.0, 900.0), slack=2.0)
+    assert contradiction(FLAIR, SequenceTimes(9000.0, 90.0, 300.0), slack=2.0) == "TI 300 ms is too short for FLAIR"
+    assert contradiction(FLAIR, SequenceTimes()) == contradiction("T2starw", SequenceTimes(600.0, 18.0)) == ""
+
+
+def test_parts_of_complex_images_are_known_by_their_type():
+    assert part_of(("ORIGINAL", "PRIMARY", "PHASE MAP", "P", "FFE")) == "phase"
+    assert part_of(("ORIGINAL", "PRIMARY", "I_SE")) == "imaginary"
+    assert part_of(("ORIGINAL", "PRIMARY", "M", "ND")) == part_of(()) == ""

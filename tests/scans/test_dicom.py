@@ -1,0 +1,366 @@
+"""DICOM folders: what becomes of them, and what is refused, in words that help and without the patient's name."""
+
+import warnings
+
+import nibabel as nib
+import numpy as np
+import pytest
+from helpers.dicom_files import (
+    AXIAL,
+    OBLIQUE,
+    PATIENT,
+    SAGITTAL,
+    SHAPE,
+    canonical,
+    change,
+    counts,
+    save,
+    turned,
+    write_dual_echo,
+    write_enhanced,
+    write_series,
+)
+from helpers.scans import real_scans
+from pydicom import dcmread
+from pydicom.config import disable_value_validation
+from pydicom.encaps import encapsulate
+from pydicom.uid import EncapsulatedPDFStorage, JPEGLosslessSV1, RLELossless, SecondaryCaptureImageStorage, generate_uid
+
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.scans.dicom import find_series
+from mrdiff_jax.scans.sequence_times import SequenceTimes
+from mrdiff_jax.scans.volumes import read_scan, read_scan_parameters, scan_times
+
+
+def refused(path, *words):
+    """The one line with which a scan is refused."""
+    with pytest.raises(UserError) as caught:
+        read_scan(path)
+    text = str(caught.value)
+    assert "\n" not in text
+    for word in words:
+        assert str(word) in text
+    for secret in PATIENT:
+        assert secret not in text
+    return text
+
+
+@pytest.mark.parametrize("affine", [AXIAL, OBLIQUE, SAGITTAL, turned((0, 0, 0))], ids=["axial", "oblique", "sagittal", "plain"])
+def test_a_series_comes_back_in_its_place(tmp_path, affine):
+    pixels = counts()
+    write_series(tmp_path / "series", pixels, affine, tr=2300.0, te=2.98, ti=900.0, RescaleSlope=0.5, RescaleIntercept=-7)
+    volume, times = read_scan(tmp_path / "series")
+    data, expected = canonical(0.5 * pixels.astype(np.float32) - 7, affine)
+    np.testing.assert_array_equal(volume.data, data)
+    np.testing.assert_allclose(volume.affine, expected, atol=1e-4)
+    assert volume.data.dtype == np.float32
+    assert times == (2300, 2.98, 900)
+    assert times == read_scan_parameters(tmp_path / "series")
+
+
+def test_both_echoes_of_a_series_can_be_chosen(tmp_path):
+    folder = tmp_path / "dual"
+    for te, (echo, pixels) in zip((10, 96), enumerate(write_dual_echo(folder, OBLIQUE), 1), strict=True):
+        volume, times = read_scan(folder.with_name(f"dual#{echo}"))
+        np.testing.assert_array_equal(volume.data, canonical(pixels, OBLIQUE)[0])
+        assert times == (2500, te, None)
+    refused(
+        folder, "several series", "#1 Axial PD/T2 FSE (series 1, TE 10 ms, 6 slices)", "#2 Axial PD/T2 FSE (series 1, TE 96 ms"
+    )
+    refused(folder.with_name("dual#3"), "no series #3", "#1 Axial")
+
+
+def test_a_multi_frame_file_is_read_like_a_series(tmp_path):
+    pd, t2 = counts(seed=1), counts(seed=2)
+    write_enhanced(tmp_path / "scan/enhanced.dcm", {12.0: pd, 90.0: t2}, SAGITTAL, ti=800.0, slopes=(1.0, 0.25))
+    for path, pixels, te in (("scan#1", pd, 12), ("scan/enhanced.dcm#2", 0.25 * t2, 90)):
+        volume, times = read_scan(tmp_path / path)
+        data, affine = canonical(pixels - 3, SAGITTAL)
+        np.testing.assert_array_equal(volume.data, data)
+        np.testing.assert_allclose(volume.affine, affine, atol=1e-4)
+        assert times == (2500, te, 800)
+
+
+def test_subfolders_are_searched_and_series_ordered(tmp_path):
+    write_series(tmp_path / "a/late", SeriesNumber=12, SeriesDescription="T1 SE")
+    write_series(tmp_path / "b", SeriesNumber=3, SeriesDescription="FLAIR")
+    write_series(tmp_path / "c", SeriesNumber=None, SeriesDescription="")
+    assert [series.number for series in find_series(tmp_path)] == [3, 12, None]
+    assert "#3 no description (TE 10 ms, 6 slices)" in refused(tmp_path, "#1 FLAIR (series 3", "#2 T1 SE (series 12")
+
+
+def test_run_length_compression_needs_no_package(tmp_path):
+    pixels = counts()
+    for path in write_series(tmp_path, pixels):
+        dataset = dcmread(path)
+        dataset.compress(RLELossless)
+        save(dataset, path)
+    np.testing.assert_array_equal(read_scan(tmp_path)[0].data, canonical(pixels, AXIAL)[0])
+
+
+def test_sloppy_headers_are_read_in_silence(tmp_path, capfd):
+    with disable_value_validation(), warnings.catch_warnings(action="ignore"):
+        for path in write_series(tmp_path, SeriesInstanceUID="1.02.3", SeriesDescription="T1" * 40):
+            change(path, SpecificCharacterSet=PATIENT[0], PatientBirthDate=PATIENT[0], InversionTime="1000.00000000000000001")
+    capfd.readouterr()
+    with warnings.catch_warnings(record=True, action="always") as told:
+        assert read_scan(tmp_path)[1].ti == 1000
+    assert not told
+    assert capfd.readouterr() == ("", "")
+
+
+def test_links_are_followed_and_loops_are_not(tmp_path):
+    write_series(tmp_path / "store/T1")
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "scan/linked").symlink_to(tmp_path / "store")
+    (tmp_path / "store/T1/loop").symlink_to(tmp_path / "store")
+    (tmp_path / "scan/again").symlink_to(tmp_path / "store/T1")
+    (series,) = find_series(tmp_path / "scan")
+    assert len(series.frames) == SHAPE[2]
+    (tmp_path / "scan/I999.dcm").symlink_to(tmp_path / "not fetched")
+    refused(tmp_path / "scan", "I999.dcm", "a link to a file that is not there")
+
+
+def test_a_file_without_a_preamble_is_read_if_it_is_dicom(tmp_path):
+    pixels = counts()
+    for number, path in enumerate(write_series(tmp_path, pixels)):
+        dataset = dcmread(path)
+        if number % 2:
+            path.write_bytes(path.read_bytes()[132:])  # with its meta group
+        else:
+            dataset.preamble = None
+            del dataset.file_meta
+            dataset.save_as(path, implicit_vr=True, little_endian=True, enforce_file_format=False)
+            assert path.read_bytes()[:2] == b"\x08\0"
+    (tmp_path / "table").write_bytes(b"\x08\0" + bytes(1000))
+    (tmp_path / "other").write_bytes(b"\x08\0\x05\0CS\x0a\0ISO_IR 100")
+    volume, times = read_scan(tmp_path)
+    np.testing.assert_array_equal(volume.data, canonical(pixels, AXIAL)[0])
+    assert times == (2500, 10, None)
+    np.testing.assert_array_equal([len(find_series(path)[0].frames) for path in tmp_path.glob("*.dcm")], 1)
+
+
+# What one volume is made of
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]},
+        {"ComplexImageComponent": "PHASE"},
+        {"ImageType": ["ORIGINAL", "PRIMARY", "R_SE"]},
+        {"ImageType": ["DERIVED", "PRIMARY", "ADC"]},
+    ],
+)
+def test_another_kind_of_image_is_another_series(tmp_path, kind):
+    paths = write_series(tmp_path, ImageType=["ORIGINAL", "PRIMARY", "M", "ND"])
+    for path in paths[2:4]:
+        change(path, **kind)
+    assert sorted(len(series.frames) for series in find_series(tmp_path)) == [2, 4]
+    text = refused(tmp_path, "several series")
+    number = text[text.index("4 slices") - 60 :].split("#")[1][0]
+    refused(tmp_path.with_name(f"{tmp_path.name}#{number}"), "lacks 2 slices")
+
+
+def test_a_slice_at_the_end_that_only_its_phase_has_is_missed(tmp_path):
+    paths = write_series(tmp_path, ImageType=["ORIGINAL", "PRIMARY", "M"])
+    change(paths[-1], ImageType=["ORIGINAL", "PRIMARY", "P"])
+    refused(tmp_path.with_name(f"{tmp_path.name}#1"), "lacks the slice at 26.0 mm", "or as phase")
+
+
+def test_slices_with_a_series_uid_each_are_one_series(tmp_path):
+    pixels = counts()
+    for path in write_series(tmp_path, pixels):
+        change(path, SeriesInstanceUID=generate_uid())
+    np.testing.assert_array_equal(read_scan(tmp_path)[0].data, canonical(pixels, AXIAL)[0])
+    for number, path in enumerate(sorted(tmp_path.iterdir())):  # other numbers: nothing says that they belong together
+        change(path, SeriesNumber=number)
+    text = refused(tmp_path, "several series", "#1 T2 TSE", "more")
+    assert len(text.replace(str(tmp_path), "")) < 200
+
+
+def test_copies_of_slices_count_once_and_other_images_in_their_place_do_not(tmp_path):
+    pixels = counts()
+    paths = write_series(tmp_path, pixels)
+    for path in paths:
+        copy = tmp_path / "sent again" / path.name
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+        change(copy, SOPInstanceUID=generate_uid())
+    np.testing.assert_array_equal(read_scan(tmp_path)[0].data, canonical(pixels, AXIAL)[0])
+    change(copy, PixelData=bytes(240))
+    refused(tmp_path, "two images in one place", "several volumes", "folders of their own")
+
+
+def test_several_volumes_in_one_file_are_exported_one_by_one(tmp_path):
+    pd, t2 = counts(seed=1), counts(seed=2)
+    write_enhanced(tmp_path / "enhanced.dcm", {12.0: pd, 12.5: t2})
+    refused(tmp_path, "enhanced.dcm and enhanced.dcm frame 2", "export its volumes one by one")
+
+
+def test_a_negative_comes_out_as_a_positive(tmp_path):
+    pixels = counts()
+    write_series(tmp_path / "negative", 4095 - pixels, PhotometricInterpretation="MONOCHROME1")
+    np.testing.assert_array_equal(read_scan(tmp_path / "negative")[0].data, canonical(pixels - pixels.min(), AXIAL)[0])
+
+
+@pytest.mark.parametrize(
+    "attributes", [{"PixelPaddingValue": 60000}, {"PixelPaddingValue": 60000, "PixelPaddingRangeLimit": 50000}]
+)
+@pytest.mark.parametrize("monochrome", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_is_as_dark_as_the_darkest_part(tmp_path, attributes, monochrome):
+    pixels = counts() + np.uint16(100)
+    padded = pixels.copy()
+    padded[:2], padded[2] = 60000, 55000 if len(attributes) == 2 else 60000
+    options = {"PhotometricInterpretation": monochrome, "RescaleSlope": 2, "RescaleIntercept": -50}
+    write_series(tmp_path, padded, **options, **attributes)
+    real = 2.0 * pixels[3:] - 50
+    shown = real.max() - real if monochrome == "MONOCHROME1" else real
+    expected = np.concatenate([np.full((3, *SHAPE[1:]), shown.min()), shown])
+    np.testing.assert_array_equal(read_scan(tmp_path)[0].data, canonical(expected, AXIAL)[0])
+
+
+def test_signed_padding_is_found_however_it_is_written(tmp_path):
+    pixels = counts().astype(np.int16)
+    pixels[:3] = -32768
+    for path in write_series(tmp_path, pixels.view(np.uint16), PixelRepresentation=1):
+        dataset = dcmread(path)
+        dataset.add_new("PixelPaddingValue", "US", 32768)
+        save(dataset, path)
+    assert read_scan(tmp_path)[0].data.min() == pixels[3:].min()
+
+
+def test_padding_of_0_is_air_and_stays(tmp_path):
+    pixels = counts() + np.uint16(100)
+    pixels[:3] = 0
+    write_series(tmp_path, pixels, PixelPaddingValue=0)
+    np.testing.assert_array_equal(read_scan(tmp_path)[0].data, canonical(pixels, AXIAL)[0])
+
+
+# What is passed over
+
+
+def test_other_files_are_passed_over(tmp_path):
+    paths = write_series(tmp_path)
+    (tmp_path / "notes.txt").write_text("not a scan")
+    (tmp_path / "empty.dcm").write_bytes(b"")
+    for name in ("._I000.dcm", ".hidden.dcm", "__MACOSX/I000.dcm", ".Trash/I000.dcm"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(paths[0].read_bytes()[:500])
+    for name, kind, changes in (
+        ("report.dcm", EncapsulatedPDFStorage, {"Modality": "DOC", "PixelData": None, "Rows": None, "Columns": None}),
+        ("screen.dcm", SecondaryCaptureImageStorage, {"ImagePositionPatient": None}),
+        ("ct.dcm", SecondaryCaptureImageStorage, {"Modality": "CT"}),
+    ):
+        dataset = dcmread(paths[0])
+        dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = kind
+        save(dataset, tmp_path / name)
+        change(tmp_path / name, **changes)
+    assert read_scan(tmp_path)[0].data.shape == SHAPE
+    for path in paths:
+        path.unlink()
+    refused(tmp_path, tmp_path, "no DICOM images of MR (3 DICOM files of other kinds)")
+
+
+def test_a_folder_without_dicom_and_a_path_to_nowhere(tmp_path):
+    (tmp_path / "notes.txt").write_text("not a scan")
+    refused(tmp_path, tmp_path, "no DICOM images of MR;")
+    refused(tmp_path / "nowhere", "no such file")
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda paths: paths[2].unlink(), ("lacks 1 slice at 17.0 mm", "between I037.dcm (14.0 mm) and I014.dcm (20.0 mm)")),
+        (lambda paths: [path.unlink() for path in paths[1:3]], ("lacks 2 slices at 14.0 mm",)),
+        (lambda paths: change(paths[5], ImagePositionPatient=[7, -5, 27]), ("unevenly spaced", "I051.dcm lies 0.80 mm off")),
+        (lambda paths: change(paths[2], ImagePositionPatient=[9, -5, 17]), ("shifted", "I074.dcm")),
+        (
+            lambda paths: change(paths[1], ImagePositionPatient=[7, -5, 11]),
+            ("two images in one place", "I000.dcm and I037.dcm"),
+        ),
+        (lambda paths: change(paths[3], ImageOrientationPatient=[1, 0, 0, 0, 0, -1]), ("several orientations", "I014.dcm")),
+        (lambda paths: change(paths[3], Rows=5, Columns=24), ("several sizes", "I014.dcm")),
+        (lambda paths: change(paths[3], PixelSpacing=[1, 1]), ("several sizes", "I014.dcm")),
+        (lambda paths: [path.unlink() for path in paths[1:]], ("single slice",)),
+        (lambda paths: change(paths[3], PixelSpacing=None), ("I014.dcm", "header lacks")),
+        (lambda paths: change(paths[3], ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), ("I014.dcm", "header lacks")),
+        (lambda paths: change(paths[3], ImagePositionPatient=None), ("I014.dcm", "lacks the place")),
+        (lambda paths: change(paths[3], PixelData=None), ("I014.dcm", "truncated")),
+        (lambda paths: [change(path, EchoTime=0.1) for path in paths], ("TE 0.1 ms is implausible", "seconds taken for")),
+        (lambda paths: [change(path, EchoTime=3000) for path in paths], ("TE 3000 ms is implausible",)),
+        (lambda paths: [change(path, RepetitionTime=9) for path in paths], ("TE 10 ms in a TR of 9 ms",)),
+        (lambda paths: [change(path, PixelData=bytes(240)) for path in paths], ("all voxels are 0",)),
+    ],
+)
+def test_what_makes_no_volume_is_refused_by_name(tmp_path, spoil, words):
+    spoil(write_series(tmp_path))
+    refused(tmp_path, tmp_path, *words)
+
+
+def test_an_echo_that_lacks_a_slice_at_the_end_is_refused(tmp_path):
+    write_dual_echo(tmp_path / "dual")
+    (tmp_path / "dual/E96_088.dcm").unlink()
+    refused(tmp_path / "dual#2", "TE 96 ms, 5 slices", "lacks the slice at 26.0 mm", "E10_088.dcm")
+
+
+def test_a_multi_frame_file_that_lacks_frames_is_refused(tmp_path):
+    path = tmp_path / "enhanced.dcm"
+    write_enhanced(path, {12.0: counts()})
+    change(path, NumberOfFrames=3, PixelData=counts()[..., :3].tobytes())
+    refused(tmp_path, path, "fewer frames than its header says")
+
+
+@pytest.mark.parametrize("length", [132, 140, 300, 500, 700, 900, -241, -100, -1])
+def test_a_truncated_file_is_refused_by_name(tmp_path, length):
+    path = write_series(tmp_path)[3]
+    path.write_bytes(path.read_bytes()[:length])
+    refused(tmp_path, path, "copy it again")
+
+
+def test_unknown_compression_names_the_package(tmp_path):
+    for path in write_series(tmp_path):
+        dataset = dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+        dataset.PixelData = encapsulate([b"\xff\xd8\xff\xd9"])
+        dataset["PixelData"].is_undefined_length = True
+        save(dataset, path)
+    refused(tmp_path, "JPEG Lossless", "pip install pylibjpeg pylibjpeg-libjpeg")
+
+
+# Times
+
+
+def test_the_header_is_trusted_before_sidecar_and_flags(tmp_path):
+    stated = {"T2w": SequenceTimes(tr=4000.0, te=80.0, ti=150.0)}
+    write_series(tmp_path / "full")
+    (tmp_path / "full.json").write_text('{"EchoTime": 0.09, "RepetitionTime": 5}')
+    assert scan_times(tmp_path / "full", "T2w", stated) == (2500, 10, 150)
+    write_series(tmp_path / "zero", te=0, tr=0, ti=0)
+    assert scan_times(tmp_path / "zero", "T2w", stated) == (4000, 80, 150)
+    paths = write_series(tmp_path / "bare", te=None, tr=None)
+    (tmp_path / "bare.json").write_text('{"EchoTime": 0.09}')
+    assert scan_times(tmp_path / "bare", "T2w", stated) == (4000, 90, 150)
+    assert len(paths) == SHAPE[2]
+    (tmp_path / "bare.json").unlink()
+    told = r"bare: no RepetitionTime, no EchoTime .* --tr=T2w=MILLISECONDS --te=T2w=MILLISECONDS$"
+    with pytest.raises(UserError, match=told):
+        scan_times(tmp_path / "bare", "T2w", {}, flag="--")
+
+
+# Real scans
+
+
+def test_a_real_series():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        volume, times = read_scan(real_scans("dicom_pd"))
+    assert times == (2300, 22, None)
+    assert volume.data.shape == (256, 256, 20)
+    assert volume.data.max() == 1059
+    np.testing.assert_allclose(nib.affines.voxel_sizes(volume.affine), [0.859375, 0.859375, 7.0005], atol=1e-4)
+    first = np.linalg.inv(volume.affine) @ [110.5, 78.3063, -72.7575, 1]  # its ImagePositionPatient: the right, back corner
+    np.testing.assert_allclose(first[:3], [255, 255, 0], atol=1e-4)

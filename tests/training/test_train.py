@@ -1,0 +1,339 @@
+import copy
+import csv
+import itertools
+import json
+import os
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from mrdiff_jax import methods, parallel
+from mrdiff_jax.config import default
+from mrdiff_jax.data.datasets import open_dataset
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.evaluation.baselines import fit
+from mrdiff_jax.methods.mrdiff import method as mrdiff
+from mrdiff_jax.storage import lock
+from mrdiff_jax.storage.checkpoints import Checkpoints
+from mrdiff_jax.training.loop import Diverged, Run, evaluate_only, train_and_evaluate
+from mrdiff_jax.training.step import create_train_state, make_optimizer, make_train_step
+
+
+def final_state(config, workdir):
+    run = Run(config, workdir)
+    return run.checkpoints.restore_state(run.initial)
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.fixture
+def counted_losses(monkeypatch):
+    """Counts how often the losses are traced."""
+    calls = []
+    original = mrdiff.image_loss
+    monkeypatch.setattr(mrdiff, "image_loss", lambda *args: calls.append(1) or original(*args))
+    return calls
+
+
+@pytest.fixture
+def compiled_in_step(monkeypatch):
+    """The numbers of the training steps within which something was compiled."""
+    inside, numbers = [None], []
+    original = parallel.pmap
+
+    def listen(name, seconds, **kwargs):
+        if inside[0] is not None and "backend_compile" in name:
+            numbers.append(inside[0])
+
+    def pmap(fn, *args, **kwargs):
+        compiled, calls = original(fn, *args, **kwargs), itertools.count()
+        if fn.__name__ != "train_step":
+            return compiled
+
+        def step(*inputs):
+            inside[0] = next(calls)
+            outputs = jax.block_until_ready(compiled(*inputs))
+            inside[0] = None
+            return outputs
+
+        return step
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    monkeypatch.setattr(parallel, "pmap", pmap)
+    return numbers
+
+
+def test_a_run_leaves_its_results_and_compiles_its_step_once(tiny_config, tmp_path, counted_losses, compiled_in_step, capsys):
+    summary = train_and_evaluate(tiny_config, tmp_path)
+    assert len(counted_losses) == 2  # L_G and L_D of a single trace, over four steps and two evaluations
+    assert set(compiled_in_step) == {0}
+
+    assert json.loads((tmp_path / "metrics.json").read_text()) == summary
+    for scores in (summary["synthesis"], summary["references"]["copy"], summary["references"]["linear"]):
+        assert np.isfinite(scores["psnr"])
+        assert 0 <= scores["ssim"] <= 1
+        assert set(scores) == {"psnr", "ssim", "fsim", "gmsd"}
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    dataset = open_dataset(tiny_config.data)
+    held_out = [dataset.split("test")[i]["subject"] for i in range(len(dataset.split("test")))]
+    assert [row["subject"] for row in rows] == held_out
+    assert summary["slices"] == len(rows)
+    by_subject = [np.mean([float(r["psnr"]) for r in rows if r["subject"] == s]) for s in sorted(set(held_out))]
+    assert summary["synthesis"]["psnr"] == pytest.approx(np.mean(by_subject))
+
+    assert (tmp_path / "samples.png").stat().st_size > 10_000
+    assert list((tmp_path / "panels").iterdir())
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+    logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert {"train/L_G", "train/L_D", "train/L_CCT"} <= set(logged[0])
+    printed = capsys.readouterr().out
+    assert f"{summary['references']['linear']['psnr']:.2f}" in printed
+    assert str(tmp_path) in printed
+
+    assert evaluate_only(tiny_config, tmp_path) == summary
+
+    state, evaluator = final_state(tiny_config, tmp_path), Run(tiny_config, tmp_path).evaluator
+    averaged, last = (
+        evaluator(parallel.replicate(params), "test").scores.means(["psnr"], "default")["psnr"]
+        for params in (state.ema_params, state.params)
+    )
+    assert averaged == summary["synthesis"]["psnr"] != last
+
+
+def test_same_seed_same_numbers_and_another_seed_others(tiny_config, tmp_path):
+    first, second = (train_and_evaluate(tiny_config, tmp_path / name) for name in "ab")
+    assert first == second
+    run = Run(tiny_config, tmp_path / "a")
+    tiny_config.train.seed = 1
+    other = Run(tiny_config, tmp_path / "c")
+    assert not np.array_equal(next(run.iterator)["target"], next(other.iterator)["target"])
+    kernels = [r.initial.params["generator"]["encoder"]["conv_in"]["kernel"] for r in (run, other)]
+    assert not np.array_equal(*kernels)
+
+
+def test_stopping_and_starting_again_changes_nothing_under_the_authors_preset(tiny_config, tmp_path):
+    tiny_config.model.update(wavelet_of="features", spectral_norm=True)
+    tiny_config.loss.update(joint_mean=True, draw_reduction="sum", cct_normalize=True, cct_stop_gradient=True)
+    tiny_config.optimizer.update(name="adamw", weight_decay=0.05)
+    tiny_config.train.checkpoint_every = 3  # 5 batches are a pass over the data: the shuffle must go on, too
+    tiny_config.train.steps = 8
+    train_and_evaluate(tiny_config, tmp_path / "whole")
+    tiny_config.train.steps = 3
+    train_and_evaluate(tiny_config, tmp_path / "parts")
+    tiny_config.train.steps = 8
+    train_and_evaluate(tiny_config, tmp_path / "parts")
+    whole, parts = (final_state(tiny_config, tmp_path / name) for name in ("whole", "parts"))
+    assert int(whole.step) == 8
+    assert_same(whole, parts)
+    lengths = [np.linalg.norm(leaf) for leaf in jax.tree.leaves(whole.ema_params["stats"])]
+    np.testing.assert_allclose(lengths, 1, rtol=1e-5)  # singular vectors, not averages of them
+
+
+def test_two_devices_take_the_step_of_one_and_the_average_warms_up(tiny_config, batch):
+    method, optimizer = methods.create(tiny_config), make_optimizer(tiny_config.optimizer)
+    initial = create_train_state(method, optimizer, jax.random.key(0), batch)
+    step = make_train_step(method, optimizer, 0.9, jax.random.key(1))
+    states, losses, histories = [], [], []
+    for count in (1, 2):
+        devices, history = jax.local_devices()[:count], [initial]
+        state, pmapped = parallel.replicate(initial, devices), parallel.pmap(step, devices)
+        rate = np.ones(count, np.float32)
+        for _ in range(2):
+            state, metrics = pmapped(state, parallel.shard(batch, count), rate)
+            history.append(parallel.unreplicate(state))
+        states.append(history[-1])
+        histories.append(history)
+        losses.append(parallel.unreplicate(metrics))
+    for name, value in losses[0].items():
+        assert losses[1][name] == pytest.approx(value, rel=1e-3), name
+    # Adam divides by the gradient's size, so where that is all but zero rounding decides: compare with the step's length
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), states[0].params, states[1].params)
+    assert max(jax.tree.leaves(moved)) < 0.2 * tiny_config.optimizer.learning_rate
+    assert np.mean(jax.tree.leaves(moved)) < 0.01 * tiny_config.optimizer.learning_rate
+
+    state, _ = pmapped(state, parallel.shard(batch, count), 0 * rate)
+    assert_same(parallel.unreplicate(state).params, states[1].params)
+
+    # the moving average forgets the start first: decays 1/10 and 2/11 before the one that is set
+    zeroth, first, second = histories[0]
+    expected = jax.tree.map(lambda a, p: 0.1 * a + 0.9 * p, zeroth.params, first.params)
+    expected = jax.tree.map(lambda a, p: 2 / 11 * a + 9 / 11 * p, expected, second.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), second.ema_params, expected)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_config, tmp_path):
+    train_and_evaluate(tiny_config, tmp_path)
+    good = final_state(tiny_config, tmp_path)
+    broken = good.replace(params=jax.tree.map(lambda p: np.full_like(p, np.nan), good.params))
+    run = Run(tiny_config, tmp_path)
+    run.checkpoints.save(5, broken.replace(step=np.int32(5)), run.iterator)
+    run.checkpoints.close()
+    tiny_config.train.steps = 9
+    with pytest.raises(Diverged, match=r"step 6: .*generator/loss.*newest checkpoint is of step 5"):
+        train_and_evaluate(tiny_config, tmp_path)
+    assert Checkpoints(tmp_path, keep=3).latest() == 5
+
+
+def test_the_linear_schedule_falls_with_steps_and_clock(tiny_config, tmp_path):
+    constant = Run(tiny_config, tmp_path)
+    assert constant.rate(3, constant.started + 1e-9) == 1
+    tiny_config.optimizer.schedule = "linear"
+    run = Run(tiny_config, tmp_path)
+    assert [run.rate(step, float("inf")) for step in range(4)] == [1, 0.75, 0.5, 0.25]
+    half_way = 2 * time.monotonic() - run.started
+    assert run.rate(0, half_way) == pytest.approx(0.5, abs=0.05)
+    assert run.rate(3, half_way) == 0.25
+    assert run.rate(0, time.monotonic() - 1e-6) == 0
+
+
+def test_a_time_limit_ends_with_checkpoint_and_evaluation(tiny_config, tmp_path):
+    tiny_config.train.max_minutes = 1e-3
+    summary = train_and_evaluate(tiny_config, tmp_path)
+    assert summary["step"] == 1
+    assert (tmp_path / "metrics.json").exists()
+    assert int(final_state(tiny_config, tmp_path).step) == summary["step"]
+
+
+def test_a_workdir_of_other_settings_is_refused_by_field(tiny_config, tmp_path):
+    tiny_config.train.steps = 1
+    train_and_evaluate(tiny_config, tmp_path)
+    tiny_config.train.steps = 2  # may change
+    Run(tiny_config, tmp_path)
+    for field, value, message in (
+        ("model.map_channels", 2, r"--config\.model\.map_channels=4, now 2"),
+        ("train.seed", 5, r"--config\.train\.seed=0, now 5"),
+        ("data.test_fraction", 0.4, r"--config\.data\.test_fraction=0\.2, now 0\.4"),
+    ):
+        changed = copy.deepcopy(tiny_config)
+        changed.update_from_flattened_dict({field: value})
+        with pytest.raises(UserError, match=message):
+            Run(changed, tmp_path)
+
+
+def test_a_workdir_of_other_data_is_refused(tiny_config, tmp_path):
+    tiny_config.train.steps = 1
+    train_and_evaluate(tiny_config, tmp_path)
+    path = tmp_path / "run.json"
+    path.write_text(path.read_text().replace(open_dataset(tiny_config.data).fingerprint, "0123456789abcdef"))
+    with pytest.raises(UserError, match="holds a run with the data set=0123456789abcdef"):
+        evaluate_only(tiny_config, tmp_path)
+
+
+def test_a_mistake_does_not_claim_the_workdir(tiny_config, tmp_path):
+    wrong = copy.deepcopy(tiny_config)
+    wrong.data.target = "CT"
+    with pytest.raises(UserError, match="CT"):
+        train_and_evaluate(wrong, tmp_path / "run")
+    Run(tiny_config, tmp_path / "run")
+
+
+def test_a_batch_that_does_not_divide_is_refused_by_field(tiny_config, tmp_path):
+    tiny_config.data.batch_size = 3
+    with pytest.raises(UserError, match=r"--config\.data\.batch_size=3.*2 devices"):
+        train_and_evaluate(tiny_config, tmp_path / "run")
+    assert not list((tmp_path / "run").glob("*.json"))
+
+
+def test_two_trainings_do_not_share_a_workdir(tiny_config, tmp_path):
+    with (
+        lock.hold(tmp_path / ".training.lock", "trains"),
+        pytest.raises(UserError, match=rf"{tmp_path}: process {os.getpid()} on .* trains here"),
+    ):
+        train_and_evaluate(tiny_config, tmp_path)
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_jax_settings_that_change_numbers_belong_to_the_run(tiny_config, tmp_path):
+    tiny_config.train.steps = 1
+    train_and_evaluate(tiny_config, tmp_path)
+    path = tmp_path / "run.json"
+    for name, other in (("JAX_ENABLE_X64", True), ("JAX_DEFAULT_PRNG_IMPL", "rbg")):
+        written = json.loads(path.read_text())
+        path.write_text(json.dumps(written | {name: other}))
+        with pytest.raises(UserError, match=f"holds a run with {name}={other}, now {written[name]}"):
+            Run(tiny_config, tmp_path)
+        path.write_text(json.dumps(written))
+    path.write_text("")
+    with pytest.raises(UserError, match=r"run\.json: not readable as JSON \(is empty\)"):
+        Run(tiny_config, tmp_path)
+
+
+def test_a_picture_that_fails_is_a_warning_and_comes_after_the_checkpoint(tiny_config, tmp_path, monkeypatch, caplog):
+    seen = []
+
+    def fail(*args):
+        seen.append(Checkpoints(tmp_path, keep=3).latest())
+        raise ValueError("no such backend")
+
+    monkeypatch.setattr("mrdiff_jax.evaluation.figures.sample_panel", fail)
+    monkeypatch.setattr("mrdiff_jax.training.writer.logger.propagate", True)
+    train_and_evaluate(tiny_config, tmp_path)
+    assert seen == [2, 4]
+    assert caplog.text.count("could not be drawn (no such backend)") == 2
+    assert (tmp_path / "metrics.json").exists()
+
+
+def test_evaluation_does_not_ask_for_the_batch_of_training(tiny_config, tmp_path, monkeypatch):
+    tiny_config.train.steps = 1
+    summary = train_and_evaluate(tiny_config, tmp_path)
+    before = sorted((tmp_path / "checkpoints").rglob("*"))
+    monkeypatch.setattr(jax, "device_count", lambda: 8)  # over which a batch of 2 does not divide
+    assert evaluate_only(tiny_config, tmp_path) == summary
+    assert sorted((tmp_path / "checkpoints").rglob("*")) == before
+
+
+def test_evaluation_needs_a_checkpoint(tiny_config, tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        evaluate_only(tiny_config, tmp_path / "nothing")
+    with pytest.raises(UserError, match="no checkpoint; train first"):
+        evaluate_only(tiny_config, tmp_path)
+
+
+def test_an_unknown_method_lists_the_methods(tiny_config):
+    tiny_config.method.name = "magic"
+    with pytest.raises(UserError, match="magic: no such method; choose one of mrdiff"):
+        methods.create(tiny_config)
+
+
+def test_linear_reference_solves_least_squares_on_the_training_subjects(tiny_config):
+    dataset = open_dataset(tiny_config.data)
+    references = fit(dataset)
+    train = dataset.split("train")
+    sources = np.stack([train[i]["sources"] for i in range(len(train))]).reshape(-1, 2)
+    target = np.stack([train[i]["target"] for i in range(len(train))]).reshape(-1)
+    design = np.c_[sources, np.ones(len(sources))]
+    expected = np.linalg.lstsq(design.astype(float), target.astype(float), rcond=None)[0]
+    np.testing.assert_allclose(references.weights, expected, atol=1e-5)
+    assert references.better_source == int(np.argmin(np.square(sources - target[:, None]).sum(0)))
+    predicted = references.predict(sources.reshape(1, -1, 1, 2))
+    np.testing.assert_allclose(predicted["linear"].ravel(), np.clip(design @ expected, 0, 1), atol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_synthesis_of_an_example_does_not_depend_on_its_neighbours(tiny_config, batch, sampler):
+    tiny_config.sample.sampler = sampler
+    method = methods.create(tiny_config)
+    params = method.init(jax.random.key(0), batch)
+    keys = jax.random.split(jax.random.key(1), 2)
+    together = jax.jit(method.synthesize)(params, batch, keys)
+    alone = jax.jit(method.synthesize)(params, {name: x[1:] for name, x in batch.items() if name != "target"}, keys[1:])
+    assert together.shape == (2, 16, 16)
+    np.testing.assert_allclose(together[1:], alone, atol=1e-5)
+
+
+def test_the_authors_optimizer_decays_matrices_gains_and_biases():
+    """The first step of AdamW in closed form: - rate (g / (|g| + eps) + decay w), whatever the leaf."""
+    config = default("authors").optimizer
+    assert (config.learning_rate, config.weight_decay) == (1e-4, 0.05)
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (3, 4), "scale": (4,), "bias": (4,)}
+    params, gradient = ({name: 10 * rng.standard_normal(shape) for name, shape in shapes.items()} for _ in range(2))
+    optimizer = make_optimizer(config)
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params, rate=1.0)
+    for name, w in params.items():
+        np.testing.assert_allclose(updates[name], -1e-4 * (np.sign(gradient[name]) + 0.05 * w), rtol=1e-4)
