@@ -142,8 +142,9 @@ pipeline.open_dataset(data_config({str(tmp_path)!r}))
 def test_two_preparations_at_once_agree_without_tensorflow(tmp_path, dataset):
     code = f"""
 import sys
-from tests.test_pipeline import data_config, evaluation_batches, pipeline, train_iterator
-dataset = pipeline.open_dataset(data_config({str(tmp_path)!r}))
+sys.path.insert(0, "tests")
+from tests.data.test_pipeline import data_config, datasets, evaluation_batches, train_iterator
+dataset = datasets.open_dataset(data_config({str(tmp_path)!r}))
 next(train_iterator(dataset, 2, 0))
 next(evaluation_batches(dataset, "test", 2))
 assert "tensorflow" not in sys.modules
