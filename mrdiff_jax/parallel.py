@@ -101,6 +101,11 @@ def mean(tree: Tree) -> Tree:
     return jax.lax.pmean(tree, AXIS)
 
 
+def devices() -> int:
+    """How many devices `mean` averages over; inside `pmap`."""
+    return jax.lax.axis_size(AXIS)
+
+
 def example_keys(key: Array, examples: int) -> Array:
     """Keys of this device's examples: (examples,), key i of the whole batch whatever the number of devices; inside `pmap`."""
     first = jax.lax.axis_index(AXIS) * examples

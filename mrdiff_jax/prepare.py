@@ -19,8 +19,8 @@ from absl import flags
 from tqdm import tqdm
 
 from mrdiff_jax import cli
-from mrdiff_jax.config import split_names
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.fields import split_names
 from mrdiff_jax.preparation import exam_task, page, prepared_set, preprocessing, registration
 from mrdiff_jax.preparation.exam_task import Task
 from mrdiff_jax.preparation.options import MASKS, REGISTRATIONS, Options

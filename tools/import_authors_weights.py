@@ -18,8 +18,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from mrdiff_jax import cli, methods
-from mrdiff_jax.config import split_names, validate
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.fields import split_names
 from mrdiff_jax.methods import Params
 from mrdiff_jax.methods.mrdiff.authors_weights import StateDict, to_params
 from mrdiff_jax.methods.mrdiff.method import build_network

@@ -16,10 +16,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from mrdiff_jax.config import split_names
 from mrdiff_jax.data import phantom
 from mrdiff_jax.data.identity import Checksums
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.fields import split_names
 from mrdiff_jax.preparation import prepared_set, preprocessing, tfds_builder
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.preparation.tfds_builder import TRUTHS, MRSlices

@@ -1,62 +1,76 @@
 """Regression: a UNet of the size of MRDiff's E and G that maps the sources to the target, without noise and without physics.
 
-The baseline that tells what diffusion adds: the same blocks, wavelet domain, data and loop.
+The baseline that says what diffusion adds: the same blocks, wavelet domain, data and loop.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from mrdiff_jax.methods import Aux, Batch, Method, Params
-from mrdiff_jax.networks import layers, unet
+from mrdiff_jax.fields import Optimizer, field
+from mrdiff_jax.methods.contract import Batch, Method, Outcome, Player, Variables
+from mrdiff_jax.methods.optimizers import make_optimizer
+from mrdiff_jax.networks.initializers import init_on_host
+from mrdiff_jax.networks.unet import Backbone, Decoder, Encoder, StepEmbedding, build_backbone
 from mrdiff_jax.wavelets import dwt2, idwt2
 
 
-class Regression(nn.Module):
-    """The network: sources (B, H, W, K) in [-1, 1] to the target (B, H, W, 1).
+@dataclass(frozen=True)
+class Settings:
+    """The optimiser is the paper's of MRDiff."""
+
+    distance: Literal["l1", "l2"] = field("l1", "between prediction and target", choices=("l1", "l2"))
+    optimizer: Optimizer = Optimizer()
+
+
+class Network(nn.Module):
+    """Sources (B, H, W, K) in [-1, 1] to the target (B, H, W, 1).
 
     Attributes:
       backbone: size of the encoder and the decoder.
       wavelet_domain: False works on pixels.
     """
 
-    backbone: unet.Backbone
+    backbone: Backbone
     wavelet_domain: bool = True
 
     @nn.compact
     def __call__(self, y: Array) -> Array:
         h = dwt2(y) if self.wavelet_domain else y
-        embedding = unet.StepEmbedding(self.backbone, name="embedding")(
-            jnp.zeros(len(y))
-        )  # there is one step: a learnt constant
-        skips = unet.Encoder(self.backbone, name="encoder")(h, embedding)
-        x = unet.Decoder(self.backbone, h.shape[-1] // y.shape[-1], name="decoder")(skips[-1], embedding, skips)
+        step = jnp.zeros(len(y))  # there is one: its embedding is a learnt constant
+        embedding = StepEmbedding(self.backbone, name="embedding")(step)
+        skips = Encoder(self.backbone, name="encoder")(h, embedding)
+        x = Decoder(self.backbone, h.shape[-1] // y.shape[-1], name="decoder")(skips[-1], embedding, skips)
         return idwt2(x) if self.wavelet_domain else x
 
 
-def create(config: Any) -> Method:
-    """Builds the baseline from `config.model` and `config.loss.regression`."""
-    network = Regression(unet.build_backbone(config), config.model.wavelet_domain)
-    distance = {"l1": jnp.abs, "l2": jnp.square}[config.loss.regression]
+class Regression(Method):
+    """One network, one loss."""
 
-    def predict(params: Params, batch: Batch) -> Array:
-        variables = {"params": params["generator"], "spectral": params["stats"]}
-        return network.apply(variables, 2 * batch["sources"] - 1)[..., 0]
+    def __init__(self, config: Any):
+        self.network = Network(build_backbone(config), config.model.wavelet_domain)
+        self.distance = {"l1": jnp.abs, "l2": jnp.square}[config.own.distance]
+        self.players = {"generator": Player(self.loss, make_optimizer(config.optimizer))}
+        self.stride = self.network.backbone.image_stride(self.network.wavelet_domain)
 
-    def init(key: Array, batch: Batch) -> Params:
-        variables = layers.init_on_host(network, key, batch["sources"])
-        params, stats = variables["params"], variables.get("spectral", {})
-        return {"generator": params, "stats": layers.settle(params, stats)}
+    def init(self, key: Array, batch: Batch) -> Variables:
+        """Fresh weights."""
+        return Variables({"generator": init_on_host(self.network, key, batch["sources"])["params"]})
 
-    def train_loss(params: Params, batch: Batch, rng: Array) -> tuple[Array, Aux]:
-        params = params | {"stats": layers.power_iteration(params["generator"], params["stats"])}
-        loss = distance(predict(params, batch) - (2 * batch["target"] - 1)).mean()
-        return loss, {"metrics": {"L_G": loss}, "stats": params["stats"]}
+    def loss(self, variables: Variables, batch: Batch, rng: Array, progress: Array) -> tuple[Array, Outcome]:
+        """The distance to the target."""
+        loss = self.distance(self._predict(variables, batch) - (2 * batch["target"] - 1)).mean()
+        return loss, Outcome({"L_G": loss})
 
-    def synthesize(params: Params, batch: Batch, rng: Array) -> Array:
-        return (predict(params, batch) + 1) / 2
+    def synthesize(self, variables: Variables, batch: Batch, rng: Array) -> Array:
+        """The prediction."""
+        return (self._predict(variables, batch) + 1) / 2
 
-    stride = network.backbone.image_stride(network.wavelet_domain)
-    return Method(init=init, losses={"generator": train_loss}, synthesize=synthesize, stride=stride)
+    def _predict(self, variables: Variables, batch: Batch) -> Array:
+        return self.network.apply(variables.of("generator"), 2 * batch["sources"] - 1)[..., 0]
+
+
+create = Regression

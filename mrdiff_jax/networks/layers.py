@@ -4,64 +4,22 @@ Weights start as in the authors' framework: uniform within 1 / sqrt(fan-in), and
 branch, so that a block starts as the identity.
 """
 
-import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import struct
 from jax import Array
 
-
-class Drawn(struct.PyTreeNode, nn.meta.AxisMetadata):
-    """A parameter, with the bound of the uniform distribution that it is drawn from."""
-
-    value: Any
-    bound: float = struct.field(pytree_node=False)
-
-    def unbox(self) -> Any:
-        """The parameter."""
-        return self.value
-
-    def replace_boxed(self, value: Any) -> "Drawn":
-        """Another parameter of the same distribution."""
-        return self.replace(value=value)
-
-    def add_axis(self, index: int, params: dict) -> "Drawn":
-        """Stacking parameters does not change their distribution."""
-        return self
-
-    remove_axis = add_axis
+from mrdiff_jax.networks.initializers import Initializer, ones, uniform
+from mrdiff_jax.networks.normalization import GroupNorm
 
 
-def _uniform(fan_in: int, zero: bool) -> Callable[..., Drawn]:
-    """Initialiser: uniform within 1 / sqrt(fan_in), or zero."""
-    bound = 0.0 if zero else fan_in**-0.5
-
-    def initialize(key: Array, shape: tuple[int, ...]) -> Drawn:
-        return Drawn(jax.random.uniform(key, shape, minval=-bound, maxval=bound), bound)
-
-    return initialize
-
-
-def init_on_host(network: nn.Module, key: Array, *args: Any) -> dict[str, Any]:
-    """The variables of `network.init(key, *args)`, drawn by numpy: compiling jax's generator for every shape takes a minute.
-
-    Collections other than 'params' and parameters that are not drawn must start at ones, or be called 'bias' and start at zero.
-    """
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-
-    def draw(path: tuple, leaf: Any) -> np.ndarray:
-        if isinstance(leaf, Drawn):
-            return rng.uniform(-leaf.bound, leaf.bound, leaf.value.shape).astype(np.float32)
-        return np.zeros(leaf.shape, np.float32) if path[-1].key == "bias" else np.ones(leaf.shape, np.float32)
-
-    shapes = jax.eval_shape(network.init, key, *args)
-    return jax.tree_util.tree_map_with_path(draw, shapes, is_leaf=lambda leaf: isinstance(leaf, Drawn))
+def fan_in_uniform(fan_in: int, zero: bool = False) -> Initializer:
+    """Uniform within 1 / sqrt(fan_in), or zero: the start of convolutions and linear layers in the authors' framework."""
+    return uniform(0.0 if zero else fan_in**-0.5)
 
 
 def timestep_embedding(t: Array, channels: int, max_period: float = 10_000.0) -> Array:
@@ -86,12 +44,12 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         fan_in = x.shape[-1]
-        kernel = self.param("kernel", _uniform(fan_in, self.zero), (fan_in, self.features))
-        bias = self.param("bias", _uniform(fan_in, self.zero), (self.features,))
+        kernel = self.param("kernel", fan_in_uniform(fan_in, self.zero), (fan_in, self.features))
+        bias = self.param("bias", fan_in_uniform(fan_in, self.zero), (self.features,))
         y = x.astype(self.dtype) @ kernel.astype(self.dtype)
         if self.spectral_norm:  # of the product: one weight serves all draws, whose singular values differ
-            u = self.variable("spectral", "u", jnp.ones, (self.features,)).value
-            v = self.variable("spectral", "v", jnp.ones, (fan_in,)).value
+            u = self.variable("spectral", "u", ones, None, (self.features,)).value
+            v = self.variable("spectral", "v", ones, None, (fan_in,)).value
             y = y / (v @ kernel @ u).astype(self.dtype)
         return y + bias.astype(self.dtype)
 
@@ -134,54 +92,12 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         fan_in = 9 * x.shape[-1]
-        kernel = self.param("kernel", _uniform(fan_in, self.zero), (3, 3, x.shape[-1], self.features))
-        bias = self.param("bias", _uniform(fan_in, self.zero), (self.features,))
+        kernel = self.param("kernel", fan_in_uniform(fan_in, self.zero), (3, 3, x.shape[-1], self.features))
+        bias = self.param("bias", fan_in_uniform(fan_in, self.zero), (self.features,))
         layout = ("NHWC", "HWIO", "NHWC")
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
         return y + bias.astype(self.dtype)
-
-
-class GroupNorm(nn.Module):
-    """Group normalisation, an optional FiLM (scale, shift), and statistics in float32.
-
-    Normalisation, affine map and FiLM are one multiply-add a pixel, with the moments taken in one pass. Where the number of
-    groups does not divide the channels, their greatest common divisor is taken.
-    """
-
-    groups: int = 32
-    epsilon: float = 1e-5
-
-    @nn.compact
-    def __call__(self, x: Array, film: tuple[Array, Array] | None = None) -> Array:
-        c = x.shape[-1]
-        groups = math.gcd(self.groups, c)
-        gamma = self.param("scale", nn.initializers.ones, (c,))
-        beta = self.param("bias", nn.initializers.zeros, (c,))
-
-        return _normalise_groups(x, gamma, beta, film, groups, self.epsilon)
-
-
-@functools.partial(jax.jit, static_argnames=("groups", "epsilon"))  # traced once for all layers of one shape
-def _normalise_groups(
-    x: Array, gamma: Array, beta: Array, film: tuple[Array, Array] | None, groups: int, epsilon: float
-) -> Array:
-    x32 = x.astype(jnp.float32)
-    mean = _group_mean(x32.mean((1, 2)), groups)  # (B, C)
-    square = _group_mean(jnp.square(x32).mean((1, 2)), groups)
-    gain = gamma * jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0) + epsilon)
-    offset = beta - mean * gain
-    if film is not None:
-        scale, shift = film  # (B, C)
-        gain, offset = gain * (1 + scale), offset * (1 + scale) + shift
-    return (x32 * gain[:, None, None] + offset[:, None, None]).astype(x.dtype)
-
-
-def _group_mean(x: Array, groups: int) -> Array:
-    """Replaces each channel of (B, C) by the mean of its group."""
-    b, c = x.shape
-    grouped = x.reshape(b, groups, c // groups)
-    return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(b, c)
 
 
 class ResBlock(nn.Module):

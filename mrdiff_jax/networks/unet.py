@@ -56,7 +56,7 @@ class Backbone(NamedTuple):
         return Attention(self.head_channels, self.norm_groups, dtype=self.dtype, **kwargs)
 
 
-def build_backbone(config: Any) -> Backbone:
+def build_backbone(config: Any, spectral_norm: bool = False) -> Backbone:
     """The backbone of `config.model`, checked against itself and the image size.
 
     Raises:
@@ -70,7 +70,7 @@ def build_backbone(config: Any) -> Backbone:
         attention_levels=tuple(size.attention_levels),
         head_channels=size.head_channels,
         norm_groups=size.norm_groups,
-        spectral_norm=size.spectral_norm,
+        spectral_norm=spectral_norm,
         dtype=jnp.dtype(size.dtype),
     )
     for level in {*size.attention_levels, len(size.channel_mult) - 1} & set(range(len(size.channel_mult))):
@@ -85,8 +85,8 @@ def build_backbone(config: Any) -> Backbone:
     if config.data.image_size % factor:
         nearest = max(factor, round(config.data.image_size / factor) * factor)
         raise UserError(
-            f"--config.data.image_size={config.data.image_size}: {len(size.channel_mult)} levels need a size that divides"
-            f" by {factor}; the nearest is {nearest}"
+            f"--config.data.image_size={config.data.image_size}: {len(size.channel_mult)} levels need a multiple of "
+            f"{factor}; the nearest is {nearest}"
         )
     return backbone
 

@@ -21,8 +21,9 @@ from ml_collections import ConfigDict
 from safetensors import SafetensorError, numpy, safe_open
 
 from mrdiff_jax import methods
-from mrdiff_jax.config import from_json, split_names
+from mrdiff_jax.config import from_json
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.fields import split_names
 from mrdiff_jax.methods import Method, Params
 from mrdiff_jax.storage import json_files
 from mrdiff_jax.storage.files import replacing

@@ -9,81 +9,78 @@ import numpy as np
 import optax
 from flax import struct
 from jax import Array
-from jax.flatten_util import ravel_pytree
 
 from mrdiff_jax import parallel
-from mrdiff_jax.methods import Batch, Method, Params
+from mrdiff_jax.fields import Optimizer
+from mrdiff_jax.methods.contract import Batch, Method, Tree, Variables
+from mrdiff_jax.methods.packing import pack, unpack
 
 StepFn = Callable[["TrainState", Batch, Array], tuple["TrainState", dict[str, Array]]]
 
 
 @struct.dataclass
 class TrainState:
-    """The state of a run: steps taken, parameters, their moving average and the optimisers' states by player."""
+    """The state of a run: steps taken, variables, the moving average of players' parameters, optimisers' states by player."""
 
     step: Array
-    params: Params
-    ema_params: Params
+    variables: Variables
+    average: dict[str, Tree]
     opt_state: dict[str, Any]
 
-
-def make_optimizer(config: Any) -> optax.GradientTransformationExtraArgs:
-    """Adam or AdamW from `config.optimizer`, behind gradient-norm clipping where that is set.
-
-    `update` takes `rate`, which scales the learning rate. All parameters are updated as one vector: hundreds of small arrays
-    would be most of the program that is traced, compiled and loaded.
-    """
-    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    adam = (
-        optax.adam(config.learning_rate)
-        if config.name == "adam"
-        else optax.adamw(config.learning_rate, weight_decay=config.weight_decay)
-    )
-
-    def scale(updates: Array, state: optax.EmptyState, params: Any = None, *, rate: Array) -> tuple[Array, optax.EmptyState]:
-        return rate * updates, state
-
-    by_rate = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), scale)
-    return optax.flatten(optax.chain(clip, adam, by_rate))
+    def evaluated(self) -> Variables:
+        """The variables with the average in the place of what it is the average of."""
+        return self.variables.replace(params=self.variables.params | self.average)
 
 
-def create_train_state(method: Method, optimizer: optax.GradientTransformation, key: Array, batch: Batch) -> TrainState:
+def averaged_players(method: Method, recipe: Optimizer) -> tuple[str, ...]:
+    """The players of which a moving average is kept."""
+    return method.averaged if recipe.ema_decay else ()
+
+
+def create_train_state(method: Method, recipe: Optimizer, key: Array, batch: Batch) -> TrainState:
     """A fresh state, as numpy arrays."""
-    params = method.init(key, batch)
-    opt_state = jax.jit(lambda p: {player: optimizer.init(p[player]) for player in method.losses})(params)
-    return TrainState(np.zeros((), np.int32), params, jax.tree.map(np.copy, params), jax.device_get(opt_state))
+    variables = method.init(key, batch)
+    init = jax.jit(lambda params: {name: player.optimizer.init(params[name]) for name, player in method.players.items()})
+    average = {name: jax.tree.map(np.copy, variables.params[name]) for name in averaged_players(method, recipe)}
+    return TrainState(np.zeros((), np.int32), variables, average, jax.device_get(init(variables.params)))
 
 
-def make_train_step(
-    method: Method, optimizer: optax.GradientTransformation, ema_decay: float, key: Array, ema_warmup: bool = True
-) -> StepFn:
-    """Builds the step: for each player in turn, differentiate its loss by its own parameters and update them.
+def make_train_step(method: Method, recipe: Optimizer, key: Array) -> StepFn:
+    """Builds the step: differentiates the loss of each player by its own parameters and moves them, one player after the other.
 
     The step runs under `parallel.pmap`; randomness is a function of the key, the step and the example's place in the batch.
-    `rate`, in [0, 1], scales the learning rate; with `ema_warmup` the moving average follows faster at first. The step returns
-    the new state and scalars to log.
+    Its third argument is the progress of the training. It returns the new state and scalars to log.
     """
 
-    def train_step(state: TrainState, batch: Batch, rate: Array) -> tuple[TrainState, dict[str, Array]]:
+    def train_step(state: TrainState, batch: Batch, progress: Array) -> tuple[TrainState, dict[str, Array]]:
         rng = parallel.example_keys(jax.random.fold_in(key, state.step), len(batch["target"]))
-        params, opt_state, metrics = dict(state.params), dict(state.opt_state), {}
-        rate = parallel.mean(rate)  # where it depends on the clock, hosts differ
-        for player, loss in method.losses.items():
+        progress = parallel.mean(progress)  # where it depends on the clock, hosts differ
+        before = after = state.variables
+        opt_state, metrics = dict(state.opt_state), {}
+        for name, player in method.players.items():
+            seen = before if method.simultaneous else after
 
-            def own_loss(own: Any, player: str = player, loss: Callable = loss) -> tuple[Array, dict]:
-                return loss(params | {player: own}, batch, rng)
+            def own_loss(params: Tree, name: str = name, player: Any = player, seen: Variables = seen) -> tuple[Array, Any]:
+                return player.loss(seen.with_params(name, params), batch, rng, progress)
 
-            (value, aux), gradient = parallel.mean(jax.value_and_grad(own_loss, has_aux=True)(params[player]))
-            updates, opt_state[player] = optimizer.update(gradient, opt_state[player], params[player], rate=rate)
-            params[player] = optax.apply_updates(params[player], updates)
-            params["stats"] = aux.get("stats", params["stats"])
-            norm = jnp.linalg.norm(ravel_pytree(gradient)[0])
-            metrics |= {f"{player}/loss": value, f"{player}/gradient_norm": norm} | aux["metrics"]
-
-        decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step)) if ema_warmup else ema_decay
-        (average, unravel), (new, _) = ravel_pytree(state.ema_params), ravel_pytree(params)
-        ema_params = unravel(new + decay * (average - new))
-        ema_params["stats"] = params["stats"]  # singular vectors do not average
-        return TrainState(state.step + 1, params, ema_params, opt_state), metrics
+            (value, outcome), gradient = parallel.mean(jax.value_and_grad(own_loss, has_aux=True)(seen.params[name]))
+            updates, opt_state[name] = player.optimizer.update(gradient, opt_state[name], seen.params[name], progress=progress)
+            after = after.with_params(name, optax.apply_updates(seen.params[name], updates))
+            after = after.replace(state=after.state | outcome.state)
+            norm = optax.tree.norm(pack(gradient))
+            metrics |= {f"{name}/loss": value, f"{name}/gradient_norm": norm} | outcome.metrics
+        after = method.after_step(after, progress)
+        average = {name: moved(state.average[name], after.params[name], _decay(recipe, state.step)) for name in state.average}
+        return TrainState(state.step + 1, after, average, opt_state), metrics
 
     return train_step
+
+
+def moved(average: Tree, new: Tree, decay: Array | float) -> Tree:
+    """The moving average after one more value."""
+    mixed = jax.tree.map(lambda old, now: now + decay * (old - now), pack(average), pack(new))
+    return unpack(mixed, new)
+
+
+def _decay(recipe: Optimizer, step: Array) -> Array | float:
+    return jnp.minimum(recipe.ema_decay, (1 + step) / (10 + step)) if recipe.ema_warmup else recipe.ema_decay

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from mrdiff_jax.networks import layers
+from mrdiff_jax.networks.initializers import init_on_host
+from mrdiff_jax.networks.normalization import GroupNorm
 
 
 def random(*shape, seed=0):
@@ -19,11 +21,11 @@ def perturbed(params, seed=1):
 
 def test_group_norm_agrees_with_flax_and_applies_film():
     x, scale, shift = random(2, 4, 6, 64), random(2, 64, seed=2), random(2, 64, seed=3)
-    params = perturbed(layers.GroupNorm().init(jax.random.key(0), x))
+    params = perturbed(GroupNorm().init(jax.random.key(0), x))
     normalised = nn.GroupNorm(num_groups=32, epsilon=1e-5).apply(params, x)
-    np.testing.assert_allclose(layers.GroupNorm().apply(params, x), normalised, atol=2e-5)
+    np.testing.assert_allclose(GroupNorm().apply(params, x), normalised, atol=2e-5)
     modulated = normalised * (1 + scale[:, None, None]) + shift[:, None, None]
-    np.testing.assert_allclose(layers.GroupNorm().apply(params, x, (scale, shift)), modulated, atol=5e-5)
+    np.testing.assert_allclose(GroupNorm().apply(params, x, (scale, shift)), modulated, atol=5e-5)
 
 
 def test_conv_agrees_with_flax():
@@ -36,7 +38,7 @@ def test_attention_agrees_with_jax():
     x = random(2, 4, 4, 32)
     block = layers.Attention(head_channels=8)
     params = perturbed(block.init(jax.random.key(0), x))
-    h = layers.GroupNorm().apply({"params": params["params"]["norm"]}, x)
+    h = GroupNorm().apply({"params": params["params"]["norm"]}, x)
     qkv = h @ params["params"]["qkv"]["kernel"] + params["params"]["qkv"]["bias"]
     q, k, v = jnp.split(qkv.reshape(2, 16, 96), 3, axis=-1)
     heads = [part.reshape(2, 16, 4, 8) for part in (q, k, v)]
@@ -71,7 +73,7 @@ def test_timestep_embedding_has_cosines_first():
 def test_spectral_norm_divides_by_the_largest_singular_value():
     x = random(1, 6)
     layer = layers.Linear(9, spectral_norm=True)
-    variables = layers.init_on_host(layer, jax.random.key(0), x)
+    variables = init_on_host(layer, jax.random.key(0), x)
     variables["params"]["kernel"][0] *= 4  # sets the largest singular value apart, for the iteration to converge
     spectral = variables["spectral"]
     for _ in range(50):
@@ -83,7 +85,7 @@ def test_spectral_norm_divides_by_the_largest_singular_value():
 
 def test_drawing_on_the_host_keeps_shapes_zeros_and_spread():
     block, x, embedding = layers.ResBlock(64), random(2, 8, 8, 64), random(2, 256)
-    drawn = layers.init_on_host(block, jax.random.key(0), x, embedding)
+    drawn = init_on_host(block, jax.random.key(0), x, embedding)
     usual = nn.meta.unbox(block.init(jax.random.key(0), x, embedding))
     assert jax.tree.structure(drawn) == jax.tree.structure(usual)
     for a, b in zip(jax.tree.leaves(drawn), jax.tree.leaves(usual), strict=True):
@@ -95,6 +97,6 @@ def test_drawing_on_the_host_keeps_shapes_zeros_and_spread():
 
 def test_same_key_draws_the_same_parameters():
     block, x, embedding = layers.ResBlock(8), random(1, 4, 4, 8), random(1, 8)
-    first, same, other = (layers.init_on_host(block, jax.random.key(k), x, embedding) for k in (0, 0, 1))
+    first, same, other = (init_on_host(block, jax.random.key(k), x, embedding) for k in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, first, same)
     assert not np.array_equal(first["params"]["conv_in"]["kernel"], other["params"]["conv_in"]["kernel"])

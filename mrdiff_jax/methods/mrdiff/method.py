@@ -7,142 +7,128 @@ import jax.numpy as jnp
 from jax import Array
 
 from mrdiff_jax import diffusion
-from mrdiff_jax.config import split_names
-from mrdiff_jax.errors import UserError
-from mrdiff_jax.methods import Aux, Batch, Method, Params
+from mrdiff_jax.fields import split_names
+from mrdiff_jax.methods.contract import Batch, Method, Outcome, Player, Tree, Variables
 from mrdiff_jax.methods.mrdiff.losses import consistency_loss, image_loss, image_weights, over_draws
-from mrdiff_jax.methods.mrdiff.network import MRDiff, ScanParameters
-from mrdiff_jax.networks import unet
-from mrdiff_jax.networks.layers import init_on_host, power_iteration, settle
+from mrdiff_jax.methods.mrdiff.network import Features, Network, ScanParameters
+from mrdiff_jax.methods.optimizers import make_optimizer
+from mrdiff_jax.networks.initializers import init_on_host
+from mrdiff_jax.networks.layers import power_iteration, settle
+from mrdiff_jax.networks.unet import build_backbone
+from mrdiff_jax.streams import normal_like, steps_like, stream
 
-# what a key is folded with, by purpose; the steps of a sampler take 0, 1, 2, ...
-_STEP, _START = 1_000_001, 1_000_002
+SPECTRAL = "spectral"  # the collection of singular vectors
 
 
-def create(config: Any) -> Method:
-    """Builds MRDiff from `config.model`, `config.diffusion`, `config.loss` and `config.sample`."""
-    network = build_network(config)
-    schedule = diffusion.SCHEDULES[config.diffusion.schedule](config.diffusion.steps)
-    loss, sample = config.loss, config.sample
-    try:
-        chain = diffusion.respace(schedule, sample.steps, sample.spacing)
-    except ValueError as error:
-        raise UserError(
-            f"--config.sample.steps={sample.steps} with --config.sample.spacing={sample.spacing}: {error}"
-        ) from error
+class MRDiff(Method):
+    """E, G, M and D in training; E and G in synthesis."""
 
-    def apply(params: Params, *args: Any, method: Any = None) -> Any:
-        variables = {"params": params["generator"], "spectral": params["stats"]}
-        return network.apply(variables, *args, method=method)
+    samples = True
+    described = ("T1 features", "T2 features", "S0 features")
 
-    def init(key: Array, batch: Batch) -> Params:
+    def __init__(self, config: Any):
+        self.settings = config.own
+        self.network = build_network(config)
+        self.schedule = diffusion.SCHEDULES[self.settings.schedule](self.settings.chain)
+        self.chain = diffusion.chain_of(self.schedule, config.sample)
+        self.sampler = config.sample
+        self.players = {"generator": Player(self.loss, make_optimizer(config.optimizer))}
+        self.stride = self.network.backbone.image_stride(self.network.wavelet_domain)
+        signals = zip(split_names(config.data.sources), self.network.signals, strict=True)
+        self.inverted = tuple(source for source, signal in signals if signal == "inversion_recovery")
+
+    def init(self, key: Array, batch: Batch) -> Variables:
+        """Fresh weights, and the singular vectors that go with them."""
         x, y, scan = _images(batch)
-        variables = init_on_host(network, key, x, y, jnp.zeros(len(x)), scan)
-        params, stats = variables["params"], variables.get("spectral", {})
-        return {"generator": params, "stats": settle(params, stats)}
+        variables = init_on_host(self.network, key, x, y, jnp.zeros(len(x)), scan)
+        params, vectors = variables["params"], variables.get(SPECTRAL, {})
+        return Variables({"generator": params}, {"generator": {SPECTRAL: settle(params, vectors)}})
 
-    def train_loss(params: Params, batch: Batch, rng: Array) -> tuple[Array, Aux]:
-        """L_train (Eq. 11): N noisy versions of each target, at one step, with the same sources."""
-        x_0, y, scan = _images(batch)
-        t = jax.vmap(lambda key: jax.random.randint(jax.random.fold_in(key, _STEP), (), 0, len(schedule.alpha_bar)))(rng)
+    def loss(self, variables: Variables, batch: Batch, rng: Array, progress: Array) -> tuple[Array, Outcome]:
+        """L_train (Eq. 11): N noisy versions of each target, at one step t, with the same sources."""
+        own, (x_0, y, scan) = self.settings, _images(batch)
+        t = steps_like(stream(rng, "t"), own.chain)
+        vectors, by_draw = self._follow(variables)
 
-        def follow(stats: Any, _: None) -> tuple[Any, Any]:
-            """Moves the singular vectors on: every draw's pass through the network has its own (as in the authors' code)."""
-            stats = power_iteration(params["generator"], stats)
-            return stats, stats
+        def encode(draw: Array, vectors: Tree) -> Features:
+            x_t = diffusion.q_sample(self.schedule, x_0, t, normal_like(x_0, stream(rng, "noise", draw)))
+            return self._apply(_with_vectors(variables, vectors), x_t, y, t, method=Network.encode)
 
-        def encode(draw: Array, stats: Any) -> Any:
-            x_t = diffusion.q_sample(schedule, x_0, t, diffusion.normal_like(x_0, rng, draw))
-            return apply(params | {"stats": stats}, x_t, y, t, method=MRDiff.encode)
+        def restore(features: Features, vectors: Tree) -> tuple[Array, Array]:
+            seen = _with_vectors(variables, vectors)
+            x0_hat = self._apply(seen, features, method=Network.generate)
+            return x0_hat, self._apply(seen, features, scan, method=Network.reconstruct)
 
-        def restore(features: Any, stats: Any) -> tuple[Array, Array]:
-            own = params | {"stats": stats}
-            x0_hat = apply(own, features, method=MRDiff.generate)
-            return x0_hat, apply(own, features, scan, method=MRDiff.reconstruct)
-
-        stats, by_draw = jax.lax.scan(follow, params["stats"], length=loss.draws)
-        features = jax.vmap(encode)(jnp.arange(loss.draws), by_draw)
+        features = jax.vmap(encode)(jnp.arange(own.draws), by_draw)
         seen = (features, by_draw)
-        if loss.loss_draws == "first":
+        if own.loss_draws == "first":
             seen = jax.tree.map(lambda leaf: leaf[:1], seen)
         x0_hat, y_hat = jax.vmap(restore)(*seen)
 
-        l_g = image_loss(x_0, x0_hat)
-        l_d = image_loss(y, y_hat)
-        l_cct = consistency_loss(features.e_t, loss.cct_normalize, loss.cct_stop_gradient)
-        share_g, share_d = image_weights(y.shape[-1], loss.joint_mean)
+        l_g, l_d = image_loss(x_0, x0_hat), image_loss(y, y_hat)
+        l_cct = consistency_loss(features.e_t, own.cct_normalize, own.cct_stop_gradient)
+        share_g, share_d = image_weights(y.shape[-1], own.joint_mean)
         total = (
-            loss.lambda_g * share_g * over_draws(l_g, loss.draw_reduction, loss.draws)
-            + loss.lambda_d * share_d * over_draws(l_d, loss.draw_reduction, loss.draws)
-            + loss.lambda_cct * over_draws(l_cct, loss.draw_reduction, loss.draws)
+            own.lambda_g * share_g * over_draws(l_g, own.draw_reduction, own.draws)
+            + own.lambda_d * share_d * over_draws(l_d, own.draw_reduction, own.draws)
+            + own.lambda_cct * over_draws(l_cct, own.draw_reduction, own.draws)
         )
         terms = {"L_G": l_g.mean(), "L_D": l_d.mean(), "L_CCT": l_cct.mean()}
-        return total, {"metrics": terms, "stats": stats}
+        return total, Outcome(terms, {"generator": {SPECTRAL: vectors}})
 
-    def synthesize(params: Params, batch: Batch, rng: Array) -> Array:
+    def synthesize(self, variables: Variables, batch: Batch, rng: Array) -> Array:
         """Walks the reverse chain from noise to the target, with E and G."""
         y = 2 * batch["sources"] - 1
-        x_T = diffusion.normal_like(y[..., :1], rng, _START)
 
         def denoise(x_t: Array, t: Array) -> Array:
-            return apply(params, x_t, y, t, method=MRDiff.denoise)
+            return self._apply(variables, x_t, y, t, method=Network.denoise)
 
-        if sample.sampler == "ddim":
-            x_0 = diffusion.ddim(denoise, chain, x_T, rng, sample.eta)
-        else:
-            x_0 = diffusion.ddpm(denoise, chain, x_T, rng)
+        x_0 = diffusion.sample(denoise, self.chain, y[..., :1], rng, self.sampler)
         return (x_0[..., 0] + 1) / 2
 
-    def maps(params: Params, batch: Batch, rng: Array) -> dict[str, Array]:
+    def maps(self, variables: Variables, batch: Batch, rng: Array) -> dict[str, Array]:
         """h_t at the last step, that is of the sources and a target of pure noise."""
         y = 2 * batch["sources"] - 1
-        last = jnp.full(len(y), len(schedule.alpha_bar) - 1)
-        features = apply(params, diffusion.normal_like(y[..., :1], rng, _START), y, last, method=MRDiff.encode)
-        return dict(zip(("T1", "T2", "S0"), apply(params, features, method=MRDiff.content_maps), strict=True))
+        last = jnp.full(len(y), self.settings.chain - 1)
+        features = self._apply(variables, diffusion.start(y[..., :1], rng), y, last, method=Network.encode)
+        return dict(zip(("T1", "T2", "S0"), self._apply(variables, features, method=Network.content_maps), strict=True))
 
-    def describe(params: Params, batch: Batch, rng: Array) -> tuple[Array, ...]:
+    def describe(self, variables: Variables, batch: Batch, rng: Array) -> tuple[Array, ...]:
         """The channel means of the maps."""
-        return tuple(features.mean(-1) for features in maps(params, batch, rng).values())
+        return tuple(features.mean(-1) for features in self.maps(variables, batch, rng).values())
 
-    return Method(
-        init=init,
-        losses={"generator": train_loss},
-        synthesize=synthesize,
-        describe=describe,
-        described=("T1 features", "T2 features", "S0 features"),
-        maps=maps,
-        inverted=tuple(
-            source
-            for source, signal in zip(split_names(config.data.sources), network.signals, strict=True)
-            if signal == "inversion_recovery"
-        ),
-        stride=network.backbone.image_stride(network.wavelet_domain),
-    )
+    def _apply(self, variables: Variables, *args: Any, method: Any) -> Any:
+        return self.network.apply(variables.of("generator"), *args, method=method)
+
+    def _follow(self, variables: Variables) -> tuple[Tree, Tree]:
+        """The singular vectors moved on once a draw, as in the authors' code: the last ones, and those of every draw."""
+
+        def follow(vectors: Tree, _: None) -> tuple[Tree, Tree]:
+            vectors = power_iteration(variables.params["generator"], vectors)
+            return vectors, vectors
+
+        return jax.lax.scan(follow, variables.state["generator"][SPECTRAL], length=self.settings.draws)
 
 
-def build_network(config: Any) -> MRDiff:
-    """The network of `config.model` for the sources of `config.data`.
+def _with_vectors(variables: Variables, vectors: Tree) -> Variables:
+    return variables.replace(state={"generator": {SPECTRAL: vectors}})
+
+
+def build_network(config: Any) -> Network:
+    """The network of `config.model` and of MRDiff's settings, for the sources of `config.data`.
 
     Raises:
       UserError: the signals do not match the sources, or the sizes do not fit each other.
     """
-    size, sources, signals = config.model, split_names(config.data.sources), split_names(config.model.signals)
-    if len(signals) == 1:
-        signals = signals * len(sources)
-    if len(signals) != len(sources) or not set(signals) <= {"spin_echo", "inversion_recovery"}:
-        raise UserError(
-            f"--config.model.signals={config.model.signals}: give spin_echo or inversion_recovery once for all sources,"
-            f" or once for each of {config.data.sources}"
-        )
-    backbone = unet.build_backbone(config)
-    return MRDiff(
-        backbone=backbone,
-        signals=signals,
-        wavelet_domain=size.wavelet_domain,
-        stem_channels=size.base_channels // 8 if size.wavelet_of == "features" else 0,
-        map_channels=size.map_channels,
-        positivity=size.positivity,
-        decoder_skips=size.decoder_skips,
+    own = config.own
+    return Network(
+        backbone=build_backbone(config, spectral_norm=own.spectral_norm),
+        signals=own.signals_of(config.data.sources),
+        wavelet_domain=config.model.wavelet_domain,
+        stem_channels=config.model.base_channels // 8 if own.wavelet_of == "features" else 0,
+        map_channels=own.map_channels,
+        positivity=own.positivity,
+        decoder_skips=own.decoder_skips,
     )
 
 

@@ -57,7 +57,7 @@ class ScanParameters(NamedTuple):
     ti: Array
 
 
-class MRDiff(nn.Module):
+class Network(nn.Module):
     """The network.
 
     Attributes:
@@ -65,7 +65,7 @@ class MRDiff(nn.Module):
       signals: signal equation of each of the K sources.
       wavelet_domain: False drops both transforms: the same network on pixels.
       stem_channels: 0 transforms the images themselves (Sec. 2.2); otherwise convolutions at full resolution lift target and
-        sources to so many channels each, and their features are transformed.
+        sources to that many channels each, and their features are transformed.
       map_channels: channels of each of the maps T1, T2, S0.
       positivity: what keeps the maps non-negative.
       decoder_skips: D sees the encoder's features too; without them all that D knows of the images has passed through h_t.

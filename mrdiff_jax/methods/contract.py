@@ -1,0 +1,102 @@
+"""The contract of a synthesis method: all that the training step, the checkpoints, the evaluation and the commands know of it.
+
+Batches are dictionaries of arrays: 'sources' (B, H, W, K) and 'target' (B, H, W) in [0, 1], 'tr', 'te', 'ti' (B, K)
+milliseconds of the sources. `rng` is one key an example, (B,), so that a result does not depend on how examples are spread
+over batches and devices. `progress`, a scalar in [0, 1], is the share of the training that is done, by steps or by the clock.
+"""
+
+import abc
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import optax
+from flax import struct
+from jax import Array
+
+Batch = Mapping[str, Array]
+Tree = Any
+
+
+@struct.dataclass
+class Variables:
+    """Everything that a method's networks hold.
+
+    Attributes:
+      params: by player, what its loss trains.
+      state: by player, what its network keeps beside them: running statistics, singular vectors.
+      targets: by name, weights that no loss trains, moved by `Method.after_step`.
+    """
+
+    params: dict[str, Tree]
+    state: dict[str, Tree] = struct.field(default_factory=dict)
+    targets: dict[str, Tree] = struct.field(default_factory=dict)
+
+    def of(self, player: str) -> dict[str, Tree]:
+        """The variables of a player's network, as flax takes them."""
+        return {"params": self.params[player], **self.state.get(player, {})}
+
+    def with_params(self, player: str, params: Tree) -> "Variables":
+        """With other parameters of one player."""
+        return self.replace(params=self.params | {player: params})
+
+
+class Outcome(NamedTuple):
+    """What a loss says beside its value: scalars to log, and the new state of the players whose state it moves."""
+
+    metrics: dict[str, Array]
+    state: dict[str, Tree] = {}  # noqa: RUF012  (never changed)
+
+
+Loss = Callable[[Variables, Batch, Array, Array], tuple[Array, Outcome]]  # of variables, batch, rng and progress
+
+
+class Player(NamedTuple):
+    """A network that is trained: its loss, which is differentiated by its own parameters alone, and how these move.
+
+    `optimizer` takes `progress` as an extra argument of its update.
+    """
+
+    loss: Loss
+    optimizer: optax.GradientTransformationExtraArgs
+
+
+class Method(abc.ABC):
+    """One synthesis method.
+
+    Attributes:
+      players: what is trained, by name, in the order of the updates.
+      simultaneous: every loss sees the weights from before the step; else those that the players before it have now.
+      averaged: the players of which the moving average is evaluated.
+      samples: synthesis draws from a distribution, and takes `config.sample`; else it is deterministic.
+      described: names of the images that `describe` shows.
+      inverted: the sources whose inversion time the losses read.
+      stride: the sides of images must be a multiple of it.
+    """
+
+    players: Mapping[str, Player]
+    simultaneous: bool = False
+    averaged: tuple[str, ...] = ("generator",)
+    samples: bool = False
+    described: tuple[str, ...] = ()
+    inverted: tuple[str, ...] = ()
+    stride: int = 1
+
+    @abc.abstractmethod
+    def init(self, key: Array, batch: Batch) -> Variables:
+        """Fresh variables, as numpy arrays, for batches like this one."""
+
+    @abc.abstractmethod
+    def synthesize(self, variables: Variables, batch: Batch, rng: Array) -> Array:
+        """Images (B, H, W) in [0, 1]; needs no 'target' in the batch."""
+
+    def after_step(self, variables: Variables, progress: Array) -> Variables:
+        """Moves what no loss trains, after all players were updated."""
+        return variables
+
+    def describe(self, variables: Variables, batch: Batch, rng: Array) -> tuple[Array, ...]:
+        """Images (B, H, W) that show what the method sees, one for each of `described`."""
+        return ()
+
+    maps: Callable[[Variables, Batch, Array], Mapping[str, Array]] | None = None
+    """(variables, batch, rng) -> feature maps (B, h, w, C) that stand for T1, T2 and S0, by these names, of a method that has
+    them; H and W are multiples of h and w."""

@@ -1,0 +1,61 @@
+"""The settings of MRDiff: what the paper says, and what the authors' published code does instead."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.fields import Optimizer, Sampling, field, split_names
+
+SIGNALS = ("spin_echo", "inversion_recovery")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """As the paper has it."""
+
+    signals: str = field("spin_echo", "or 'inversion_recovery'; once for all sources, or one each, comma-separated")
+    map_channels: int = field(128, "of each of the feature maps T1, T2, S0", least=1)
+    positivity: Literal["relu", "softplus"] = field("relu", "what keeps the maps from 0 up", choices=("relu", "softplus"))
+    decoder_skips: bool = field(True, "D sees the encoder's features too")
+    wavelet_of: Literal["images", "features"] = field(
+        "images", "what is transformed; 'features' are those of convolutions at full resolution", choices=("images", "features")
+    )
+    spectral_norm: bool = field(False, "of the layers that read the step")
+    schedule: Literal["cosine", "linear"] = field("cosine", "of the noise", choices=("cosine", "linear"))
+    chain: int = field(1000, "T, the steps of the forward process", least=2)
+    draws: int = field(3, "N, noise draws of each target", least=1)
+    loss_draws: Literal["all", "first"] = field("all", "draws that L_G and L_D see", choices=("all", "first"))
+    lambda_g: float = field(1.0, "weight of L_G", least=0)
+    lambda_d: float = field(1.0, "weight of L_D", least=0)
+    lambda_cct: float = field(0.01, "weight of L_CCT", least=0)
+    joint_mean: bool = field(False, "L_G and L_D weighted as one mean over the channels of [x_0, y]")
+    draw_reduction: Literal["mean", "sum"] = field("mean", "of the losses over the draws", choices=("mean", "sum"))
+    cct_normalize: bool = field(False, "L_CCT compares directions")
+    cct_stop_gradient: bool = field(False, "the global content feature is a constant target")
+    optimizer: Optimizer = Optimizer()
+    sample: Sampling = Sampling()
+
+    def signals_of(self, sources: str) -> tuple[str, ...]:
+        """The signal equation of each source. Raises UserError where they do not match the sources."""
+        sources, signals = split_names(sources), split_names(self.signals)
+        signals = signals * len(sources) if len(signals) == 1 else signals
+        if len(signals) != len(sources) or not set(signals) <= set(SIGNALS):
+            raise UserError(
+                f"--config.mrdiff.signals={self.signals}: give {' or '.join(SIGNALS)} once for all sources,"
+                f" or once for each of {','.join(sources)}"
+            )
+        return signals
+
+
+PRESETS = {  # what each changes of the defaults
+    "paper": {},
+    "authors": {
+        "wavelet_of": "features",
+        "spectral_norm": True,
+        "joint_mean": True,
+        "draw_reduction": "sum",
+        "cct_normalize": True,
+        "cct_stop_gradient": True,
+        "optimizer": {"name": "adamw", "learning_rate": 1e-4, "weight_decay": 0.05, "ema_warmup": False},
+    },
+}

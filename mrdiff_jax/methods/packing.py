@@ -1,0 +1,51 @@
+"""Trees of many small arrays as one vector: hundreds of them would be most of a program that is traced, compiled and loaded."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+SMALL = 2**16  # elements; larger arrays stay as they are, so that no copy of a large network is made
+
+
+class Packed(NamedTuple):
+    """The leaves of a tree: the small ones as one vector, the large ones in their order."""
+
+    small: Array
+    large: list[Array]
+
+
+def is_small(leaf: Any) -> bool:
+    """Whether a leaf goes into the vector."""
+    return math.prod(np.shape(leaf)) < SMALL
+
+
+def pack(tree: Any) -> Packed:
+    """The packed leaves of a tree of float32 arrays."""
+    leaves = jax.tree.leaves(tree)
+    small = [jnp.ravel(leaf) for leaf in leaves if is_small(leaf)]
+    return Packed(jnp.concatenate(small) if small else jnp.zeros(0), [leaf for leaf in leaves if not is_small(leaf)])
+
+
+def unpack(packed: Packed, like: Any) -> Any:
+    """The tree of the structure and the shapes of `like` whose packed leaves these are."""
+    leaves, structure = jax.tree.flatten(like)
+    ends = np.cumsum([math.prod(np.shape(leaf)) for leaf in leaves if is_small(leaf)])
+    small, large = iter(jnp.split(packed.small, ends[:-1]) if len(ends) else []), iter(packed.large)
+    found = [jnp.reshape(next(small), np.shape(leaf)) if is_small(leaf) else next(large) for leaf in leaves]
+    return jax.tree.unflatten(structure, found)
+
+
+def packed(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """The optimiser, acting on packed trees; for rules that treat every element alike, or take norms over all of them."""
+    inner = optax.with_extra_args_support(optimizer)
+
+    def update(updates: Any, state: Any, params: Any, **extra: Any) -> tuple[Any, Any]:
+        moved, state = inner.update(pack(updates), state, pack(params), **extra)
+        return unpack(moved, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: inner.init(pack(params)), update)

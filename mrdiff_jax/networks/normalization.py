@@ -1,0 +1,95 @@
+"""Normalisation over groups of channels, and over the batch of all devices; channels last, statistics in float32."""
+
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from mrdiff_jax import parallel
+from mrdiff_jax.networks.initializers import normal, ones, zeros
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation, an optional FiLM (scale, shift), and statistics in float32.
+
+    Normalisation, affine map and FiLM are one multiply-add a pixel, with the moments taken in one pass. Where the number of
+    groups does not divide the channels, their greatest common divisor is taken.
+    """
+
+    groups: int = 32
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Array, film: tuple[Array, Array] | None = None) -> Array:
+        c = x.shape[-1]
+        groups = math.gcd(self.groups, c)
+        gamma = self.param("scale", ones, (c,))
+        beta = self.param("bias", zeros, (c,))
+
+        return _normalise_groups(x, gamma, beta, film, groups, self.epsilon)
+
+
+@functools.partial(jax.jit, static_argnames=("groups", "epsilon"))  # traced once for all layers of one shape
+def _normalise_groups(
+    x: Array, gamma: Array, beta: Array, film: tuple[Array, Array] | None, groups: int, epsilon: float
+) -> Array:
+    x32 = x.astype(jnp.float32)
+    mean = _group_mean(x32.mean((1, 2)), groups)  # (B, C)
+    square = _group_mean(jnp.square(x32).mean((1, 2)), groups)
+    gain = gamma * jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0) + epsilon)
+    offset = beta - mean * gain
+    if film is not None:
+        scale, shift = film  # (B, C)
+        gain, offset = gain * (1 + scale), offset * (1 + scale) + shift
+    return (x32 * gain[:, None, None] + offset[:, None, None]).astype(x.dtype)
+
+
+def _group_mean(x: Array, groups: int) -> Array:
+    """Replaces each channel of (B, C) by the mean of its group."""
+    b, c = x.shape
+    grouped = x.reshape(b, groups, c // groups)
+    return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(b, c)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe and Szegedy 2015) whose statistics in training span the batch of all devices.
+
+    Attributes:
+      momentum: share of a running statistic that each batch replaces.
+      gain_deviation: the gain starts at N(1, gain_deviation).
+      running: keeps running statistics, in the collection 'batch_stats', to normalise with outside of training.
+    """
+
+    momentum: float = 0.1
+    epsilon: float = 1e-5
+    gain_deviation: float = 0.0
+    running: bool = True
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """Normalises x (B, H, W, C); in training inside `parallel.pmap`, and with 'batch_stats' mutable."""
+        c = x.shape[-1]
+        gamma = self.param("scale", normal(self.gain_deviation, 1.0) if self.gain_deviation else ones, (c,))
+        beta = self.param("bias", zeros, (c,))
+        starts = {"mean": zeros, "var": ones} if self.running else {}
+        kept = [self.variable("batch_stats", name, start, None, (c,)) for name, start in starts.items()]
+        if self.is_initializing():
+            return x
+        mean, variance = batch_moments(x) if train else (statistic.value for statistic in kept)
+        if train and self.running:
+            count = math.prod(x.shape[:3]) * parallel.devices()
+            unbiased = variance * (count / max(count - 1, 1))
+            for statistic, now in zip(kept, (mean, unbiased), strict=True):
+                statistic.value += self.momentum * (now - statistic.value)
+        gain = gamma * jax.lax.rsqrt(variance + self.epsilon)
+        return (x.astype(jnp.float32) * gain + (beta - mean * gain)).astype(x.dtype)
+
+
+def batch_moments(x: Array) -> tuple[Array, Array]:
+    """Mean and variance (C,) of x (B, H, W, C) over the batch of all devices; inside `parallel.pmap`."""
+    x32 = x.astype(jnp.float32)
+    mean, square = parallel.mean((x32.mean((0, 1, 2)), jnp.square(x32).mean((0, 1, 2))))
+    return mean, jnp.maximum(square - jnp.square(mean), 0)
