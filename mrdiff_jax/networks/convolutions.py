@@ -17,7 +17,7 @@ class Convolution(nn.Module):
     """Convolution, padded on all sides by `padding` pixels.
 
     Attributes:
-      init: of the kernel; the bias starts at zero.
+      start: of the kernel; the bias starts at zero.
       border: what the padding holds.
     """
 
@@ -27,12 +27,12 @@ class Convolution(nn.Module):
     padding: int = 1
     border: Literal["zero", "reflect"] = "zero"
     bias: bool = True
-    init: Initializer = NORMAL_02
+    start: Initializer = NORMAL_02
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        kernel = self.param("kernel", self.init, (self.kernel, self.kernel, x.shape[-1], self.features))
+        kernel = self.param("kernel", self.start, (self.kernel, self.kernel, x.shape[-1], self.features))
         margin = (self.padding, self.padding)
         if self.border == "reflect":
             x, margin = jnp.pad(x, ((0, 0), margin, margin, (0, 0)), mode="reflect"), (0, 0)
@@ -47,12 +47,12 @@ class Upconvolution(nn.Module):
     features: int
     kernel: int = 4
     bias: bool = True
-    init: Initializer = NORMAL_02
+    start: Initializer = NORMAL_02
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        kernel = self.param("kernel", self.init, (self.kernel, self.kernel, x.shape[-1], self.features))
+        kernel = self.param("kernel", self.start, (self.kernel, self.kernel, x.shape[-1], self.features))
         low = self.kernel // 2
         margin = (low, self.kernel - low)
         y = jax.lax.conv_general_dilated(

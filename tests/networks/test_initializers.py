@@ -33,5 +33,5 @@ def test_each_array_is_drawn_as_it_says(init):
 
 
 def test_an_array_that_does_not_say_how_it_is_drawn_is_refused_by_name():
-    with pytest.raises(TypeError, match=r"'Dense_0'.*'kernel'.*networks\.initializers"):
+    with pytest.raises(TypeError, match=r"'layers_0'.*'bias'.*networks\.initializers"):
         init_on_host(nn.Sequential([nn.Dense(3)]), jax.random.key(0), jnp.zeros((1, 2)))
