@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from mrdiff_jax.data.datasets import cache_folder
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.training.writer import log_to_console, logger
+from mrdiff_jax.log import log_to_console, logger
 
 
 def run(command: Callable[..., None], description: str, positional: bool = False) -> None:

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import mrdiff_jax
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.log import logger
 from mrdiff_jax.scans.sequence_times import Stated, sidecar_path
 from mrdiff_jax.scans.volumes import ExamFiles, find_bids
 from mrdiff_jax.storage.files import replacing, sha256, write_text
 from mrdiff_jax.synthesis import from_scans, nifti_output
 from mrdiff_jax.synthesis.from_scans import SYNTHETIC, Settings
 from mrdiff_jax.synthesis.synthesizer import Synthesizer
-from mrdiff_jax.training.writer import logger
 
 OUTCOMES = ("synthesised", "done", "acquired", "passed over", "failed")
 OTHER_CONTRAST = ("ce", "mt", "part", "inv", "flip", "echo", "desc", "label")  # entities that make it another scan

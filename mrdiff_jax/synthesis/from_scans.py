@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from mrdiff_jax import parallel
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.log import logger
 from mrdiff_jax.preparation import registration, slicing
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.preparation.placement import correct, place
@@ -24,7 +25,6 @@ from mrdiff_jax.scans.nifti_frame import Frame
 from mrdiff_jax.scans.sequence_times import SequenceTimes, Stated, complete, merged, parse_stated, require
 from mrdiff_jax.scans.volumes import Volume, read_scan
 from mrdiff_jax.synthesis.synthesizer import Synthesizer
-from mrdiff_jax.training.writer import logger
 
 MAX_SHIFT_MM = 2.0  # between sources; more is warned of
 SYNTHETIC, DEVIATION = "synthetic", "std"  # the names of the first two results; the rest are feature maps

@@ -108,8 +108,11 @@ def recipe(synthesizer: Synthesizer, settings: Settings) -> dict[str, Any]:
     """Which model it is and how it samples, for JSON: what makes the volume of given scans."""
     trained = synthesizer.trained
     sample = trained.config.sample
+    model = {"Method": trained.config.method.name, "Step": trained.step, "WeightsSHA256": trained.sha256}
+    if sample is None:
+        return {"Model": model}
     return {
-        "Model": {"Method": trained.config.method.name, "Step": trained.step, "WeightsSHA256": trained.sha256},
+        "Model": model,
         "Sampling": {
             "Sampler": settings.sampler or sample.sampler,
             "Steps": settings.steps or sample.steps,

@@ -107,7 +107,7 @@ def test_of_several_damaged_ones_all_are_to_go(run):
 
 
 def test_without_checksums_it_is_read_with_a_warning_and_what_orbax_cannot_read_is_one_line(run, caplog, monkeypatch):
-    monkeypatch.setattr("mrdiff_jax.training.writer.logger.propagate", True)
+    monkeypatch.setattr("mrdiff_jax.log.logger.propagate", True)
     newest = run / "checkpoints" / "6"
     (newest / checksums.NAME).unlink()
     assert restore_average(run, lambda tree: tree)[0] == 6

@@ -271,7 +271,7 @@ def test_a_picture_that_fails_is_a_warning_and_comes_after_the_checkpoint(tiny_c
         raise ValueError("no such backend")
 
     monkeypatch.setattr("mrdiff_jax.evaluation.figures.sample_panel", fail)
-    monkeypatch.setattr("mrdiff_jax.training.writer.logger.propagate", True)
+    monkeypatch.setattr("mrdiff_jax.log.logger.propagate", True)
     train_and_evaluate(tiny_config, tmp_path)
     assert seen == [2, 4]
     assert caplog.text.count("could not be drawn (no such backend)") == 2
