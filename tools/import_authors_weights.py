@@ -38,7 +38,7 @@ flags.mark_flags_as_required(["weights", "config", "workdir"])
 _STRUCTURE = {
     "method.name": ("mrdiff",),
     "model.wavelet_domain": (True,),
-    "model.wavelet_of": ("features",),
+    "mrdiff.wavelet_of": ("features",),
     "mrdiff.decoder_skips": (True,),
     "mrdiff.signals": ("spin_echo", "spin_echo,spin_echo"),
     "mrdiff.positivity": ("relu",),
