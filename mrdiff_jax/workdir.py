@@ -61,9 +61,14 @@ def claim(workdir: Path, config: Config, dataset: Dataset, method: Method) -> No
 
 
 def describe(workdir: Path, dataset: Dataset, method: Method) -> None:
-    """Leaves in the workdir what synthesis must know of the training data, which need not be at hand then."""
-    if jax.process_index() == 0 and not (workdir / TRAINING_DATA).exists():
-        json_files.write(workdir / TRAINING_DATA, describe_training(dataset, method.inverted))
+    """Leaves in the workdir what synthesis must know of the training data, unless it is there and readable."""
+    if jax.process_index():
+        return
+    path = workdir / TRAINING_DATA
+    try:
+        json_files.read(path, "")
+    except UserError:
+        json_files.write(path, describe_training(dataset, method.inverted))
 
 
 def training(workdir: Path) -> AbstractContextManager[None]:

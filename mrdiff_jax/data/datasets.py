@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from mrdiff_jax.scans import volumes
 from mrdiff_jax.scans.sequence_times import parse_stated, require
 from mrdiff_jax.scans.visits import look_alike
 from mrdiff_jax.storage.files import require_file, scratch_folder
-from mrdiff_jax.storage.paths import local_path
+from mrdiff_jax.storage.paths import cache_folder, local_path
 
 READ_VERSION = 2  # raise it whenever the same scans give other slices
 logger = logging.getLogger("mrdiff_jax")
@@ -185,16 +184,6 @@ def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Datase
     folder = root / prepared_set.DATASET_FOLDER
     preparation, rows = Options(**written["options"]), prepared_set.rows_of_splits(written, splits)
     return Dataset(contrasts, sources, target, folder, fingerprint, preparation, file, rows)
-
-
-def cache_folder(stated: str = "") -> Path:
-    """Where prepared data and compiled programs are kept: as stated, else $MRDIFF_CACHE or ~/.cache/mrdiff_jax.
-
-    Raises:
-      UserError: nothing is stated, and the home folder is not known.
-    """
-    name = "--config.data.cache" if stated else "MRDIFF_CACHE"
-    return local_path(stated or os.environ.get("MRDIFF_CACHE") or "~/.cache/mrdiff_jax", name).resolve()
 
 
 def _study(config: Any, sources: tuple[str, ...], target: str) -> Study:

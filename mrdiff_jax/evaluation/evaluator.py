@@ -145,14 +145,15 @@ def summarise(scores: dict[str, Scores], convention: str, about: dict[str, Any])
     }
 
 
-def write(evaluation: Evaluation, scores: dict[str, Scores], summary: dict[str, Any], workdir: Path) -> None:
-    """Writes the files of `results.write`, and samples.png."""
+def write(evaluation: Evaluation, scores: dict[str, Scores], summary: dict[str, Any], workdir: Path) -> list[str]:
+    """Writes the files of `results.write`, and samples.png; returns their names, but for a picture that could not be drawn."""
     kept = {name: np.array(values) for name, values in evaluation.kept.items()}
     rows = {name: scores[name].rows for name in (SYNTHESIS, *REFERENCES)}
     spectra = {name: found.mean_spectrum() for name, found in scores.items()}
     frequency = np.linspace(0, 0.5, len(spectra["target"]))
     results.write(Results(summary, rows, {"frequency": frequency, **spectra}, Images(**kept)), workdir)
-    draw(evaluation, workdir / "samples.png")
+    picture = draw(evaluation, workdir / "samples.png")
+    return ["metrics.json", "metrics.csv", *([] if picture is None else ["samples.png"])]
 
 
 def draw(evaluation: Evaluation, path: Path) -> np.ndarray | None:

@@ -68,8 +68,8 @@ def finish(
     }
     scores = {"synthesis": evaluation.scores, **evaluate.reference_scores}
     summary = evaluator.summarise(scores, config.evaluate.convention, about)
-    if jax.process_index() == 0:
-        evaluator.write(evaluation, scores, summary, folder)
     print(evaluator.table(summary, dataset.sources))
-    print(f"metrics.json, metrics.csv, samples.png, checkpoints and event files are in {folder}")
+    if jax.process_index() == 0:
+        written = evaluator.write(evaluation, scores, summary, folder)
+        print(f"{', '.join(written)}, checkpoints and event files are in {folder}")
     return summary

@@ -26,7 +26,13 @@ Tree = TypeVar("Tree")
 T = TypeVar("T")
 _DATED = "_CHECKPOINT_METADATA"  # to which orbax adds when the checkpoint gets its name
 _SETTLE = 1.0  # s: until the threads of a save that failed have ended; later they would write to the terminal
-_ECHOES = ("run() raised an exception", "Failed to run", "Save Finalize thread", "Metadata file does not exist")
+_ECHOES = (
+    "Task exception was never retrieved",
+    "run() raised an exception",
+    "Failed to run",
+    "Save Finalize thread",
+    "Metadata file does not exist",
+)
 
 
 class Checkpoints:
@@ -224,4 +230,5 @@ def _says_something(record: logging.LogRecord) -> bool:
     return not any(part in record.getMessage() for part in _ECHOES)
 
 
-logging.getLogger("absl").addFilter(_says_something)
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).addFilter(_says_something)

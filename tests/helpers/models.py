@@ -14,6 +14,15 @@ from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.storage.checkpoints import Checkpoints
 from mrdiff_jax.training.step import create_train_state
 
+TINY_METHODS = {  # what makes each method small, for images of 32 x 32
+    name: {"data.image_size": 32} | own
+    for name, own in {
+        "mrdiff": {},
+        "regression": {},
+        "pix2pix": {"pix2pix.base_channels": 8, "pix2pix.discriminator_channels": 8},
+    }.items()
+}
+
 
 def tiny(**changes):
     """Configuration of a tiny network for T2w and PDw to T1w."""
