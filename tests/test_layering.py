@@ -16,7 +16,7 @@ LAYERS = [
     "data.identity preparation.registration preparation.bias_field preparation.alignment preparation.placement",
     "data.phantom scans.visits preparation.preprocessing data.augmentation preparation.exam_task",
     "preparation.tfds_builder preparation.prepared_set data.datasets",
-    "data.batches",
+    "data.training_data data.batches",
     "preparation.slicing scans.nifti_frame",
     "methods.__init__ methods.mrdiff.* methods.*",
     "parallel training.step training.writer storage.lock storage.checkpoints training.meter evaluation.figures",

@@ -94,7 +94,7 @@ def read_scans(synthesizer: Synthesizer, paths: Mapping[str, Path], grid: Path |
     first = next(iter(read.values()))[0]
     reference = read_scan(grid)[0] if grid else first
     _check_overlap(first, reference)
-    options = preparation_of(synthesizer)
+    options = synthesizer.trained.data.preparation
     placed = {name: _place(first, read[name][0], name, options) for name in synthesizer.sources}
     data = {name: volume for name, (volume, _) in placed.items()}
     corrected = options.bias_correction or options.mask != "none"
@@ -137,7 +137,7 @@ def _times(synthesizer: Synthesizer, name: str, recorded: SequenceTimes, path: P
     """Times of a source: as recorded with it, as stated, as stated in training; of TI, which many lack, training's median."""
     data = synthesizer.trained.config.data
     in_training = parse_stated(data.tr, data.te, data.ti, "config.data.")
-    usual = SequenceTimes(ti=synthesizer.trained.data["sources"][name]["ti"])
+    usual = SequenceTimes(ti=synthesizer.trained.data.sources[name].ti)
     known = merged(stated, in_training, {name: usual})
     times = complete(recorded, known[name], path, name, required=False, flag="--")
     contradiction = contrasts.contradiction(name, times)
@@ -159,14 +159,6 @@ def _box(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
     corners = np.indices((2, 2, 2)).reshape(3, -1).T * np.array(volume.data.shape) - 0.5
     places = nib.affines.apply_affine(volume.affine, corners)
     return places.min(0), places.max(0)
-
-
-def preparation_of(synthesizer: Synthesizer) -> Options:
-    """How the training scans became slices."""
-    try:
-        return Options(**synthesizer.trained.data["preparation"])
-    except TypeError as error:
-        raise UserError(f"the model's training data were prepared by another version ({error})") from error
 
 
 def _place(first: Volume, volume: Volume, name: str, options: Options) -> tuple[np.ndarray, dict[str, Any]]:
@@ -222,14 +214,15 @@ def results(synthesizer: Synthesizer, settings: Settings) -> list[str]:
 
 def intensities(synthesizer: Synthesizer) -> tuple[float, float]:
     """(offset, factor) from the network's scale to scanner units: the medians over the training scans of the target."""
-    target = synthesizer.trained.data["target"]
-    return target["offset"], target["factor"]
+    data = synthesizer.trained.data
+    return data.offset, data.factor
 
 
 def slicing_of(synthesizer: Synthesizer, grid: Grid) -> slicing.Slicing:
     """How volumes on a grid are cut for a model."""
-    options, pixel_mm = preparation_of(synthesizer), synthesizer.trained.data["pixel_mm"]
-    return slicing.cut(grid.shape, grid.spacing, options.plane, options.image_size, pixel_mm, synthesizer.method.stride)
+    data, stride = synthesizer.trained.data, synthesizer.method.stride
+    options = data.preparation
+    return slicing.cut(grid.shape, grid.spacing, options.plane, options.image_size, data.pixel_mm, stride)
 
 
 def _scaled(scans: Scans) -> tuple[np.ndarray, np.ndarray]:
@@ -245,7 +238,7 @@ def _scaled(scans: Scans) -> tuple[np.ndarray, np.ndarray]:
 
 def _tell_blank(synthesizer: Synthesizer, scans: Scans, scaled: np.ndarray) -> None:
     """Warns of sources that show nothing in slices where others show the body: training had no such slices."""
-    axis = PLANES.index(preparation_of(synthesizer).plane)
+    axis = PLANES.index(synthesizer.trained.data.preparation.plane)
     for (name, path), empty in zip(scans.paths.items(), blank(foreground(np.moveaxis(scaled, 1 + axis, -1))), strict=True):
         if empty.any():
             logger.warning("%s: %s is blank in %d slices; do not trust the result there", path, name, empty.sum())

@@ -13,7 +13,7 @@ from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans.dicom import split_choice
 from mrdiff_jax.scans.sequence_times import sidecar_path
 from mrdiff_jax.storage.files import commit, replacing, sha256
-from mrdiff_jax.synthesis.from_scans import DEVIATION, SYNTHETIC, Scans, Settings, intensities, preparation_of, slicing_of
+from mrdiff_jax.synthesis.from_scans import DEVIATION, SYNTHETIC, Scans, Settings, intensities, slicing_of
 from mrdiff_jax.synthesis.synthesizer import Synthesizer
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -75,7 +75,7 @@ def write(volumes: Mapping[str, np.ndarray], scans: Scans, about: Mapping[str, A
 
 def provenance(synthesizer: Synthesizer, scans: Scans, settings: Settings) -> dict[str, Any]:
     """How the volumes were made, for JSON; names of files, not of their folders."""
-    cut, options = slicing_of(synthesizer, scans.grid), preparation_of(synthesizer)
+    cut, options = slicing_of(synthesizer, scans.grid), synthesizer.trained.data.preparation
     offset, factor = intensities(synthesizer)
     return {
         "Synthetic": True,

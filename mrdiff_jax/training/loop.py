@@ -15,8 +15,9 @@ from ml_collections import ConfigDict
 
 from mrdiff_jax import methods, parallel
 from mrdiff_jax.config import default, validate
-from mrdiff_jax.data.batches import describe_training, train_iterator
+from mrdiff_jax.data.batches import train_iterator
 from mrdiff_jax.data.datasets import Dataset, open_dataset
+from mrdiff_jax.data.training_data import describe_training
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation import evaluator, results
 from mrdiff_jax.methods import Params
@@ -303,7 +304,7 @@ def _claim(workdir: Path, run: Run) -> None:
 def _describe_data(workdir: Path, run: Run) -> None:
     """Leaves in the workdir what synthesis must know of the training data, which need not be at hand then."""
     if jax.process_index() == 0 and not (workdir / _TRAINING_DATA).exists():
-        json_files.write(workdir / _TRAINING_DATA, describe_training(run.dataset, run.method.inverted))
+        json_files.write(workdir / _TRAINING_DATA, describe_training(run.dataset, run.method.inverted).to_json())
 
 
 def _alone(workdir: Path, name: str, what: str, wait: bool = False) -> AbstractContextManager[None]:

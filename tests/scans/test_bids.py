@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from helpers.scans import SHAPE, TIMES, data_config, head, real_scans, refused, write_scan
 
-from mrdiff_jax.data import batches, datasets
+from mrdiff_jax.data import datasets
+from mrdiff_jax.data.training_data import TrainingData, describe_training
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.preparation import preprocessing
-from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.scans import volumes
 from mrdiff_jax.scans.nifti_frame import Frame
 from mrdiff_jax.scans.sequence_times import SequenceTimes, sidecar_path
@@ -269,7 +269,9 @@ def test_real_scans_on_their_own_grids_ask_for_registration(tmp_path):
 
 
 def test_training_slices_are_described_for_synthesis(root):
-    about = json.loads(json.dumps(batches.describe_training(datasets.open_dataset(data_config(root)))))
+    described = describe_training(datasets.open_dataset(data_config(root)))
+    about = json.loads(json.dumps(described.to_json()))
+    assert TrainingData.from_json(about) == described
     assert about["sources"] == {
         "T1w": {"tr": 500, "te": 10, "ti": 0},
         "T2w": {"tr": 4000, "te": 100, "ti": 0},
@@ -279,7 +281,7 @@ def test_training_slices_are_described_for_synthesis(root):
     assert about["target"]["offset"] == pytest.approx(low, abs=0.2)
     assert about["target"]["factor"] == pytest.approx(high - low, rel=0.02)
     assert about["pixel_mm"] == [24 / 16, 24 / 16]
-    options = Options(**about["preparation"])
+    options = described.preparation
     assert (options.plane, options.mask, options.bias_correction, options.image_size) == ("axial", "none", False, 16)
 
 
@@ -287,9 +289,9 @@ def test_a_training_scan_without_the_inversion_time_it_needs_is_refused_by_name(
     (root / "sub-02" / "anat" / "sub-02_FLAIR.json").write_text('{"RepetitionTime": 9, "EchoTime": 0.12}')
     config = data_config(root, sources="T1w,FLAIR", target="T2w", test_subjects="sub-03", validation_fraction=0.0)
     dataset = datasets.open_dataset(config)
-    assert batches.describe_training(dataset, ())["sources"]["T1w"]["ti"] == 0
+    assert describe_training(dataset, ()).sources["T1w"].ti == 0
     with pytest.raises(UserError, match=r"sub-02: its FLAIR has no inversion time.*--config\.data\.ti=FLAIR="):
-        batches.describe_training(dataset, ("FLAIR",))
+        describe_training(dataset, ("FLAIR",))
 
 
 # What a scan's values and header may hide
