@@ -21,9 +21,10 @@ from tqdm import tqdm
 from mrdiff_jax import cli
 from mrdiff_jax.config import split_names
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.preparation import exam_task, page, prepared_set, preprocessing, registration
+from mrdiff_jax.preparation import exam_task, page, prepared_set, registration, slicing
 from mrdiff_jax.preparation.exam_task import Task
 from mrdiff_jax.preparation.options import MASKS, REGISTRATIONS, Options
+from mrdiff_jax.preparation.splits import matching, read_rows
 from mrdiff_jax.scans import layouts, sequence_times, visits
 from mrdiff_jax.storage.files import write_text
 from mrdiff_jax.storage.paths import local_path
@@ -50,7 +51,7 @@ _KEEP_MISALIGNED = flags.DEFINE_bool("keep-misaligned", False, "Keep subjects wh
 _BIAS_CORRECTION = flags.DEFINE_bool("bias-correction", True, "Remove bias fields (N4).")
 _MASK = flags.DEFINE_enum("mask", "body", MASKS, "'body' blackens what lies outside of head or body.")
 _PERCENTILES = flags.DEFINE_list("percentiles", ["0.5", "99.5"], "Of each volume, mapped to 0 and 1.")
-_PLANE = flags.DEFINE_enum("plane", "axial", preprocessing.PLANES, "Of the slices.")
+_PLANE = flags.DEFINE_enum("plane", "axial", slicing.PLANES, "Of the slices.")
 _SLICES = flags.DEFINE_string("slices", "", "Slices to take, as 40:120; default: all that show enough of the body.")
 _IMAGE_SIZE = flags.DEFINE_integer("image-size", 256, "Side of the slices, pixels.", 16)
 _FIELD = flags.DEFINE_float("field", 0.0, "Side of the slices, mm, around the middle of the body; 0 is all of the scan.", 0.0)
@@ -210,12 +211,12 @@ def run_beam(tasks: Sequence[Task], beam_flags: str) -> list[dict[str, Any]]:
 def _known_splits(output: Path, subjects: Sequence[str]) -> dict[str, str]:
     """The splits that are given or stand already. Raises UserError, before anything is done, where they cannot be meant."""
     if _SPLITS.value:
-        return preprocessing.read_rows(local_path(_SPLITS.value, "--splits"))
+        return read_rows(local_path(_SPLITS.value, "--splits"))
     known = prepared_set.known_splits(output)
     if known:
         print(f"splits stay as {output / prepared_set.SPLITS_FILE} has them; edit it, or remove it to assign them anew")
     else:
-        preprocessing.matching(_TEST_SUBJECTS.value, subjects)
+        matching(_TEST_SUBJECTS.value, subjects)
     return known
 
 

@@ -8,16 +8,16 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mrdiff_jax"
 
 LAYERS = [
-    "__init__ errors storage.files storage.paths storage.json_files storage.checksums",
+    "__init__ errors storage.files storage.paths storage.json_files storage.checksums scans.air",
     "wavelets physics diffusion metrics.* evaluation.averages comparison.significance metrics.conventions config",
     "networks.layers networks.unet methods.mrdiff.network methods.mrdiff.losses methods.mrdiff.authors_weights",
     "preparation.options scans.sequence_times scans.descriptions scans.contrasts scans.dicom_stack",
-    "scans.dicom_headers scans.dicom_pixels scans.dicom scans.air scans.nifti scans.volumes scans.archives scans.layouts",
+    "scans.dicom_headers scans.dicom_pixels scans.dicom scans.nifti scans.volumes scans.archives scans.layouts scans.visits",
     "data.identity preparation.registration preparation.bias_field preparation.alignment preparation.placement",
-    "data.phantom scans.visits preparation.preprocessing data.augmentation preparation.exam_task",
-    "preparation.tfds_builder preparation.prepared_set data.datasets",
+    "preparation.intensity preparation.splits preparation.slicing preparation.slices data.phantom data.augmentation",
+    "preparation.exam_task preparation.tfds_builder preparation.prepared_set data.datasets",
     "data.training_data data.batches",
-    "preparation.slicing scans.nifti_frame",
+    "scans.nifti_frame",
     "methods.__init__ methods.mrdiff.* methods.*",
     "parallel training.step training.writer storage.lock storage.checkpoints training.meter evaluation.figures",
     "evaluation.baselines evaluation.results evaluation.scoring evaluation.evaluator evaluation.studies.__init__",

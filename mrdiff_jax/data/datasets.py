@@ -20,8 +20,10 @@ from mrdiff_jax.config import split_names
 from mrdiff_jax.data import phantom
 from mrdiff_jax.data.identity import Checksums
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.preparation import prepared_set, preprocessing, tfds_builder
+from mrdiff_jax.preparation import intensity, prepared_set, tfds_builder
 from mrdiff_jax.preparation.options import Options
+from mrdiff_jax.preparation.slices import exam_examples
+from mrdiff_jax.preparation.splits import SPLITS, assign_splits, read_splits, write_splits
 from mrdiff_jax.preparation.tfds_builder import TRUTHS, MRSlices
 from mrdiff_jax.scans import volumes
 from mrdiff_jax.scans.sequence_times import parse_stated, require
@@ -107,7 +109,7 @@ class Examples:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self.records[index]
-        image = preprocessing.dequantise(record["image"])
+        image = intensity.dequantise(record["image"])
         example = {
             "sources": image[..., self.source_channels],
             "target": image[..., self.target_channel],
@@ -180,7 +182,7 @@ def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Datase
     file = (
         local_path(config.splits_file, "--config.data.splits_file") if config.splits_file else root / prepared_set.SPLITS_FILE
     )
-    splits = preprocessing.read_splits(file, sorted({exam["subject"] for exam in written["exams"]}))
+    splits = read_splits(file, sorted({exam["subject"] for exam in written["exams"]}))
     fingerprint = hashlib.sha256(json.dumps([written["fingerprint"], splits]).encode()).hexdigest()[:16]
     folder = root / prepared_set.DATASET_FOLDER
     preparation, rows = Options(**written["options"]), prepared_set.rows_of_splits(written, splits)
@@ -250,8 +252,8 @@ def _bids_study(config: Any, contrasts: tuple[str, ...], sources: tuple[str, ...
 
 def _splits(config: Any, subjects: list[str]) -> dict[str, str]:
     if config.splits_file:
-        return preprocessing.read_splits(local_path(config.splits_file, "--config.data.splits_file"), subjects)
-    return preprocessing.assign_splits(
+        return read_splits(local_path(config.splits_file, "--config.data.splits_file"), subjects)
+    return assign_splits(
         subjects,
         test_subjects=config.test_subjects,
         test_fraction=config.test_fraction,
@@ -263,9 +265,7 @@ def _splits(config: Any, subjects: list[str]) -> dict[str, str]:
 def _prepare(study: Study, splits: Mapping[str, str], folder: Path, *, image_size: int, **options: Any) -> None:
     """Write the study's examples and `splits.csv` into `folder`, which appears complete or not at all."""
     exams = {
-        split: [exam for exam in study.exams if splits[exam.subject] == split]
-        for split in preprocessing.SPLITS
-        if split in splits.values()
+        split: [exam for exam in study.exams if splits[exam.subject] == split] for split in SPLITS if split in splits.values()
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -276,7 +276,7 @@ def _prepare(study: Study, splits: Mapping[str, str], folder: Path, *, image_siz
 
         def examples(split: str) -> Iterator[dict]:
             for exam in _loaded(exams[split]):
-                yield from (unmarked | example for example in preprocessing.exam_examples(exam, image_size, **options))
+                yield from (unmarked | example for example in exam_examples(exam, image_size, **options))
                 progress.update()
 
         whole = temporary / folder.name
@@ -287,7 +287,7 @@ def _prepare(study: Study, splits: Mapping[str, str], folder: Path, *, image_siz
             image_size=image_size,
             truths=study.truths,
         )
-        preprocessing.write_splits(whole / prepared_set.SPLITS_FILE, splits)
+        write_splits(whole / prepared_set.SPLITS_FILE, splits)
         try:
             whole.rename(folder)
         except OSError:

@@ -18,10 +18,11 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.preparation import preprocessing, registration
+from mrdiff_jax.preparation import registration, slicing
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.preparation.placement import correct, place
 from mrdiff_jax.preparation.registration import Grid
+from mrdiff_jax.preparation.slices import select_slices, selected_examples
 from mrdiff_jax.scans import dicom, sequence_times, volumes
 from mrdiff_jax.scans.air import air_level
 from mrdiff_jax.scans.sequence_times import SequenceTimes
@@ -171,11 +172,9 @@ def _prepared(task: Task) -> tuple[dict[str, Any], np.ndarray, dict[str, np.ndar
     )
     centre = _centre(mask, grid.spacing)
     covered = _covered_slices(scans, placed, mask, grid, options.plane)
-    selection = preprocessing.select_slices(exam, options.percentiles, options.slices, options.plane)
+    selection = select_slices(exam, options.percentiles, options.slices, options.plane)
     middle = centre if options.field_mm else (0.0, 0.0, 0.0)
-    examples = list(
-        preprocessing.selected_examples(exam, selection, options.image_size, options.plane, options.field_mm, middle)
-    )
+    examples = list(selected_examples(exam, selection, options.image_size, options.plane, options.field_mm, middle))
     examples = [example for example in examples if covered[example["slice"]]]
     if not examples:
         raise UserError(f"{exam.name}: no slice shows the body in all of {', '.join(options.contrasts)}; fields of view differ")
@@ -216,7 +215,7 @@ def _covered_slices(
     plane: str,
 ) -> np.ndarray:
     """(S,) bool: the slices of which every scan's field of view holds the body."""
-    others = tuple(axis for axis in range(3) if axis != preprocessing.PLANES.index(plane))
+    others = tuple(axis for axis in range(3) if axis != slicing.PLANES.index(plane))
     body = mask.sum(others)
     covered = np.ones(body.shape, bool)
     for contrast, (_, placement) in placed.items():
@@ -239,9 +238,9 @@ def _picture(scaled: np.ndarray, centre: np.ndarray, spacing: tuple[float, float
     middle = np.round(centre / spacing + (np.array(scaled.shape) - 1) / 2).astype(int)
     tiles, air = [], float(np.clip(air_level(scaled), 0, 1))
     for axis in (2, 1, 0):
-        plane = preprocessing.slice_image(np.clip(scaled.take(middle[axis], axis), 0, 1))
+        plane = slicing.slice_image(np.clip(scaled.take(middle[axis], axis), 0, 1))
         mm = np.delete(spacing, axis)[::-1]
-        tiles.append(preprocessing.resize_in_plane(plane, mm, PICTURE_SIDE, field, air=air))
+        tiles.append(slicing.resize_in_plane(plane, mm, PICTURE_SIDE, field, air=air))
     return np.round(np.hstack(tiles).clip(0, 1) * 255).astype(np.uint8)
 
 

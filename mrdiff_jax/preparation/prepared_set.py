@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.preparation import preprocessing, tfds_builder
+from mrdiff_jax.preparation import tfds_builder
 from mrdiff_jax.preparation.options import Options
+from mrdiff_jax.preparation.splits import SPLITS, assign_splits, read_rows, require_train_and_test, write_splits
 from mrdiff_jax.scans import visits
 from mrdiff_jax.scans.contrasts import contradiction
 from mrdiff_jax.scans.sequence_times import SequenceTimes
@@ -60,7 +61,7 @@ def check_times(root: Path, written: Mapping[str, Any], sources: Sequence[str]) 
 
 def rows_of_splits(written: Mapping[str, Any], splits: Mapping[str, str]) -> dict[str, list[int]]:
     """Where the slices of each split stand in the data set."""
-    rows: dict[str, list[int]] = {split: [] for split in preprocessing.SPLITS}
+    rows: dict[str, list[int]] = {split: [] for split in SPLITS}
     start = 0
     for exam in written["exams"]:
         rows[splits[exam["subject"]]] += range(start, start + exam["slices"])
@@ -111,30 +112,30 @@ def write_dataset(output: Path, records: Sequence[Record], options: Options) -> 
 def known_splits(output: Path) -> dict[str, str]:
     """Subject -> split as `splits.csv` has it, of all its rows; empty where there is none. Raises UserError for a wrong row."""
     path = output / SPLITS_FILE
-    return preprocessing.read_rows(path) if path.is_file() else {}
+    return read_rows(path) if path.is_file() else {}
 
 
 def update_splits(output: Path, subjects: Sequence[str], known: Mapping[str, str], **assignment: Any) -> dict[str, str]:
-    """Subject -> split of the subjects: as `known`, which is kept whole, else by `preprocessing.assign_splits`.
+    """Subject -> split of the subjects: as `known`, which is kept whole, else by `assign_splits`.
 
     All of it is written to `splits.csv`, also the rows of subjects that are not there now, for they may come back.
     Raises UserError where nobody is left for train or test.
     """
     splits, chosen = _splits(subjects, known, assignment)
-    preprocessing.write_splits(output / SPLITS_FILE, splits)
-    return preprocessing.require_train_and_test(chosen, str(output / SPLITS_FILE))
+    write_splits(output / SPLITS_FILE, splits)
+    return require_train_and_test(chosen, str(output / SPLITS_FILE))
 
 
 def check_splits(subjects: Sequence[str], known: Mapping[str, str], **assignment: Any) -> None:
     """Raises UserError where the splits that `update_splits` would give leave nobody for train or test."""
-    preprocessing.require_train_and_test(_splits(subjects, known, assignment)[1], "the subjects that can be prepared")
+    require_train_and_test(_splits(subjects, known, assignment)[1], "the subjects that can be prepared")
 
 
 def _splits(
     subjects: Sequence[str], known: Mapping[str, str], assignment: Mapping[str, Any]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Subject -> split of all that are or were there, and of the subjects."""
-    new = {} if known.keys() >= set(subjects) else _joined(preprocessing.assign_splits(subjects, **assignment), known)
+    new = {} if known.keys() >= set(subjects) else _joined(assign_splits(subjects, **assignment), known)
     splits = new | known
     return splits, {subject: splits[subject] for subject in subjects}
 

@@ -13,11 +13,13 @@ from tqdm import tqdm
 from mrdiff_jax import parallel
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.preparation import registration, slicing
+from mrdiff_jax.preparation.intensity import percentile_scale
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.preparation.placement import correct, place
 from mrdiff_jax.preparation.prepared_set import misaligned
-from mrdiff_jax.preparation.preprocessing import PLANES, blank, foreground, percentile_scale
 from mrdiff_jax.preparation.registration import Grid, grid_of
+from mrdiff_jax.preparation.slices import blank, foreground
+from mrdiff_jax.preparation.slicing import PLANES
 from mrdiff_jax.scans import contrasts
 from mrdiff_jax.scans.air import air_level
 from mrdiff_jax.scans.nifti_frame import Frame

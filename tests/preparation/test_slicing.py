@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import center_of_mass
 
-from mrdiff_jax.preparation.preprocessing import PLANES, exam_examples
-from mrdiff_jax.preparation.slicing import cut
+from mrdiff_jax.preparation.slices import exam_examples
+from mrdiff_jax.preparation.slicing import PLANES, cut
 from mrdiff_jax.scans.volumes import Exam
 
 SHAPE, SPACING = (20, 24, 12), (1.0, 1.5, 2.0)

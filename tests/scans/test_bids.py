@@ -11,7 +11,8 @@ from helpers.scans import SHAPE, TIMES, data_config, head, real_scans, refused, 
 from mrdiff_jax.data import datasets
 from mrdiff_jax.data.training_data import TrainingData, describe_training
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.preparation import preprocessing
+from mrdiff_jax.preparation import slicing
+from mrdiff_jax.preparation.splits import SPLITS
 from mrdiff_jax.scans import volumes
 from mrdiff_jax.scans.nifti_frame import Frame
 from mrdiff_jax.scans.sequence_times import SequenceTimes, sidecar_path
@@ -236,7 +237,7 @@ def test_lesion_masks_are_optional_by_exam_and_lie_on_the_grid_of_the_scans(root
         "sub-02": set(),
         "sub-03": set(),
     }
-    expected = np.pad(preprocessing.slice_image(mask[..., 2]), ((0, 0), (2, 2)))
+    expected = np.pad(slicing.slice_image(mask[..., 2]), ((0, 0), (2, 2)))
     np.testing.assert_array_equal(found["sub-01"][2], expected)
     assert "lesions" not in datasets.open_dataset(data_config(root)).split("test")[0]
     refused(data_config(root, lesions="lesions"), "--config.data.lesions=lesions", "sub-*_lesions.nii.gz")
@@ -257,7 +258,7 @@ def test_real_scans_without_sidecars(tmp_path):
     times = {"tr": "T1w=500,FLAIR=9000,ce-gad_T1w=500", "te": "T1w=10,FLAIR=120,ce-gad_T1w=10", "ti": "FLAIR=2500"}
     dataset = datasets.open_dataset(data_config(root, **changes, **times))
     example = dataset.split("train")[0]
-    assert 30 <= sum(len(dataset.split(split)) for split in preprocessing.SPLITS) <= 40
+    assert 30 <= sum(len(dataset.split(split)) for split in SPLITS) <= 40
     np.testing.assert_allclose(example["ti"], [0, 2500])
     assert np.corrcoef(example["sources"][..., 0].ravel(), example["target"].ravel())[0, 1] > 0.5
 

@@ -5,7 +5,9 @@ import pytest
 from helpers.scans import SHAPE, TIMES, data_config, head, refused, write_scan
 
 from mrdiff_jax.data import datasets
-from mrdiff_jax.preparation import preprocessing
+from mrdiff_jax.preparation import intensity, slicing
+from mrdiff_jax.preparation.slices import choose_slices, exam_examples
+from mrdiff_jax.preparation.splits import assign_splits
 from mrdiff_jax.scans import volumes
 from mrdiff_jax.scans.air import air_level
 from mrdiff_jax.scans.visits import look_alike, patients
@@ -15,7 +17,7 @@ def test_a_slice_stands_upright_with_the_right_side_on_the_left():
     volume = np.zeros((4, 5), np.float32)  # X to the patient's right, Y to the front
     volume[3, 4] = 1
     volume[0, 4] = 2
-    image = preprocessing.slice_image(volume)
+    image = slicing.slice_image(volume)
     assert image.shape == (5, 4)
     assert image[0, 0] == 1  # right, front
     assert image[0, 3] == 2  # left, front
@@ -23,22 +25,22 @@ def test_a_slice_stands_upright_with_the_right_side_on_the_left():
 
 def test_resizing_pads_to_a_square_in_millimetres_and_keeps_the_mean():
     image = np.ones((10, 10), np.float32)
-    resized = preprocessing.resize_in_plane(image, (1.0, 2.0), 10)  # 10 mm high, 20 mm wide
+    resized = slicing.resize_in_plane(image, (1.0, 2.0), 10)  # 10 mm high, 20 mm wide
     np.testing.assert_allclose(resized.mean(axis=1), [0, 0, 0.5, 1, 1, 1, 1, 0.5, 0, 0], atol=1e-6)
-    np.testing.assert_allclose(preprocessing.resize_in_plane(image, (1.0, 1.0), 4), 1, atol=1e-6)
-    np.testing.assert_allclose(preprocessing.resize_in_plane(image, (1.0, 1.0), 25)[3:-3, 3:-3], 1, atol=1e-6)
+    np.testing.assert_allclose(slicing.resize_in_plane(image, (1.0, 1.0), 4), 1, atol=1e-6)
+    np.testing.assert_allclose(slicing.resize_in_plane(image, (1.0, 1.0), 25)[3:-3, 3:-3], 1, atol=1e-6)
 
 
 def test_resizing_to_the_same_grid_changes_nothing_and_to_half_averages():
     image = np.random.default_rng(0).random((3, 8, 8), np.float32)
-    np.testing.assert_allclose(preprocessing.resize_in_plane(image, (1.5, 1.5), 8), image, atol=1e-6)
+    np.testing.assert_allclose(slicing.resize_in_plane(image, (1.5, 1.5), 8), image, atol=1e-6)
     half = image.reshape(3, 4, 2, 4, 2).mean((2, 4))
-    np.testing.assert_allclose(preprocessing.resize_in_plane(image, (1.5, 1.5), 4), half, atol=1e-6)
+    np.testing.assert_allclose(slicing.resize_in_plane(image, (1.5, 1.5), 4), half, atol=1e-6)
 
 
 def test_enlarging_interpolates_linearly():
     ramp = np.tile(np.arange(8, dtype=np.float32), (8, 1))
-    enlarged = preprocessing.resize_in_plane(ramp, (1.0, 1.0), 16)
+    enlarged = slicing.resize_in_plane(ramp, (1.0, 1.0), 16)
     np.testing.assert_allclose(np.diff(enlarged[8, 2:-2]), 0.5, atol=1e-5)
 
 
@@ -55,7 +57,7 @@ def test_slices_without_a_body_are_left_out(root):
 def test_foreground_is_told_from_a_grey_background():
     scaled = np.full((1, 20, 20, 3), 0.4, np.float32)
     scaled[:, 5:15, 5:15, 1] = 0.9
-    assert preprocessing.choose_slices(scaled).tolist() == [1]
+    assert choose_slices(scaled).tolist() == [1]
 
 
 def test_a_range_of_slices_is_taken_as_stated(root):
@@ -70,18 +72,18 @@ def test_a_range_of_slices_is_taken_as_stated(root):
 def test_a_plane_cuts_its_axis(plane, axis):
     data = np.random.default_rng(0).random((1, 8, 8, 8), np.float32)
     exam = volumes.Exam("sub-01", ("T1w",), data, (1.0, 1.0, 1.0), np.zeros((1, 3), np.float32))
-    examples = list(preprocessing.exam_examples(exam, 8, (0, 100), "0:8", plane))
+    examples = list(exam_examples(exam, 8, (0, 100), "0:8", plane))
     assert len(examples) == 8
     offset, factor = examples[5]["scale"][0]
-    image = offset + factor * preprocessing.dequantise(examples[5]["image"][..., 0])
-    np.testing.assert_allclose(image, preprocessing.slice_image(data[0].take(5, axis)), atol=1e-4)
+    image = offset + factor * intensity.dequantise(examples[5]["image"][..., 0])
+    np.testing.assert_allclose(image, slicing.slice_image(data[0].take(5, axis)), atol=1e-4)
 
 
 def test_voxels_that_are_not_cubes_keep_their_proportions():
     """8 x 4 voxels of 1 x 2 mm cover a square: in the plane each long voxel becomes two pixels."""
     data = np.repeat(np.random.default_rng(0).random((1, 8, 4, 1), np.float32), 3, axis=-1)
     exam = volumes.Exam("sub-01", ("T1w",), data, (1.0, 2.0, 5.0), np.zeros((1, 3), np.float32))
-    example = next(iter(preprocessing.exam_examples(exam, 8, (0, 100), "0:3")))
+    example = next(iter(exam_examples(exam, 8, (0, 100), "0:3")))
     assert (example["image"] > 0).mean() > 0.9  # no padding on any side; the smallest value is 0
 
 
@@ -89,7 +91,7 @@ def test_values_return_to_scanner_units(root):
     dataset = datasets.open_dataset(data_config(root, image_size=24, percentiles=(0.0, 100.0), test_subjects="sub-02"))
     example = dataset.split("test")[3]
     offset, factor = example["scale"]
-    scan = preprocessing.slice_image(head(1)[..., example["slice"]])
+    scan = slicing.slice_image(head(1)[..., example["slice"]])
     np.testing.assert_allclose((offset + factor * example["target"])[:, 2:22], scan, atol=factor * 1e-5)
     air = (air_level(head(1)) - offset) / factor
     np.testing.assert_allclose(example["target"][:, :2], air, atol=1e-4)  # beyond the scan there is its air
@@ -104,9 +106,9 @@ def test_a_volume_without_a_range_is_refused(root):
 
 def test_quantisation_loses_no_more_than_half_a_step():
     values = np.random.default_rng(0).random(1000, np.float32)
-    restored = preprocessing.dequantise(preprocessing.quantise(values))
+    restored = intensity.dequantise(intensity.quantise(values))
     assert np.abs(restored - values).max() < 7.7e-6
-    assert preprocessing.dequantise(preprocessing.quantise(np.array([0.0, 1.0]))).tolist() == [0, 1]
+    assert intensity.dequantise(intensity.quantise(np.array([0.0, 1.0]))).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("slices", ["", "0:6"])
@@ -123,7 +125,7 @@ def test_slices_blank_in_one_contrast_are_left_out_and_told(root, slices, caplog
 def test_visits_in_the_names_of_subjects_stay_in_one_split():
     pairs = [f"sub-X{i:02d}tp{visit}" for i in range(9) for visit in (1, 2)]
     pairs += [f"OAS1_{i:04d}_MR{visit}" for i in range(9) for visit in (1, 2)] + [f"sub-{i}a" for i in range(4)]
-    splits = preprocessing.assign_splits([*pairs, *(f"sub-{i}b" for i in range(4))])
+    splits = assign_splits([*pairs, *(f"sub-{i}b" for i in range(4))])
     groups = patients(splits)
     assert len(groups) == 22
     assert all(len({splits[member] for member in members}) == 1 for members in groups.values())
