@@ -8,11 +8,12 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mrdiff_jax"
 
 LAYERS = [
-    "__init__ errors storage.files storage.paths storage.json_files storage.checksums scans.air",
+    "__init__ errors storage.files storage.paths storage.json_files storage.checksums scans.scan_path scans.air",
     "wavelets physics diffusion metrics.* evaluation.averages comparison.significance metrics.conventions config",
     "networks.layers networks.unet methods.mrdiff.network methods.mrdiff.losses methods.mrdiff.authors_weights",
     "preparation.options scans.sequence_times scans.descriptions scans.contrasts scans.dicom_stack",
-    "scans.dicom_headers scans.dicom_pixels scans.dicom scans.nifti scans.volumes scans.archives scans.layouts scans.visits",
+    "scans.dicom_headers scans.dicom_pixels scans.dicom scans.nifti scans.exam_files scans.volumes scans.bids",
+    "scans.archives scans.candidates scans.series_choice scans.layouts scans.visits",
     "data.identity preparation.registration preparation.bias_field preparation.alignment preparation.placement",
     "preparation.intensity preparation.splits preparation.slicing preparation.slices data.phantom data.augmentation",
     "preparation.exam_task preparation.tfds_builder preparation.prepared_set data.datasets",

@@ -9,10 +9,9 @@ import numpy as np
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.preparation.intensity import percentile_scale, quantise
 from mrdiff_jax.preparation.slicing import PLANES, pixel_size, resize_in_plane, slice_image
-from mrdiff_jax.scans.air import air_level
+from mrdiff_jax.scans.air import air_level, is_foreground
 from mrdiff_jax.scans.volumes import Exam
 
-FOREGROUND_LEVEL = 0.1  # of the scaled range; what is closer to the level of the corners counts as air
 FOREGROUND_SHARE = 0.1  # a slice with less foreground than this is left out
 BLANK_SHARE = 0.05  # of the foreground that another contrast has in a slice: with less, a contrast is blank there
 logger = logging.getLogger("mrdiff_jax")
@@ -43,14 +42,13 @@ def select_slices(exam: Exam, percentiles: Sequence[float], slices: str = "", pl
     offset, factor = scale.T[..., None, None, None]
     scaled = np.moveaxis(np.clip((exam.volumes - offset) / factor, 0, 1), 1 + PLANES.index(plane), -1)
     shares = foreground(scaled)
-    wanted = _wanted_slices(shares, slices)
-    empty = blank(shares)
+    wanted, empty = _wanted_slices(shares, slices), blank(shares)
     numbers = wanted[~empty[:, wanted].any(axis=0)]
-    left_out = {contrast: int(of[wanted].sum()) for contrast, of in zip(exam.contrasts, empty, strict=True) if of[wanted].any()}
+    counts = {contrast: int(of[wanted].sum()) for contrast, of in zip(exam.contrasts, empty, strict=True) if of[wanted].any()}
     if not numbers.size:
-        why = f" in which {' and '.join(left_out)} is not blank" if left_out else ""
+        why = f" in which {' and '.join(counts)} is not blank" if counts else ""
         raise UserError(f"{exam.name}: no slice to keep{why}; name a range of slices, such as 40:120")
-    return Selection(scaled, scale, numbers, left_out)
+    return Selection(scaled, scale, numbers, counts)
 
 
 def choose_slices(scaled: np.ndarray, slices: str = "") -> np.ndarray:
@@ -67,7 +65,7 @@ def choose_slices(scaled: np.ndarray, slices: str = "") -> np.ndarray:
 def foreground(scaled: np.ndarray) -> np.ndarray:
     """(C, S): the share of each slice of scaled volumes (C, A, B, S) that differs from air; none of a slice of one value."""
     air = np.reshape([air_level(volume) for volume in scaled], (-1, 1, 1, 1))
-    share = (np.abs(scaled - air) > FOREGROUND_LEVEL).mean(axis=(1, 2))
+    share = is_foreground(scaled, air).mean(axis=(1, 2))
     return np.where(scaled.max(axis=(1, 2)) > scaled.min(axis=(1, 2)), share, 0)
 
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans import dicom_headers, dicom_pixels
 from mrdiff_jax.scans.contrasts import part_of
 from mrdiff_jax.scans.dicom_headers import MALFORMED
-from mrdiff_jax.scans.dicom_stack import Frame, Series, bounded, count, same_place, stack
+from mrdiff_jax.scans.dicom_stack import DicomSlice, Series, bounded, count, same_place, stack
 from mrdiff_jax.storage.files import walk_files
 
 ECHOES_APART_MS = 1.0  # echo times of one series that differ by more are echoes of their own
@@ -31,20 +32,11 @@ class _Key(NamedTuple):
     dark_is_high: bool
 
 
-def split_choice(path: Path) -> tuple[Path, int | None]:
-    """A path, and the number of the series that 'FOLDER#2' chooses in it."""
-    base, hash_sign, number = path.name.rpartition("#")
-    if hash_sign and number.isdecimal() and not path.exists():
-        return path.with_name(base) if base else path.parent, int(number)
-    return path, None
-
-
 def is_dicom(path: Path) -> bool:
     """Whether a path is a folder or a DICOM file."""
     return dicom_headers.is_dicom_file(path) if path.is_file() else path.is_dir()
 
 
-@dicom_headers.quiet()
 def find_series(source: Path) -> list[Series]:
     """The MR series in a folder, its subfolders included, or in a file, ordered by number, UID and echo time.
 
@@ -55,7 +47,25 @@ def find_series(source: Path) -> list[Series]:
     Raises:
       UserError: no MR image at all, or a damaged header.
     """
-    groups: dict[_Key, list[Frame]] = defaultdict(list)
+    return list(_series_in(source, _state(source)))
+
+
+def _state(source: Path) -> tuple[tuple[str | int, ...], ...]:
+    """What changes whenever a file does: names, sizes, times and inodes of all there are."""
+    state = []
+    for path in walk_files(source):
+        status = path.stat() if path.exists() else None
+        about = (status.st_size, status.st_mtime_ns, status.st_ino) if status else ()
+        state.append((str(path), *about))
+    return tuple(state)
+
+
+@lru_cache(maxsize=4)  # an exam asks for its folders again for each contrast, for its times and for its voxels
+@dicom_headers.quiet()
+def _series_in(source: Path, state: tuple[tuple[str | int, ...], ...]) -> tuple[Series, ...]:
+    """As `find_series` says; `state` tells a folder that changed from one that was read before."""
+    del state
+    groups: dict[_Key, list[DicomSlice]] = defaultdict(list)
     passed_over = 0
     for path in walk_files(source):
         try:
@@ -76,10 +86,10 @@ def find_series(source: Path) -> list[Series]:
         kinds = f" ({count(passed_over, 'DICOM file')} of other kinds)" if passed_over else ""
         raise UserError(f"{source}: has no DICOM images of MR{kinds}; name the folder that holds them")
     groups = _joined(groups)
-    return [series for key in sorted(groups) for series in _echoes(key, groups)]
+    return tuple(series for key in sorted(groups) for series in _echoes(key, groups))
 
 
-def _joined(groups: dict[_Key, list[Frame]]) -> dict[_Key, list[Frame]]:
+def _joined(groups: dict[_Key, list[DicomSlice]]) -> dict[_Key, list[DicomSlice]]:
     """The groups, with slices joined that have a series UID each but one number or description, shape and direction."""
     singles: dict[tuple, list[_Key]] = defaultdict(list)
     for key, (first, *others) in groups.items():
@@ -92,9 +102,9 @@ def _joined(groups: dict[_Key, list[Frame]]) -> dict[_Key, list[Frame]]:
     return joined
 
 
-def _echoes(key: _Key, groups: dict[_Key, list[Frame]]) -> list[Series]:
+def _echoes(key: _Key, groups: dict[_Key, list[DicomSlice]]) -> list[Series]:
     """A series for each echo, the shortest echo time first."""
-    echoes: list[list[Frame]] = []
+    echoes: list[list[DicomSlice]] = []
     for frame in sorted(groups[key], key=lambda frame: frame.times.te or 0.0):  # stable
         if echoes and (frame.times.te or 0.0) - (echoes[-1][0].times.te or 0.0) <= ECHOES_APART_MS:
             echoes[-1].append(frame)
@@ -146,9 +156,9 @@ def read_series(series: Series, source: Path) -> tuple[np.ndarray, np.ndarray]:
     return dicom_pixels.volume(frames), affine
 
 
-def _without_copies(frames: Sequence[Frame]) -> tuple[Frame, ...]:
+def _without_copies(frames: Sequence[DicomSlice]) -> tuple[DicomSlice, ...]:
     """The frames, each slice once that is there in several files with the same pixels."""
-    first: dict[tuple, Frame] = {}
+    first: dict[tuple, DicomSlice] = {}
     others = []
     for frame in frames:
         kept = first.setdefault(same_place(frame), frame)
