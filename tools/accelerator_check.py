@@ -271,7 +271,7 @@ def training_config(options: argparse.Namespace) -> ConfigDict:
     if path.suffix == ".py":
         config.data.update(runpy.run_path(str(path))["get_config"]().data)
     else:
-        config.data.update(name="prepared", root=str(path), image_size=prepared_set.read(path)["image_size"])
+        config.data.update(name="prepared", root=str(path), image_size=prepared_set.read(path).options.image_size)
     config.data.update(batch_size=options.batch_size, mirror=True)
     for field in ("sources", "target"):
         config.data[field] = getattr(options, field) or config.data[field]

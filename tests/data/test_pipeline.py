@@ -126,11 +126,11 @@ def test_a_broken_preparation_leaves_nothing_and_the_next_one_works(tmp_path, mo
 def test_what_a_killed_preparation_leaves_is_not_taken_for_a_set(tmp_path):
     code = f"""
 import os
-from mrdiff_jax.data import phantom, pipeline
-from tests.test_pipeline import data_config
+from mrdiff_jax.data import datasets, phantom
+from tests.data.test_pipeline import data_config
 simulate = phantom.simulate_exam
 phantom.simulate_exam = lambda seed, index, **o: os._exit(9) if index == 4 else simulate(seed, index, **o)
-pipeline.open_dataset(data_config({str(tmp_path)!r}))
+datasets.open_dataset(data_config({str(tmp_path)!r}))
 """
     process = start(code)
     _, stderr = process.communicate()

@@ -14,7 +14,8 @@ from mrdiff_jax.errors import UserError
 from mrdiff_jax.preparation import slicing
 from mrdiff_jax.preparation.splits import SPLITS
 from mrdiff_jax.scans import volumes
-from mrdiff_jax.scans.nifti_frame import Frame
+from mrdiff_jax.scans.bids import find_exams
+from mrdiff_jax.scans.nifti_frame import NiftiFrame
 from mrdiff_jax.scans.sequence_times import SequenceTimes, sidecar_path
 
 # Volumes
@@ -167,18 +168,18 @@ def test_unreadable_stated_times_name_the_field(root, text):
 def test_contrast_names_are_exact(root):
     for subject in ("sub-01", "sub-02", "sub-03"):
         write_scan(root, subject, "ce-gad_T1w", head(9))
-    exams = volumes.find_exams(root, ("T1w", "ce-gad_T1w"))
+    exams = find_exams(root, ("T1w", "ce-gad_T1w"))
     assert [path.name for path in exams[0].scans.values()] == ["sub-01_T1w.nii.gz", "sub-01_ce-gad_T1w.nii.gz"]
     (root / "sub-02/anat/sub-02_T1w.nii.gz").unlink()
     with pytest.raises(UserError, match=r"sub-02 has no T1w .*ce-gad_T1w"):
-        volumes.find_exams(root, ("T1w", "ce-gad_T1w"))
+        find_exams(root, ("T1w", "ce-gad_T1w"))
 
 
 def test_sessions_are_exams_of_one_subject(root):
     for session in ("ses-1", "ses-2"):
         for contrast in TIMES:
             write_scan(root, "sub-04", contrast, session=session)
-    exams = volumes.find_exams(root, tuple(TIMES))
+    exams = find_exams(root, tuple(TIMES))
     assert [exam.name for exam in exams[3:]] == ["sub-04_ses-1", "sub-04_ses-2"]
     assert [exam.subject for exam in exams[3:]] == ["sub-04", "sub-04"]
     dataset = datasets.open_dataset(data_config(root, test_subjects="sub-04"))
@@ -191,7 +192,7 @@ def test_plain_nifti_is_read_and_a_second_file_for_a_contrast_is_refused(root):
     plain = write_scan(root, "sub-01", "T1w", suffix=".nii")
     refused(data_config(root), path, "a second T1w", plain.name)
     path.unlink()
-    assert volumes.find_exams(root, ("T1w",))[0].scans["T1w"] == plain
+    assert find_exams(root, ("T1w",))[0].scans["T1w"].path == plain
 
 
 def test_a_missing_contrast_names_subject_contrast_and_what_there_is(root):
@@ -335,7 +336,7 @@ def test_units_of_length_become_mm(tmp_path, code, factor):
     nib.save(image, tmp_path / "scan.nii.gz")
     volume = volumes.read_nifti(tmp_path / "scan.nii.gz")
     np.testing.assert_allclose(volume.affine, np.diag([2, 2, 2, 1]), rtol=1e-5)
-    Frame.of(volume).write(volume.data, tmp_path / "made.nii.gz")
+    NiftiFrame.of(volume).write(volume.data, tmp_path / "made.nii.gz")
     np.testing.assert_allclose(volumes.read_nifti(tmp_path / "made.nii.gz").affine, volume.affine, rtol=1e-5)
 
 

@@ -79,7 +79,10 @@ def test_a_pattern_names_subjects_and_contrasts(tmp_path, pattern, paths):
     files = [nifti(tmp_path / path) for path in paths]
     nifti(tmp_path / "notes" / "a.T1.nii")
     exams = found(tmp_path, "pattern", "T1w,ce-gad_T1w", pattern=pattern)
-    assert {name: list(exam.scans.values()) for name, exam in exams.items()} == {"a": files[:2], "b_1": files[2:]}
+    assert {name: [scan.path for scan in exam.scans.values()] for name, exam in exams.items()} == {
+        "a": files[:2],
+        "b_1": files[2:],
+    }
     assert not any(exam.problems for exam in exams.values())
     alone = found(tmp_path, "pattern", "T1w", pattern=pattern)
     assert list(alone) == ["a", "b_1"]  # no subject 'a_ce-gad'
