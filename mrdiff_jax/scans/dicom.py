@@ -1,7 +1,7 @@
 """Raw scans: DICOM files grouped to series, and the volumes that these make."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -47,27 +47,38 @@ def find_series(source: Path) -> list[Series]:
     Raises:
       UserError: no MR image at all, or a damaged header.
     """
-    return list(_series_in(source, _state(source)))
+    return list(_series_of(source, tuple(_files(source))))
 
 
-def _state(source: Path) -> tuple[tuple[str | int, ...], ...]:
-    """What changes whenever a file does: names, sizes, times and inodes of all there are."""
-    state = []
+class _File(NamedTuple):
+    """A file, with what changes whenever its content does."""
+
+    path: Path
+    size: int = 0
+    changed: int = 0
+    identity: tuple[int, int] = (0, 0)
+
+
+def _files(source: Path) -> Iterator[_File]:
+    """The files in a folder, each once, whatever links lead to it."""
+    seen = set()
     for path in walk_files(source):
-        status = path.stat() if path.exists() else None
-        about = (status.st_size, status.st_mtime_ns, status.st_ino) if status else ()
-        state.append((str(path), *about))
-    return tuple(state)
+        if not path.exists():
+            yield _File(path)  # a link to nothing, which is refused when it is read
+            continue
+        status = path.stat()
+        identity = status.st_dev, status.st_ino
+        if identity not in seen:
+            seen.add(identity)
+            yield _File(path, status.st_size, status.st_mtime_ns, identity)
 
 
 @lru_cache(maxsize=4)  # an exam asks for its folders again for each contrast, for its times and for its voxels
 @dicom_headers.quiet()
-def _series_in(source: Path, state: tuple[tuple[str | int, ...], ...]) -> tuple[Series, ...]:
-    """As `find_series` says; `state` tells a folder that changed from one that was read before."""
-    del state
+def _series_of(source: Path, files: tuple[_File, ...]) -> tuple[Series, ...]:
     groups: dict[_Key, list[DicomSlice]] = defaultdict(list)
     passed_over = 0
-    for path in walk_files(source):
+    for path, *_ in files:
         try:
             header = dicom_headers.read_header(path)
         except InvalidDicomError:
