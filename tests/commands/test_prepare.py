@@ -313,6 +313,15 @@ def test_edited_splits_outlive_subjects_that_fail_for_a_while(tmp_path):
     assert {s: split for s, split in splits.items() if s != "sub-5"} == edited
 
 
+def test_many_problems_of_an_exam_fit_in_two_lines_of_a_terminal(cohort, tmp_path):
+    (exam,) = (one for one in layouts.find_subjects(cohort, "bids", CONTRASTS) if one.name == "sub-01")
+    problems = tuple(f"sub-01: has two scans that fit contrast {number}" for number in range(9))
+    reason = exam_task.prepare(Task(replace(exam, problems=problems), {}, OPTIONS, cohort, tmp_path)).reason
+    assert reason.startswith(f"{problems[0]}; {problems[1]}")
+    assert reason.endswith(" more)")
+    assert len(reason) <= 215
+
+
 def test_times_that_a_contrast_cannot_have_are_refused_unless_a_rule_says_so(cohort, tmp_path):
     root = tmp_path / "scans"
     shutil.copytree(cohort / "sub-01", root / "sub-01")

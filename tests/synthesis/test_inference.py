@@ -325,3 +325,15 @@ def test_a_source_of_which_the_grid_holds_nothing_is_refused(pair):
     scans.volumes[1] = 0
     with pytest.raises(UserError, match=r"PDw\.nii\.gz: no range between its percentiles"):
         from_scans.synthesize(copy, scans, Settings())
+
+
+def test_padding_of_a_source_stands_in_the_sidecar(tmp_path, pair):
+    image = nib.load(pair["T2w"])
+    data = image.get_fdata(dtype=np.float32)
+    data[:3, :3] = -2000
+    nib.save(nib.Nifti1Image(data, image.affine), tmp_path / "padded.nii.gz")
+    scans = from_scans.read_scans(Copy(), {"T2w": tmp_path / "padded.nii.gz", "PDw": pair["PDw"]}, None, TIMES)
+    sources = nifti_output.provenance(Copy(), scans, Settings())["Sources"]
+    assert sources["T2w"]["Padding"].startswith("padding -2000 ")
+    assert "Padding" not in sources["PDw"]
+    assert sources["T2w"]["Placement"] == {"action": "reference", "transform": np.eye(4).ravel().tolist()}
