@@ -44,7 +44,7 @@ def evaluation_batches(
 ) -> Iterator[dict[str, Any]]:
     """Slices of a split once each, in a fixed order, as batches with all that an example has; `indices` default to all.
 
-    The last batch is filled by repeating its last example; `valid` (B,) tells the slices from the filling. `index` (B,)
+    The last batch is filled by repeating its last example; `valid` (B,) says which are slices, not filling. `index` (B,)
     is a slice's place in the split, `subject` a list of B names, all else arrays with a leading B.
     """
     examples = dataset.split(split)

@@ -58,7 +58,7 @@ class Dataset:
     """A prepared set of slices, seen as source contrasts and a target.
 
     preparation: how its scans became slices; splits_file: the CSV of subjects and splits; splits: what it says. The set is
-    written as a whole, and its slices are told apart when they are read.
+    written as a whole, and its splits are applied when it is read.
     """
 
     contrasts: tuple[str, ...]

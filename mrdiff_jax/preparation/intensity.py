@@ -10,7 +10,7 @@ _UINT16_MAX = 65535
 def percentile_scale(volume: np.ndarray, percentiles: Sequence[float]) -> tuple[float, float]:
     """(offset, factor) of the affine map that takes the two percentiles of a volume to 0 and 1.
 
-    Scanner value = offset + factor * scaled value. A factor of 0 tells that the percentiles coincide.
+    Scanner value = offset + factor * scaled value. A factor of 0 says that the percentiles coincide.
     """
     low, high = np.percentile(volume, percentiles)
     return float(low), float(high - low)

@@ -42,8 +42,8 @@ def exam_of(
     for contrast, scans in fits.items():
         if len(scans) > 1:
             labels = [scan.label for scan in scans]
-            told = " and ".join(labels) if len(labels) == 2 else bounded(labels, SEEN_LENGTH)
-            problems.append(f"{name}: {told} all fit {contrast}; keep one, or {fix}")
+            listed = " and ".join(labels) if len(labels) == 2 else bounded(labels, SEEN_LENGTH)
+            problems.append(f"{name}: {listed} all fit {contrast}; keep one, or {fix}")
         elif not scans and contrast in (doubts or {}):
             problems.append(f"{name}: {doubts[contrast]}")
         elif not scans:

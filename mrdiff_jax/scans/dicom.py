@@ -22,7 +22,7 @@ LISTING_LENGTH = 130  # characters
 
 
 class _Key(NamedTuple):
-    """What tells a series from others, in an order to sort by: without a number last."""
+    """What sets a series apart from others, in an order to sort by: without a number last."""
 
     unnumbered: bool
     number: int

@@ -219,5 +219,7 @@ def _agent(header: pydicom.Dataset) -> bool | None:
     text = str(header.get("ContrastBolusAgent") or "").strip().casefold()
     if text:
         return text not in _NO_AGENT
-    told = (header.get(keyword) for keyword in ("ContrastBolusAgentSequence", "ContrastBolusIngredient", "ContrastBolusVolume"))
-    return True if any(told) else None
+    given = (
+        header.get(keyword) for keyword in ("ContrastBolusAgentSequence", "ContrastBolusIngredient", "ContrastBolusVolume")
+    )
+    return True if any(given) else None

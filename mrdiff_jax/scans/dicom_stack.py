@@ -53,7 +53,7 @@ class Series:
         return self.header.times
 
     def label(self) -> str:
-        """What tells it from others: description, number, echo time, kind of image and how many slices it has."""
+        """What sets it apart from others: description, number, echo time, kind of image and how many slices it has."""
         number = "" if self.number is None else f"series {self.number}, "
         echo = "" if self.times.te is None else f"TE {self.times.te:g} ms, "
         part = part_of(self.header.image_type)
@@ -115,7 +115,7 @@ def _check_gaps(name: str, frames: Sequence[DicomSlice], along: np.ndarray) -> N
 
 
 def _check_echoes(name: str, frames: Sequence[DicomSlice], along: np.ndarray, others: Sequence[DicomSlice]) -> None:
-    """Refuses an echo that lacks a slice which another, or its phase, has: at the ends no gap tells."""
+    """Refuses an echo that lacks a slice which another, or its phase, has: at the ends there is no gap to see."""
     first = frames[0]
     for frame in others:
         place = frame.position @ np.cross(*first.directions)
@@ -143,7 +143,7 @@ def shortened(text: str, length: int = 40) -> str:
 
 
 def bounded(texts: Sequence[str], length: int) -> str:
-    """As many of the texts as fit in so many characters, one at least, and how many more there are."""
+    """As many of the texts as fit in that many characters, one at least, and how many more there are."""
     shown = list(texts[:1])
     for text in texts[1:]:
         if len(", ".join([*shown, text])) > length:

@@ -13,7 +13,7 @@ from mrdiff_jax.storage.files import require_file
 
 MAX_VOXELS = 2**28  # a gigabyte of float32; a header that declares more is taken for damaged
 MM_OF_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}  # by the code in xyzt_units: metre, mm, micron; unknown is taken for mm
-UNIT_MASK = 7  # of xyzt_units: the bits that tell the unit of length
+UNIT_MASK = 7  # of xyzt_units: the bits that say the unit of length
 VOXEL_MM = (0.01, 50.0)
 FIELD_MM = (1.0, 2000.0)  # of the longest side
 logger = logging.getLogger("mrdiff_jax")

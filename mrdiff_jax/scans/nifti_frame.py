@@ -18,7 +18,7 @@ _GEOMETRY = (
 
 @dataclass(frozen=True)
 class NiftiFrame:
-    """Shape and place of a NIfTI file: of its header nothing but the geometry, for the rest may tell whose scan it is."""
+    """Shape and place of a NIfTI file: of its header nothing but the geometry, for the rest may say whose scan it is."""
 
     header: nib.Nifti1Header  # or its subclass of NIfTI-2, in double precision
 

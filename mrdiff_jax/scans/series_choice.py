@@ -47,7 +47,7 @@ def adni_folders(root: Path) -> Iterator[Folders]:
             try:
                 folders = dict.fromkeys(path.parent for path in walk_files(date))
             except UserError:
-                folders = {date: None}  # told when its headers are read, for this exam alone
+                folders = {date: None}  # refused when its headers are read, for this exam alone
             exams[subject.name, date.name[:10]] |= dict.fromkeys(folders, date.parent.name)
     yield from (Folders(*name, texts) for name, texts in exams.items())
 
@@ -59,7 +59,7 @@ def by_series(
     times: Mapping[str, SequenceTimes],
     archive: Mapping[str, str] = MappingProxyType({}),
 ) -> list[ExamFiles]:
-    """The exams of folders of DICOM series (or NIfTI files), told apart by rules of the user's, or by what they say.
+    """The exams of folders of DICOM series (or NIfTI files), chosen by rules of the user's, or by what they say.
 
     `archive`: rules that descriptions must fit besides, by contrast.
     """

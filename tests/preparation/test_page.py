@@ -12,11 +12,11 @@ from mrdiff_jax.preparation.records import ExamRecord, Placement, ScanRecord
 
 
 def test_padding_and_blank_slices_are_shown(tmp_path):
+    first, second = Placement("reference"), Placement("registered", shift_before_mm=4, shift_mm=0.3)
+    padding = "padding -1024 (5.0% of the voxels) taken for air"
     scans = (
-        ScanRecord(
-            "T1w", "a.nii", "1", placement=Placement("reference"), padding="padding -1024 (5.0% of the voxels) taken for air"
-        ),
-        ScanRecord("T2w", "b.nii", "2", placement=Placement("registered", shift_before_mm=4, shift_mm=0.3), blank_slices=3),
+        ScanRecord("T1w", "a.nii", "1", placement=first, padding=padding),
+        ScanRecord("T2w", "b.nii", "2", placement=second, blank_slices=3),
     )
     folder = tmp_path / "subjects" / "sub-01"
     folder.mkdir(parents=True)
@@ -29,6 +29,6 @@ def test_padding_and_blank_slices_are_shown(tmp_path):
     assert [exam["exam"] for exam in exams] == ["sub-02", "sub-01"]
     assert exams[0]["scans"] == []
     assert [scan["note"] for scan in exams[1]["scans"]] == [
-        "reference, padding -1024 (5.0% of the voxels) taken for air",
+        f"reference, {padding}",
         "registered, 0.3 mm off (4.0 before), blank in 3 slices, which are left out",
     ]

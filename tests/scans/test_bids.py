@@ -368,9 +368,7 @@ def test_pairs_of_files_are_told_what_they_are(tmp_path):
             volumes.read_nifti(tmp_path / "scan.img")
 
 
-@pytest.mark.parametrize(
-    ("shift", "words"), [(0.5, ""), (3.0, "its qform and sform place it 3 units apart; the sform is taken")]
-)
+@pytest.mark.parametrize(("shift", "words"), [(0.5, ""), (3.0, "qform and sform place it 3 voxels apart; the sform is taken")])
 def test_a_qform_and_an_sform_that_contradict_each_other_are_warned_of(tmp_path, shift, words, caplog):
     image = nib.Nifti1Image(head(), np.eye(4))
     image.set_qform(nib.affines.from_matvec(np.eye(3), (shift, 0, 0)), 1)
