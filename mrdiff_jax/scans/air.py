@@ -20,7 +20,7 @@ END_MARGIN, WRAPPED_GAP = 2048, 8192  # how near to both ends values lie, and ho
 
 
 def air_level(volume: np.ndarray, counted: np.ndarray | None = None) -> float:
-    """The value of air: the median over the corners of a volume (X, Y, Z); of those voxels that are `counted`, if that is given.
+    """The value of air: the median over the corners of a volume (X, Y, Z); of the voxels that are `counted`, if given.
 
     Where no corner is counted, it is the lowest of the values that are.
     """

@@ -219,7 +219,5 @@ def _agent(header: pydicom.Dataset) -> bool | None:
     text = str(header.get("ContrastBolusAgent") or "").strip().casefold()
     if text:
         return text not in _NO_AGENT
-    given = (
-        header.get(keyword) for keyword in ("ContrastBolusAgentSequence", "ContrastBolusIngredient", "ContrastBolusVolume")
-    )
-    return True if any(given) else None
+    others = ("ContrastBolusAgentSequence", "ContrastBolusIngredient", "ContrastBolusVolume")
+    return True if any(header.get(keyword) for keyword in others) else None

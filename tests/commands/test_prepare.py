@@ -169,7 +169,7 @@ def test_neither_processes_nor_a_kill_change_a_byte(made, cohort, tmp_path):
 def test_registered_slices_show_what_aligned_ones_show(made):
     slices = [np.load(made[0] / "subjects" / exam / "slices.npy") / 65535 for exam in ("sub-01", "sub-02")]
     records = [exam_task.read_record(made[0] / "subjects" / exam) for exam in ("sub-01", "sub-02")]
-    common = sorted({*records[0]["slices"]} & {*records[1]["slices"]})
+    common = sorted({*records[0].slices} & {*records[1].slices})
     a, b = (part[[record.slices.index(i) for i in common]] for part, record in zip(slices, records, strict=True))
     assert len(common) > 8
     for channel in range(2):

@@ -16,7 +16,7 @@ from mrdiff_jax.data import datasets, phantom
 from mrdiff_jax.data.batches import evaluation_batches, train_iterator
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.preparation import slicing
-from mrdiff_jax.preparation.splits import SPLITS, assign_splits
+from mrdiff_jax.preparation.splits import SPLITS
 
 SUBJECTS, SLICES = 6, 5
 
@@ -175,23 +175,6 @@ def test_splits_are_disjoint_by_subject_complete_and_written_down(dataset):
     assert sum(len(dataset.split(split)) for split in SPLITS) == SUBJECTS * SLICES
     with open(dataset.folder / "splits.csv", newline="") as file:
         assert {row["subject"]: row["split"] for row in csv.DictReader(file)} == split_of
-
-
-def test_assignment_is_seeded_and_keeps_its_shares():
-    names = [f"sub-{i}" for i in range(40)]
-    splits = assign_splits(names, seed=0)
-    assert splits == assign_splits(names[::-1], seed=0)
-    assert splits != assign_splits(names, seed=1)
-    assert [list(splits.values()).count(split) for split in SPLITS] == [28, 4, 8]
-
-
-def test_patterns_choose_the_test_subjects():
-    names = [f"sub-{site}{i}" for site in ("A", "B") for i in range(5)]
-    splits = assign_splits(names, test_subjects="sub-A*, sub-B3", validation_fraction=0.1)
-    assert {name for name, split in splits.items() if split == "test"} == {*names[:5], "sub-B3"}
-    assert list(splits.values()).count("validation") == 1
-    with pytest.raises(UserError, match=r"test subjects: 'sub-C\*'"):
-        assign_splits(names, test_subjects="sub-A*,sub-C*")
 
 
 def test_few_subjects_leave_validation_empty_but_not_train_or_test(cache):

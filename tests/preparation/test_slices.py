@@ -1,4 +1,4 @@
-"""From volumes to slices: orientation, resampling, choice of slices, quantisation."""
+"""From exams to examples: which slices are kept, and what is written of them."""
 
 import numpy as np
 import pytest
@@ -7,41 +7,8 @@ from helpers.scans import SHAPE, TIMES, data_config, head, refused, write_scan
 from mrdiff_jax.data import datasets
 from mrdiff_jax.preparation import intensity, slicing
 from mrdiff_jax.preparation.slices import choose_slices, exam_examples
-from mrdiff_jax.preparation.splits import assign_splits
 from mrdiff_jax.scans import volumes
 from mrdiff_jax.scans.air import air_level
-from mrdiff_jax.scans.visits import look_alike, patients
-
-
-def test_a_slice_stands_upright_with_the_right_side_on_the_left():
-    volume = np.zeros((4, 5), np.float32)  # X to the patient's right, Y to the front
-    volume[3, 4] = 1
-    volume[0, 4] = 2
-    image = slicing.slice_image(volume)
-    assert image.shape == (5, 4)
-    assert image[0, 0] == 1  # right, front
-    assert image[0, 3] == 2  # left, front
-
-
-def test_resizing_pads_to_a_square_in_millimetres_and_keeps_the_mean():
-    image = np.ones((10, 10), np.float32)
-    resized = slicing.resize_in_plane(image, (1.0, 2.0), 10)  # 10 mm high, 20 mm wide
-    np.testing.assert_allclose(resized.mean(axis=1), [0, 0, 0.5, 1, 1, 1, 1, 0.5, 0, 0], atol=1e-6)
-    np.testing.assert_allclose(slicing.resize_in_plane(image, (1.0, 1.0), 4), 1, atol=1e-6)
-    np.testing.assert_allclose(slicing.resize_in_plane(image, (1.0, 1.0), 25)[3:-3, 3:-3], 1, atol=1e-6)
-
-
-def test_resizing_to_the_same_grid_changes_nothing_and_to_half_averages():
-    image = np.random.default_rng(0).random((3, 8, 8), np.float32)
-    np.testing.assert_allclose(slicing.resize_in_plane(image, (1.5, 1.5), 8), image, atol=1e-6)
-    half = image.reshape(3, 4, 2, 4, 2).mean((2, 4))
-    np.testing.assert_allclose(slicing.resize_in_plane(image, (1.5, 1.5), 4), half, atol=1e-6)
-
-
-def test_enlarging_interpolates_linearly():
-    ramp = np.tile(np.arange(8, dtype=np.float32), (8, 1))
-    enlarged = slicing.resize_in_plane(ramp, (1.0, 1.0), 16)
-    np.testing.assert_allclose(np.diff(enlarged[8, 2:-2]), 0.5, atol=1e-5)
 
 
 def test_slices_without_a_body_are_left_out(root):
@@ -104,13 +71,6 @@ def test_a_volume_without_a_range_is_refused(root):
     refused(data_config(root), "sub-01 T1w", "widen the percentiles")
 
 
-def test_quantisation_loses_no_more_than_half_a_step():
-    values = np.random.default_rng(0).random(1000, np.float32)
-    restored = intensity.dequantise(intensity.quantise(values))
-    assert np.abs(restored - values).max() < 7.7e-6
-    assert intensity.dequantise(intensity.quantise(np.array([0.0, 1.0]))).tolist() == [0, 1]
-
-
 @pytest.mark.parametrize("slices", ["", "0:6"])
 def test_slices_blank_in_one_contrast_are_left_out_and_told(root, slices, caplog):
     blank = head(0)
@@ -120,15 +80,3 @@ def test_slices_blank_in_one_contrast_are_left_out_and_told(root, slices, caplog
     test = dataset.split("test")
     assert [test[i]["slice"] for i in range(len(test))] == [0, 1, 2, 3]
     assert "FLAIR being blank in them: 2 slices" in caplog.text
-
-
-def test_visits_in_the_names_of_subjects_stay_in_one_split():
-    pairs = [f"sub-X{i:02d}tp{visit}" for i in range(9) for visit in (1, 2)]
-    pairs += [f"OAS1_{i:04d}_MR{visit}" for i in range(9) for visit in (1, 2)] + [f"sub-{i}a" for i in range(4)]
-    splits = assign_splits([*pairs, *(f"sub-{i}b" for i in range(4))])
-    groups = patients(splits)
-    assert len(groups) == 22
-    assert all(len({splits[member] for member in members}) == 1 for members in groups.values())
-    assert "look like visits of one patient" in look_alike(splits)
-    assert "several splits" in look_alike({"sub-1a": "train", "sub-1b": "test"})
-    assert not look_alike(dict.fromkeys(("sub-01", "sub-02", "sub-FG7637", "002_S_0295", "BraTS2021_00001"), "train"))
