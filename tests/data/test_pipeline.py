@@ -140,6 +140,19 @@ datasets.open_dataset(data_config({str(tmp_path)!r}))
     assert len(datasets.open_dataset(data_config(tmp_path)).split("test")) > 0
 
 
+def test_a_set_that_an_older_version_wrote_in_parts_is_made_anew(tmp_path):
+    config = data_config(tmp_path, subjects=3)
+    dataset = datasets.open_dataset(config)
+    before = examples(dataset, "train")
+    (dataset.folder / "prepared.json").unlink()
+    again = datasets.open_dataset(config)
+    assert again == dataset
+    assert all(same(a, b) for a, b in zip(examples(again, "train"), before, strict=True))
+    (dataset.folder / "prepared.json").write_text("{}")
+    with pytest.raises(UserError, match=r"prepared\.json: is damaged.*remove"):
+        datasets.open_dataset(config)
+
+
 def test_two_preparations_at_once_agree_without_tensorflow(tmp_path, dataset):
     code = f"""
 import sys
