@@ -8,8 +8,8 @@ import jax
 
 from mrdiff_jax import parallel
 from mrdiff_jax.config import Config
-from mrdiff_jax.data.batches import describe_training
 from mrdiff_jax.data.datasets import Dataset
+from mrdiff_jax.data.training_data import TrainingData, describe_training
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.methods.contract import Method
 from mrdiff_jax.storage import json_files, lock
@@ -66,9 +66,9 @@ def describe(workdir: Path, dataset: Dataset, method: Method) -> None:
         return
     path = workdir / TRAINING_DATA
     try:
-        json_files.read(path, "")
-    except UserError:
-        json_files.write(path, describe_training(dataset, method.inverted))
+        TrainingData.from_json(json_files.read(path, ""))
+    except (UserError, ValueError):
+        json_files.write(path, describe_training(dataset, method.inverted).to_json())
 
 
 def training(workdir: Path) -> AbstractContextManager[None]:

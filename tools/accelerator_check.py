@@ -27,7 +27,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mrdiff_jax import methods, parallel
-from mrdiff_jax.config import Config, default, resolve, split_names
+from mrdiff_jax.config import Config, default, resolve
 from mrdiff_jax.data.batches import READ_OPTIONS, train_iterator
 from mrdiff_jax.data.datasets import open_dataset
 from mrdiff_jax.errors import UserError
@@ -269,7 +269,7 @@ def training_config(options: argparse.Namespace) -> ConfigDict:
     if path.suffix == ".py":
         config.data.update(runpy.run_path(str(path))["get_config"]().data)
     else:
-        config.data.update(name="prepared", root=str(path), image_size=prepared_set.read(path)["image_size"])
+        config.data.update(name="prepared", root=str(path), image_size=prepared_set.read(path).options.image_size)
     config.data.update(batch_size=options.batch_size, mirror=True)
     for field in ("sources", "target"):
         config.data[field] = getattr(options, field) or config.data[field]

@@ -21,6 +21,7 @@ from mrdiff_jax.metrics.conventions import CONVENTIONS, body_mask, scorer
 
 _VERSION = 1  # of the references' scores that are kept: raise it whenever the same images give other scores
 _TARGET = "target"
+_FITTED_AT_A_TIME = 64
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,10 @@ def reference_scores(dataset: Dataset, score: Scorer, batch_size: int) -> tuple[
     path = dataset.folder / "references" / f"{contrasts}-{score.convention}-{dataset.fingerprint}-{_VERSION}.npz"
     if path.is_file():
         return _read(path)
-    fitted, scores = baselines.fit(dataset), {name: Scores() for name in (_TARGET, *REFERENCES)}
+    fitted, scores = (
+        baselines.fit(evaluation_batches(dataset, "train", _FITTED_AT_A_TIME), len(dataset.sources)),
+        {name: Scores() for name in (_TARGET, *REFERENCES)},
+    )
     every = np.arange(len(dataset.split("test")))
     for batch in batches(dataset, "test", batch_size, every, "scoring the references"):
         for name, images in fitted.predict(batch["sources"]).items():

@@ -1,7 +1,7 @@
 """Trained models: what synthesis needs of a run, read from its workdir or from an exported pair of files.
 
 An exported pair is NAME.safetensors, the averaged weights that synthesis reads, and NAME.json: the configuration, and what
-`data.batches.describe_training` tells of the training data.
+`data.training_data.TrainingData` says of the training data.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from safetensors import SafetensorError, numpy, safe_open
 
 from mrdiff_jax import methods
 from mrdiff_jax.config import Config, from_json
+from mrdiff_jax.data.training_data import TrainingData
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import split_names
 from mrdiff_jax.methods import reading
@@ -36,14 +37,14 @@ class Trained:
 
     Attributes:
       config: of the run.
-      data: of the training slices, as `data.batches.describe_training` has it.
+      data: what its training slices were.
       step: steps of training.
       variables: numpy arrays, averages where they are kept: those that synthesis reads.
       maps: whether those that the feature maps need are among them.
     """
 
     config: Config
-    data: dict[str, Any]
+    data: TrainingData
     step: int
     variables: Variables
     maps: bool = False
@@ -117,7 +118,7 @@ def export(trained: Trained, path: Path) -> None:
         "format": _FORMAT,
         "step": trained.step,
         "weights_sha256": trained.sha256,
-        "training_data": trained.data,
+        "training_data": trained.data.to_json(),
         "config": trained.config.to_dict(),
     }
     with replacing(path.with_suffix(".safetensors")) as aside:
@@ -150,18 +151,17 @@ def _config(values: dict[str, Any], path: Path) -> Config:
         raise UserError(f"{path}: {error}") from error
 
 
-def _training_data(data: Any, config: Config, path: Path, mend: str) -> dict[str, Any]:
-    """What `describe_training` tells, checked against itself and the configuration."""
+def _training_data(data: Any, config: Config, path: Path, mend: str) -> TrainingData:
+    """The description of the training data, checked against itself and the configuration."""
     try:
-        times = [source[time] for source in data["sources"].values() for time in ("tr", "te", "ti")]
-        np.array([*times, data["target"]["offset"], data["target"]["factor"], *data["pixel_mm"]], float)
-        names, _ = (*data["sources"], data["target"]["name"]), dict(data["preparation"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: is damaged, or of another version ({error!r}); {mend}") from error
+        read = TrainingData.from_json(data)
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged, or of another version ({error}); {mend}") from error
+    names = (*read.sources, read.target)
     configured = (*split_names(config.data.sources), config.data.target.strip())
     if names != configured:
         raise UserError(f"{path}: is of {', '.join(names)}, the configuration beside it of {', '.join(configured)}; {mend}")
-    return data
+    return read
 
 
 def _checksum(flat: dict[str, np.ndarray]) -> str:

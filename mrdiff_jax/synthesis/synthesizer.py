@@ -52,12 +52,12 @@ class Synthesizer:
     @property
     def sources(self) -> tuple[str, ...]:
         """Names of the K sources, in their order."""
-        return tuple(self.trained.data["sources"])
+        return tuple(self.trained.data.sources)
 
     @property
     def target(self) -> str:
         """Name of the contrast that is synthesised."""
-        return self.trained.data["target"]["name"]
+        return self.trained.data.target
 
     def __call__(
         self,

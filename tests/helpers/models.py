@@ -1,7 +1,6 @@
 """Trained runs for the tests, made without training: random weights that answer to their input."""
 
 import json
-from dataclasses import asdict
 
 import grain
 import jax
@@ -10,7 +9,9 @@ from conftest import TINY, make_batch
 
 from mrdiff_jax import methods
 from mrdiff_jax.config import default, resolve
+from mrdiff_jax.data.training_data import TrainingData
 from mrdiff_jax.preparation.options import Options
+from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.storage.checkpoints import Checkpoints
 from mrdiff_jax.training.step import create_train_state
 
@@ -47,14 +48,10 @@ def write_run(workdir, config, seed=0, step=7, pixel_mm=(2.0, 2.0)):
     workdir.mkdir(parents=True)
     (workdir / "config.json").write_text(json.dumps(config.to_dict()))
     size = config.data.image_size
-    options = Options([*names, config.data.target], names[0], bias_correction=False, mask="none", image_size=size)
-    data = {
-        "sources": {name: {"tr": 4000.0, "te": 100.0, "ti": 0.0} for name in names},
-        "target": {"name": config.data.target, "offset": 10.0, "factor": 200.0},
-        "pixel_mm": list(pixel_mm),
-        "preparation": asdict(options),
-    }
-    (workdir / "training_data.json").write_text(json.dumps(data))
+    options = Options((*names, config.data.target), names[0], bias_correction=False, mask="none", image_size=size)
+    times = dict.fromkeys(names, SequenceTimes(4000.0, 100.0, 0.0))
+    data = TrainingData(times, config.data.target, 10.0, 200.0, pixel_mm, options)
+    (workdir / "training_data.json").write_text(json.dumps(data.to_json()))
     checkpoints = Checkpoints(workdir, keep=1)
     checkpoints.save(step, state, iter(grain.MapDataset.range(1).to_iter_dataset()))
     checkpoints.close()

@@ -11,6 +11,7 @@ import pytest
 
 from mrdiff_jax import methods, parallel
 from mrdiff_jax.config import default, resolve
+from mrdiff_jax.data.batches import evaluation_batches
 from mrdiff_jax.data.datasets import open_dataset
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation.baselines import fit
@@ -313,7 +314,7 @@ def test_an_unknown_method_lists_the_methods(tiny_config):
 
 def test_linear_reference_solves_least_squares_on_the_training_subjects(tiny_config):
     dataset = open_dataset(tiny_config.data)
-    references = fit(dataset)
+    references = fit(evaluation_batches(dataset, "train", 4), 2)
     train = dataset.split("train")
     sources = np.stack([train[i]["sources"] for i in range(len(train))]).reshape(-1, 2)
     target = np.stack([train[i]["target"] for i in range(len(train))]).reshape(-1)
