@@ -32,6 +32,7 @@ from mrdiff_jax.data.batches import READ_OPTIONS, train_iterator
 from mrdiff_jax.data.datasets import open_dataset
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation.run import evaluate_only
+from mrdiff_jax.fields import split_names
 from mrdiff_jax.log import log_to_console
 from mrdiff_jax.methods.contract import Variables
 from mrdiff_jax.methods.reading import synthesis_part
