@@ -87,10 +87,8 @@ def reference_scores(dataset: Dataset, score: Scorer, batch_size: int) -> tuple[
     path = dataset.folder / "references" / f"{contrasts}-{score.convention}-{dataset.fingerprint}-{_VERSION}.npz"
     if path.is_file():
         return _read(path)
-    fitted, scores = (
-        baselines.fit(evaluation_batches(dataset, "train", _FITTED_AT_A_TIME), len(dataset.sources)),
-        {name: Scores() for name in (_TARGET, *REFERENCES)},
-    )
+    training = evaluation_batches(dataset, "train", _FITTED_AT_A_TIME)
+    fitted, scores = baselines.fit(training, len(dataset.sources)), {name: Scores() for name in (_TARGET, *REFERENCES)}
     every = np.arange(len(dataset.split("test")))
     for batch in batches(dataset, "test", batch_size, every, "scoring the references"):
         for name, images in fitted.predict(batch["sources"]).items():
