@@ -47,9 +47,9 @@ def check(section: Any, flag: str) -> None:
         if rule["choices"] and value not in rule["choices"]:
             raise UserError(f"{name}: choose one of {', '.join(rule['choices'])}")
         if rule["least"] is not None and min(numbers, default=rule["least"]) < rule["least"]:
-            raise UserError(f"{name}: must be at least {rule['least']:g}")
+            raise UserError(f"{name}: must be at least {rule['least']}")
         if rule["most"] is not None and max(numbers, default=rule["most"]) > rule["most"]:
-            raise UserError(f"{name}: must be at most {rule['most']:g}")
+            raise UserError(f"{name}: must be at most {rule['most']}")
 
 
 def _check_numbers(numbers: tuple, whole: bool, name: str) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from helpers.models import tiny
+from mrdiff_jax.config import resolve
 from mrdiff_jax.data.training_data import TrainingData
+from mrdiff_jax.methods.contract import Variables
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.synthesis.model_files import Trained
@@ -25,7 +27,8 @@ class Copy(Synthesizer):
     """Answers with its first source, and counts its calls."""
 
     def __init__(self, **changes):
-        self.trained = Trained(tiny(), replace(DATA, preparation=replace(OPTIONS, **changes)), 1, {})
+        data = replace(DATA, preparation=replace(OPTIONS, **changes))
+        self.trained = Trained(resolve(tiny()), data, 1, Variables({}))
         self.method = SimpleNamespace(stride=4, described=("T1 features",))
         self.calls = []
 

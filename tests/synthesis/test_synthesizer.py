@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import make_batch
-from helpers.models import tiny, write_run
+from helpers.models import TINY_METHODS, tiny, write_run
 from safetensors.numpy import load_file, save_file
 
 import mrdiff_jax
@@ -129,8 +129,8 @@ def test_only_encoder_and_generator_are_read_and_on_the_devices(workdir):
 
 @pytest.mark.parametrize("name", methods.NAMES)
 def test_what_a_method_reads_is_enough_and_of_no_other_player(name):
-    config = resolve(tiny(**{"method.name": name, "mrdiff.spectral_norm": True, "sample.steps": 1}))
-    method, batch, keys = methods.create(config), make_batch(2), jax.random.split(KEY, 2)
+    config = resolve(tiny(**{"method.name": name, "mrdiff.spectral_norm": True, "sample.steps": 1} | TINY_METHODS[name]))
+    method, batch, keys = methods.create(config), make_batch(2, 32), jax.random.split(KEY, 2)
     rng = np.random.default_rng(0)
     whole = jax.tree.map(lambda leaf: leaf + 0.1 * np.abs(rng.standard_normal(leaf.shape, np.float32)), method.init(KEY, batch))
     read = read_by(method.synthesize, whole, batch, keys)
