@@ -5,7 +5,7 @@ from typing import Any
 
 from mrdiff_jax.methods.contract import Method
 
-NAMES = ("mrdiff", "regression", "pix2pix", "cm", "cdpm")
+NAMES = ("mrdiff", "regression", "pix2pix", "cm", "cdpm", "m2dn")
 
 
 def settings(name: str) -> type:

@@ -23,7 +23,7 @@ class Settings:
     """The recipe of the video model that it is built on.
 
     Small enough for CPUs: config.model of base_channels 32, channel_mult (1, 2, 2) and norm_groups 8, with 64 x 64 images on
-    wavelet bands: TINY million parameters; learning_rate 1e-3, for runs of minutes.
+    wavelet bands: 1.63 million parameters; learning_rate 1e-3, for runs of minutes.
     """
 
     attention_sides: tuple[int, ...] = field((16, 8), "sides, in pixels or bands, of the features with attention", least=1)
