@@ -35,7 +35,9 @@ def test_the_number_of_levels_grows_from_2_to_151():
     assert count[500] == expected == 107
 
 
-@pytest.mark.parametrize(("formula", "first", "last"), [("code", 0.9025, 0.95 ** (2 / 150)), ("paper", 0.95, 0.95 ** (2 / 151))])
+@pytest.mark.parametrize(
+    ("formula", "first", "last"), [("code", 0.9025, 0.95 ** (2 / 150)), ("paper", 0.95, 0.95 ** (2 / 151))]
+)
 def test_both_formulas_of_the_target_decay(formula, first, last):
     curriculum = Curriculum(formula=formula)
     assert curriculum.target_decay(jnp.float32(0)) == pytest.approx(first, rel=1e-6)
@@ -166,7 +168,7 @@ def test_two_steps_are_the_published_ones_and_more_lie_evenly():
     np.testing.assert_allclose(consistency.sampling_levels(LEVELS, 151, 2), grid[[0, 67]], rtol=1e-4)
     np.testing.assert_allclose(consistency.sampling_levels(LEVELS, 151, 5), grid[[0, 30, 60, 90, 120]], rtol=1e-4)
     for steps in (0, 151):
-        with pytest.raises(ValueError, match="1 to 150 steps"):
+        with pytest.raises(ValueError, match=r"1 to 150 steps"):
             consistency.sampling_levels(LEVELS, 151, steps)
 
 

@@ -1,6 +1,6 @@
 """Preconditioning of a denoiser by its noise level (Karras et al. 2022), with the boundary of consistency models.
 
-    f(x, sigma) = c_skip x + c_out F(c_in x, c_noise),  f(x, sigma_min) = x exactly  (Song et al. 2023, Sec. 3 and App. C)
+f(x, sigma) = c_skip x + c_out F(c_in x, c_noise),  f(x, sigma_min) = x exactly  (Song et al. 2023, Sec. 3 and App. C)
 """
 
 from collections.abc import Callable

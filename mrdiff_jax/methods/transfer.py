@@ -37,5 +37,7 @@ def fitting(fresh: Tree, trained: Tree, origin: Path) -> Tree:
     own, other = flatten_dict(fresh), flatten_dict(trained)
     found = {path: other[path] for path, leaf in own.items() if path in other and other[path].shape == leaf.shape}
     if not found:
-        raise UserError(f"{origin}: none of its weights fits the network; give a run of mrdiff or cdpm of the same config.model")
+        raise UserError(
+            f"{origin}: none of its weights fits the network; give a run of mrdiff or cdpm of the same config.model"
+        )
     return unflatten_dict(own | found)

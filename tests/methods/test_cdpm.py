@@ -140,7 +140,7 @@ def test_shapes_and_gradients_for_any_number_of_sources(sources, wavelet_domain)
 def test_the_loss_is_the_noise_of_the_latent_frame_over_all_elements():
     """A fresh network answers 0: the squared noise, of which one frame of three counts."""
     method, batch = cdpm(), make_batch(2)
-    loss, outcome = method.loss(method.init(jax.random.key(0), batch), batch, KEYS, jnp.float32(0))
+    loss, outcome = jax.jit(method.loss)(method.init(jax.random.key(0), batch), batch, KEYS, jnp.float32(0))
     assert loss == pytest.approx(outcome.metrics["L_eps"] / 3)
     assert outcome.metrics["L_eps"] == pytest.approx(1, abs=0.2)
 
@@ -165,20 +165,19 @@ def test_synthesis_depends_on_the_sources_and_the_keys():
 
 
 def test_heads_that_do_not_divide_are_refused():
-    with pytest.raises(UserError, match="--config.cdpm.heads=3: does not divide the 16 channels of level 1"):
+    with pytest.raises(UserError, match=r"--config.cdpm.heads=3: does not divide the 8 channels of level 0"):
         cdpm(heads=3)
 
 
 def test_two_slices_are_learnt():
     config = resolved(
-        sample={"steps": 25},
-        model={"base_channels": 16, "wavelet_domain": True},
-        optimizer={"learning_rate": 3e-3, "ema_decay": 0.99},
+        sample={"steps": 10},
+        model={"base_channels": 16, "channel_mult": (1,), "wavelet_domain": True},
+        optimizer={"learning_rate": 3e-3, "ema_decay": 0.95, "hold": 0.3},
+        heads=2,
     )
-    method, batch = methods.create(config), smooth_batch()
-    state, history = fit(method, config.optimizer, batch, 300)
-    image = jax.jit(method.synthesize)(state.evaluated(), batch, KEYS)
-    error = np.sqrt(np.mean((np.asarray(image) - batch["target"]) ** 2))
-    spread = batch["target"].std()
-    print(error, spread, history[-1])
-    assert error < 0.2 * spread
+    method, two = methods.create(config), smooth_batch()
+    state, _ = fit(method, config.optimizer, {name: np.repeat(values, 8, 0) for name, values in two.items()}, 300)
+    image = jax.jit(method.synthesize)(state.evaluated(), two, KEYS)
+    error = np.sqrt(np.mean((np.asarray(image) - two["target"]) ** 2))
+    assert error < 0.4 * two["target"].std()

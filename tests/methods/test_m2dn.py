@@ -155,9 +155,9 @@ def test_available_contrasts_are_the_same_to_the_bit_at_every_step(available):
 
 
 def test_sizes_that_do_not_fit_are_refused():
-    with pytest.raises(UserError, match="image_size=18: the 2 levels of --config.m2dn.widths need a multiple of 4"):
+    with pytest.raises(UserError, match=r"image_size=18: the 2 levels of --config.m2dn.widths need a multiple of 4"):
         m2dn(size=18)
-    with pytest.raises(UserError, match="widths=\\(\\): give a number"):
+    with pytest.raises(UserError, match=r"widths=\(\): give a number"):
         m2dn(widths=())
 
 

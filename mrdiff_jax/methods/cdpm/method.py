@@ -98,7 +98,7 @@ def _backbone(config: Any) -> Backbone:
     own, backbone = config.own, build_backbone(config)
     side = config.data.image_size // (2 if config.model.wavelet_domain else 1)
     levels = tuple(n for n in range(len(backbone.channels)) if side // 2**n in own.attention_sides)
-    for level in {*levels, len(backbone.channels) - 1}:
+    for level in sorted({*levels, len(backbone.channels) - 1}):
         if backbone.channels[level] % own.heads:
             raise UserError(
                 f"--config.cdpm.heads={own.heads}: does not divide the {backbone.channels[level]} channels of level {level}"
