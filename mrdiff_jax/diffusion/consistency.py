@@ -42,7 +42,7 @@ class Curriculum(NamedTuple):
       start: s_0; N is s_0 at first.
       end: s_1; N is s_1 + 1 at last.
       decay: mu_0.
-      formula: 'code' is exp(s_0 ln(mu_0) / (N - 1)), as both published programs compute it; 'paper' has N in the place of N - 1.
+      formula: 'code' is exp(s_0 ln(mu_0) / (N - 1)), as both published programs compute it; 'paper' has N for N - 1.
     """
 
     start: int = 2

@@ -156,6 +156,24 @@ def test_all_of_mrdiffs_encoder_and_generator_fit_a_consistency_model(tmp_path):
     np.testing.assert_array_equal(partly["encoder"]["conv_in"]["kernel"], fresh["encoder"]["conv_in"]["kernel"])
 
 
+def test_of_cdpm_the_step_and_the_blocks_of_the_levels_fit(tmp_path):
+    config = configuration.default()
+    config.method.name = "cdpm"
+    config.data.update(sources="T2w,PDw", target="T1w", image_size=16)
+    config.model.update(SMALL)
+    batch = make_batch(1)
+    cdpm = methods.create(configuration.resolve(config)).init(jax.random.key(0), batch).params["generator"]
+    fresh = cm(model={"wavelet_domain": True}).init(jax.random.key(1), batch).params["generator"]
+    found = fitting(fresh, cdpm, tmp_path)
+    for half in ("encoder", "generator"):
+        blocks = [name for name in fresh[half] if name.startswith("block_")]
+        assert len(blocks) >= 2
+        for name in blocks:
+            jax.tree.map(np.testing.assert_array_equal, found[half][name], cdpm[half][name])
+    jax.tree.map(np.testing.assert_array_equal, found["step_embedding"], cdpm["step_embedding"])
+    jax.tree.map(np.testing.assert_array_equal, found["encoder"]["conv_in"]["kernel"], fresh["encoder"]["conv_in"]["kernel"])
+
+
 def test_two_slices_are_learnt():
     """With few noise levels: in a test's few steps a model does not get through all 151."""
     config = resolved(
