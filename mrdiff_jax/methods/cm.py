@@ -19,9 +19,9 @@ Choices, where publications differ or are silent:
 - Of `config.sample` only `steps` has a meaning: the sampler is its own. Two steps are the published ones of LSUN-256.
 - The published commands start from a trained diffusion model. `init='diffusion'` takes from a run of this package those tensors
   that fit by name and shape: all of E and G of an MRDiff run of the same `config.model`, whose network is the same; of a cDPM
-  run the residual blocks of the levels. Their embedding has read steps 0 .. 999, where that of a consistency model reads 250 ln(sigma), and
-  what they predict is not F: they give features, not a function. The default is random, so that the comparison starts all
-  methods alike.
+  run the residual blocks of the levels. Their embedding has read steps 0 .. 999, where that of a consistency model reads
+  250 ln(sigma), and what they predict is not F: they give features, not a function. The default is random, so that a comparison
+  starts all methods alike.
 """
 
 from dataclasses import dataclass

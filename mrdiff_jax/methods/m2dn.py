@@ -7,8 +7,8 @@ are noised and denoised; the available ones stay clean at every step, and their 
 
 There is no public code, and what is known of the paper is second-hand: masks, loss and outline are as told, the rest is ours.
 - Outline, as told: an encoder for each contrast (3 x 3 convolution of stride 2, group normalisation, ReLU, residual blocks,
-  bilinear downsampling), a U-shaped fusion with squeeze-excite gates, v broadcast over the bottleneck, which has 128 channels at
-  a sixteenth of the side, and a decoder for each contrast (residual blocks and upsampling).
+  bilinear downsampling), a U-shaped fusion with squeeze-excite gates, v broadcast over the bottleneck (128 channels, at
+  a sixteenth of the side), and a decoder for each contrast (residual blocks and upsampling).
 - Widths 32, 64, 128, 128 lead to that bottleneck. One residual block a level: ADM's, conditioned on the step by FiLM, which is
   how today's diffusion networks are. Groups of 8: 32 would leave one channel each at the first level.
 - A gate squeezes to a quarter of the channels of all contrasts, before a linear layer mixes them.
