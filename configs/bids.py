@@ -8,7 +8,7 @@ Where the scans to be synthesised come from other scanners than those trained on
 
 Scans without a JSON sidecar take their times from --config.data.tr, te and ti ('T1w=500,T2w=4000', milliseconds). For the
 paper's network raise --config.model.base_channels to 192, with --config.model.channel_mult='(1,1,2,3,4)',
---config.model.attention_levels='(2,3,4)', --config.model.norm_groups=32, --config.optimizer.learning_rate=2e-4 and
+--config.model.attention_levels='(2,3,4)', --config.model.norm_groups=32, --config.mrdiff.optimizer.learning_rate=2e-4 and
 --config.data.image_size=256; that needs a large GPU and days.
 """
 
@@ -19,11 +19,14 @@ def get_config(preset: str | None = None):
     """A small network at 128 x 128, with the ':paper' (default) or the ':authors' preset."""
     config = defaults.default(preset)
     config.data.update(name="bids", image_size=128, batch_size=4, mirror=True)
-    config.model.update(base_channels=16, channel_mult=(1, 2, 4), attention_levels=(2,), head_channels=32, map_channels=16)
+    config.model.update(base_channels=16, channel_mult=(1, 2, 4), attention_levels=(2,), head_channels=32)
     config.model.norm_groups = 4  # a few channels each: brightness gets lost in groups of one
-    config.diffusion.update(schedule="linear")  # noisier for longer than the cosine: short runs then lean on the sources
-    config.loss.update(loss_draws="first")
-    config.optimizer.update(learning_rate=3e-3, schedule="linear", ema_decay=0.99, clip_norm=1.0)
+    quick = dict(learning_rate=3e-3, hold=0.0, ema_decay=0.99, clip_norm=1.0)
+    config.mrdiff.update(map_channels=16, loss_draws="first")
+    config.mrdiff.optimizer.update(quick)
+    config.regression.optimizer.update(quick)
+    config.pix2pix.update(base_channels=16, discriminator_channels=16)
+    config.mrdiff.schedule = "linear"  # noisier for longer than the cosine: short runs then lean on the sources
     config.train.update(steps=20_000, log_every=20, evaluate_every=1_000, checkpoint_every=500)
     config.evaluate.update(slices=64)
     return config.lock()

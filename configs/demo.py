@@ -10,10 +10,13 @@ def get_config(preset: str | None = None):
     """The demo, with the ':paper' (default) or the ':authors' preset."""
     config = defaults.default(preset)
     config.data.update(name="phantom", sources="T2w,PDw", target="T1w", image_size=64, batch_size=4)
-    config.model.update(base_channels=16, channel_mult=(1, 2, 4), attention_levels=(2,), head_channels=32, map_channels=16)
+    config.model.update(base_channels=16, channel_mult=(1, 2, 4), attention_levels=(2,), head_channels=32)
     config.model.norm_groups = 4  # a few channels each: brightness gets lost in groups of one
-    config.loss.update(loss_draws="first")
-    config.optimizer.update(learning_rate=3e-3, schedule="linear", ema_decay=0.99, clip_norm=1.0)
+    quick = dict(learning_rate=3e-3, hold=0.0, ema_decay=0.99, clip_norm=1.0)
+    config.mrdiff.update(map_channels=16, loss_draws="first")
+    config.mrdiff.optimizer.update(quick)
+    config.regression.optimizer.update(quick)
+    config.pix2pix.update(base_channels=16, discriminator_channels=16)
     config.train.update(steps=1500, log_every=50, evaluate_every=1000, checkpoint_every=500)
     config.evaluate.update(batch_size=32, slices=32, panels=4)
     return config.lock()

@@ -12,9 +12,9 @@ import jax
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from mrdiff_jax.data.datasets import cache_folder
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.training.writer import log_to_console, logger
+from mrdiff_jax.log import log_to_console, logger
+from mrdiff_jax.storage.paths import cache_folder, local_path
 
 
 def run(command: Callable[..., None], description: str, positional: bool = False) -> None:
@@ -55,7 +55,7 @@ def _parse(description: str) -> list[str]:
         print(f"{description}\n{flags.FLAGS.main_module_help()}")
         sys.exit(0)
     try:
-        return flags.FLAGS(_last_of_each(sys.argv))[1:]
+        return flags.FLAGS([_without_tilde(word) for word in _last_of_each(sys.argv)])[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(f"flags: {error.args[0] if error.args else error}") from error
 
@@ -74,6 +74,12 @@ def _last_of_each(arguments: Sequence[str]) -> list[str]:
         kept.pop(key, None)
         kept[key] = words
     return [word for words in kept.values() for word in words]
+
+
+def _without_tilde(word: str) -> str:
+    """An argument, but that of --config with its file in full: flags of ml_collections read the file as they are parsed."""
+    flag, equals, file = word.partition("=")
+    return f"{flag}={local_path(file, flag)}" if equals and flag.lstrip("-") == "config" else word
 
 
 def _check_finite() -> None:

@@ -18,6 +18,7 @@ from mrdiff_jax.fields import Optimizer, Sampling, field
 from mrdiff_jax.methods.mrdiff.settings import PRESETS
 from mrdiff_jax.metrics.conventions import CONVENTIONS
 
+SEED = 2**32 - 1
 STUDIES = ("sampling", "robustness", "uncertainty", "maps", "hallucination", "lesions")
 
 
@@ -25,7 +26,7 @@ STUDIES = ("sampling", "robustness", "uncertainty", "maps", "hallucination", "le
 class MethodName:
     """Which method; the section of its name holds its settings."""
 
-    name: str = field("mrdiff", "the method", choices=methods.NAMES)
+    name: str = field("mrdiff", "the method")
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ class Data:
     test_subjects: str = field("", "held-out subjects, as 'sub-A*,sub-B01'; '' draws test_fraction of them")
     test_fraction: float = field(0.2, "share of held-out subjects", least=0, most=1)
     validation_fraction: float = field(0.1, "share of subjects for validation", least=0, most=1)
-    split_seed: int = field(0, "of the random splits", least=0)
+    split_seed: int = field(0, "of the random splits", least=0, most=SEED)
     subjects: int = field(32, "of the phantom", least=3)
     subject_slices: int = field(24, "of a phantom's subject", least=1)
-    seed: int = field(0, "of the phantom", least=0)
+    seed: int = field(0, "of the phantom", least=0, most=SEED)
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Train:
 
     steps: int = field(350_000, "optimiser steps", least=1)
     max_minutes: float = field(0.0, "limit on the whole run, its final evaluation included; 0 is none", least=0)
-    seed: int = field(0, "of weights, order and noise", least=0)
+    seed: int = field(0, "of weights, order and noise", least=0, most=SEED)
     log_every: int = field(100, "steps between lines of the log", least=1)
     evaluate_every: int = field(10_000, "steps between validations", least=1)
     checkpoint_every: int = field(10_000, "steps between checkpoints", least=1)
@@ -96,7 +97,7 @@ class Evaluate:
     slices: int = field(0, "of each validation in training; 0 is all", least=0)
     images: int = field(256, "test slices whose images are kept for comparisons; 0 is all", least=0)
     panels: int = field(6, "slices in a picture", least=1)
-    seed: int = field(0, "of the noise", least=0)
+    seed: int = field(0, "of the noise", least=0, most=SEED)
     studies: str = field("", "with --mode=eval: 'all', or some of " + ",".join(STUDIES))
     study_slices: int = field(64, "test slices of each study; 0 is all", least=0)
     sampling: str = field("1,50,8x50", "what that study tries: steps, and 8x50, the mean of 8 samples of 50 steps")
@@ -175,8 +176,7 @@ def resolve(config: ConfigDict) -> Config:
     """
     values = {section: _plain(entries) for section, entries in config.items()}
     shared = {name: fields.from_values(kind, values[name]) for name, kind in SHARED.items()}
-    fields.check(shared["method"], "--config.method.")
-    name = shared["method"].name
+    name = methods.require(shared["method"].name)
     own = fields.from_values(methods.settings(name), values[name])
     for section, entries in shared.items():
         fields.check(entries, f"--config.{section}.")

@@ -39,14 +39,23 @@ def check(section: Any, flag: str) -> None:
         if value is None:
             continue
         name = f"{flag}{entry.name}={value}"
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{name}: give a finite number")
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise UserError(f"{name}: must be a finite number")
+        if isinstance(value, tuple):
+            _check_numbers(numbers, whole=isinstance(entry.default, tuple) and isinstance(entry.default[0], int), name=name)
         if rule["choices"] and value not in rule["choices"]:
             raise UserError(f"{name}: choose one of {', '.join(rule['choices'])}")
-        if rule["least"] is not None and min(value if isinstance(value, tuple) else (value,), default=0) < rule["least"]:
+        if rule["least"] is not None and min(numbers, default=rule["least"]) < rule["least"]:
             raise UserError(f"{name}: must be at least {rule['least']:g}")
-        if rule["most"] is not None and max(value if isinstance(value, tuple) else (value,), default=0) > rule["most"]:
+        if rule["most"] is not None and max(numbers, default=rule["most"]) > rule["most"]:
             raise UserError(f"{name}: must be at most {rule['most']:g}")
+
+
+def _check_numbers(numbers: tuple, whole: bool, name: str) -> None:
+    kind = int if whole else int | float
+    if any(isinstance(number, bool) or not isinstance(number, kind) for number in numbers):
+        raise UserError(f"{name}: give {'whole ' if whole else ''}numbers")
 
 
 def from_values(kind: type[Section], values: Mapping[str, Any]) -> Section:

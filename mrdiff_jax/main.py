@@ -7,9 +7,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from mrdiff_jax import cli, parallel
-from mrdiff_jax.config import validate
+from mrdiff_jax.config import resolve
+from mrdiff_jax.evaluation.run import evaluate_only
 from mrdiff_jax.storage.paths import local_path
-from mrdiff_jax.training.loop import Diverged, evaluate_only, train_and_evaluate
+from mrdiff_jax.training.loop import Diverged, train_and_evaluate
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Settings, as configs/demo.py or configs/demo.py:authors.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run that is there already goes on.")
@@ -20,8 +21,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main() -> None:
     """Runs what the flags ask for."""
     config, workdir = cli.config_of(_CONFIG), local_path(_WORKDIR.value, "--workdir")
-    validate(config)
-    parallel.initialize(config.data.batch_size)
+    parallel.initialize(resolve(config).data.batch_size)  # a wrong field is named before anything runs
     gc.set_threshold(1_000_000)  # what tracing makes stays; searching it for garbage costs about a second
     run = {"train": train_and_evaluate, "eval": evaluate_only}[_MODE.value]
     try:

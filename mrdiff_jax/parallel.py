@@ -96,6 +96,23 @@ def gather(tree: Tree) -> Tree:
     return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), tree)
 
 
+def on_batch(compiled: Callable[..., Tree], batch: Tree, *replicated: Any) -> Tree:
+    """Runs what `pmap` compiled on `replicated` arguments and a batch of any size, which is filled up for the devices.
+
+    Args:
+      compiled: (*replicated, batch) -> tree of arrays with a leading axis of examples.
+      batch: tree of arrays (B, ...).
+      replicated: trees that `replicate` laid out.
+
+    Returns:
+      The function's tree of arrays (B, ...), on the host.
+    """
+    count, devices = len(jax.tree.leaves(batch)[0]), jax.local_device_count()
+    filled = np.minimum(np.arange(-(-count // devices) * devices), count - 1)
+    result = compiled(*replicated, shard(jax.tree.map(lambda leaf: leaf[filled], batch)))
+    return jax.tree.map(lambda leaf: leaf[:count], gather(result))
+
+
 def mean(tree: Tree) -> Tree:
     """Averages over all devices; inside `pmap`."""
     return jax.lax.pmean(tree, AXIS)

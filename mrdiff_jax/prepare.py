@@ -1,31 +1,23 @@
 """Scans to training slices: python -m mrdiff_jax.prepare --input SCANS --output SET --contrasts=T1w,FLAIR --reference=FLAIR.
 
-Finished subjects are kept: after a stop, or with scans mended or added, the same command does what is left.
+Finished subjects are kept: after a stop, or with scans fixed or added, the same command does what is left.
 """
 
-import multiprocessing
 import os
-import shlex
 import sys
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
-from tqdm import tqdm
 
 from mrdiff_jax import cli
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import split_names
-from mrdiff_jax.preparation import exam_task, page, prepared_set, preprocessing, registration
+from mrdiff_jax.preparation import cohort, prepared_set, registration, report, slicing
 from mrdiff_jax.preparation.exam_task import Task
 from mrdiff_jax.preparation.options import MASKS, REGISTRATIONS, Options
-from mrdiff_jax.scans import layouts, sequence_times, visits
-from mrdiff_jax.storage.files import write_text
+from mrdiff_jax.preparation.splits import matching, read_rows
+from mrdiff_jax.scans import layouts, sequence_times
 from mrdiff_jax.storage.paths import local_path
 
 LEAST_MULTIPLE = 8  # of the sides of images, for the networks of the configs: 8 for bids.py, 32 for the paper's
@@ -50,7 +42,7 @@ _KEEP_MISALIGNED = flags.DEFINE_bool("keep-misaligned", False, "Keep subjects wh
 _BIAS_CORRECTION = flags.DEFINE_bool("bias-correction", True, "Remove bias fields (N4).")
 _MASK = flags.DEFINE_enum("mask", "body", MASKS, "'body' blackens what lies outside of head or body.")
 _PERCENTILES = flags.DEFINE_list("percentiles", ["0.5", "99.5"], "Of each volume, mapped to 0 and 1.")
-_PLANE = flags.DEFINE_enum("plane", "axial", preprocessing.PLANES, "Of the slices.")
+_PLANE = flags.DEFINE_enum("plane", "axial", slicing.PLANES, "Of the slices.")
 _SLICES = flags.DEFINE_string("slices", "", "Slices to take, as 40:120; default: all that show enough of the body.")
 _IMAGE_SIZE = flags.DEFINE_integer("image-size", 256, "Side of the slices, pixels.", 16)
 _FIELD = flags.DEFINE_float("field", 0.0, "Side of the slices, mm, around the middle of the body; 0 is all of the scan.", 0.0)
@@ -66,34 +58,34 @@ flags.mark_flags_as_required(["input", "output", "contrasts"])
 
 
 def main() -> None:
-    """Prepares what the flags ask for; tells the failed subjects, and how to train on the others."""
+    """Prepares what the flags ask for; says which exams failed, and how to train on the others."""
     options, root, output = _options(), local_path(_INPUT.value, "--input"), local_path(_OUTPUT.value, "--output")
     if output.parent == root and _LAYOUT.value in ("dicom", "spine"):
         raise UserError(f"--output={output}: would be taken for a subject of --input; choose a folder elsewhere")
-    tasks = _tasks(options, root, output)
-    known = _known_splits(output, [task.files.subject for task in tasks])
-    usable = sorted({task.files.subject for task in tasks if not task.files.problems})
-    if usable:
-        prepared_set.check_splits(usable, known, **_assignment())
-    output.mkdir(parents=True, exist_ok=True)
-    prepared_set.clear_leftovers(output)
-    records = sorted(_run(tasks), key=lambda record: record["exam"])
-    records = prepared_set.refuse_duplicates(records)
-    if not _KEEP_MISALIGNED.value:
-        records = [prepared_set.refuse_misaligned(record, options.reference, _MAX_SHIFT.value) for record in records]
-    done = [record for record in records if "reason" not in record]
-    try:
-        splits, unsplit = _splits(output, done, known) if done else {}, None
-    except UserError as error:  # what is prepared is written nevertheless
-        splits, unsplit = {}, error
-    prepared_set.write_manifest(output, records, splits)
-    write_text(output / "index.html", page.page(output, records, options, splits))
-    if done:
-        prepared_set.write_dataset(output, done, options)
-    _tell(output, options, records, trainable=bool(splits))
-    if unsplit:
-        raise unsplit
-    if len(done) < len(records) and not _ALLOW_FAILURES.value:
+    rules = layouts.parse_rules(_RULES.value)
+    tasks = _tasks(options, root, output, rules)
+    outcome = cohort.prepare(
+        tasks,
+        output,
+        options,
+        known=_known_splits(output, [task.files.subject for task in tasks]),
+        assignment={
+            "test_subjects": _TEST_SUBJECTS.value,
+            "test_fraction": _TEST_FRACTION.value,
+            "validation_fraction": _VALIDATION_FRACTION.value,
+            "seed": _SPLIT_SEED.value,
+        },
+        max_shift_mm=None if _KEEP_MISALIGNED.value else _MAX_SHIFT.value,
+        processes=_PROCESSES.value,
+        beam=_BEAM.value,
+    )
+    print(*report.lines(output, options, outcome.records, outcome.splits, rules), sep="\n")
+    failed = [record for record in outcome.records if record.reason]
+    for record in failed:
+        print(f"failed: {record.reason}", file=sys.stderr)
+    if outcome.unsplit:
+        raise outcome.unsplit
+    if failed and not _ALLOW_FAILURES.value:
         sys.exit(2)
 
 
@@ -134,23 +126,21 @@ def _percentiles(texts: Sequence[str]) -> tuple[float, float]:
     return low, high
 
 
-def _tasks(options: Options, root: Path, output: Path) -> list[Task]:
+def _tasks(options: Options, root: Path, output: Path, rules: Mapping[str, str]) -> list[Task]:
     if _PATTERN.value and _LAYOUT.value != "pattern":
         raise UserError(f"--pattern: has no meaning for --layout={_LAYOUT.value}; give --layout=pattern, or leave it out")
     if _RULES.value and _LAYOUT.value == "bids":
         raise UserError("--rules: has no meaning for --layout=bids; give --layout=pattern and a --pattern, or leave it out")
     stated = sequence_times.parse_stated(_TR.value, _TE.value, _TI.value, "--")
     overrides = sequence_times.read_overrides(local_path(_TIMES.value, "--times")) if _TIMES.value else {}
-    exams = layouts.find_subjects(
-        root, _LAYOUT.value, options.contrasts, pattern=_PATTERN.value, rules=layouts.parse_rules(_RULES.value)
-    )
+    exams = layouts.find_subjects(root, _LAYOUT.value, options.contrasts, pattern=_PATTERN.value, rules=rules)
     for contrast in stated:
         if contrast not in options.contrasts:
             raise UserError(f"--tr, --te, --ti: {contrast!r} is not among the contrasts {', '.join(options.contrasts)}")
     subjects = {files.subject for files in exams}
     for subject, _, contrast in overrides:
         if subject not in subjects or contrast not in options.contrasts:
-            raise UserError(f"{_TIMES.value}: {contrast} of {subject} is not among the scans; mend the name or remove the row")
+            raise UserError(f"{_TIMES.value}: {contrast} of {subject} is not among the scans; fix the name or remove the row")
     tasks = []
     for files in exams:
         own = sequence_times.overrides_of(overrides, files.subject, files.session)
@@ -158,117 +148,16 @@ def _tasks(options: Options, root: Path, output: Path) -> list[Task]:
     return tasks
 
 
-def _run(tasks: Sequence[Task]) -> list[dict[str, Any]]:
-    """The records of all tasks, by local processes or by Beam; each exam is prepared by one thread."""
-    if _BEAM.value is not None:
-        return run_beam(tasks, _BEAM.value)
-    return list(tqdm(run_processes(tasks, _PROCESSES.value), total=len(tasks), desc="Preparing", unit="exam", disable=None))
-
-
-def run_processes(tasks: Sequence[Task], processes: int) -> Iterator[dict[str, Any]]:
-    """The records of all tasks as they are finished."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        min(processes, len(tasks)), mp_context=context, initializer=_end_with, initargs=(os.getpid(),)
-    ) as pool:
-        try:
-            for finished in as_completed([pool.submit(exam_task.prepare, task) for task in tasks]):
-                yield finished.result()
-        except BrokenProcessPool:
-            raise UserError(
-                "a process was ended from outside, mostly for want of memory; run again with fewer --processes: "
-                "finished subjects are kept"
-            ) from None
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _end_with(parent: int) -> None:
-    """Lets a worker end when its parent does, which a killed parent cannot ask it to."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def run_beam(tasks: Sequence[Task], beam_flags: str) -> list[dict[str, Any]]:
-    """The records of all tasks, run as a Beam pipeline; workers must see the folders of input and output."""
-    try:
-        import apache_beam as beam
-        from apache_beam.options.pipeline_options import PipelineOptions
-    except ImportError:
-        raise UserError("--beam needs Apache Beam: pip install 'mrdiff_jax[beam]'") from None
-    with beam.Pipeline(options=PipelineOptions(beam_flags.split())) as pipeline:
-        _ = pipeline | beam.Create(tasks) | beam.Reshuffle() | beam.Map(exam_task.prepare)
-    return [exam_task.prepare(task) for task in tasks]  # finished ones are read, failed ones tell their reason again
-
-
 def _known_splits(output: Path, subjects: Sequence[str]) -> dict[str, str]:
     """The splits that are given or stand already. Raises UserError, before anything is done, where they cannot be meant."""
     if _SPLITS.value:
-        return preprocessing.read_rows(local_path(_SPLITS.value, "--splits"))
+        return read_rows(local_path(_SPLITS.value, "--splits"))
     known = prepared_set.known_splits(output)
     if known:
         print(f"splits stay as {output / prepared_set.SPLITS_FILE} has them; edit it, or remove it to assign them anew")
     else:
-        preprocessing.matching(_TEST_SUBJECTS.value, subjects)
+        matching(_TEST_SUBJECTS.value, subjects)
     return known
-
-
-def _splits(output: Path, done: Sequence[dict[str, Any]], known: dict[str, str]) -> dict[str, str]:
-    splits = prepared_set.update_splits(output, sorted({record["subject"] for record in done}), known, **_assignment())
-    if told := visits.look_alike(splits):
-        print(told)
-    return splits
-
-
-def _assignment() -> dict[str, Any]:
-    """How subjects without a split get one."""
-    return {
-        "test_subjects": _TEST_SUBJECTS.value,
-        "test_fraction": _TEST_FRACTION.value,
-        "validation_fraction": _VALIDATION_FRACTION.value,
-        "seed": _SPLIT_SEED.value,
-    }
-
-
-def _tell(output: Path, options: Options, records: Sequence[dict[str, Any]], trainable: bool) -> None:
-    failed = [record for record in records if "reason" in record]
-    done = [record for record in records if "reason" not in record]
-    slices = sum(len(record["slices"]) for record in done)
-    print(f"{len(done)} of {len(records)} exams prepared, {slices} slices; look at {output / 'index.html'}")
-    for index, contrast in enumerate(options.contrasts):
-        blank = [record["scans"][index]["blank_slices"] for record in done]
-        if any(blank):
-            print(f"{sum(blank)} slices of {sum(map(bool, blank))} exams left out: {contrast} is blank in them (manifest.csv)")
-        padded = [record["exam"] for record in done if record["scans"][index]["padding"]]
-        if padded:
-            print(f"padding taken for air in {contrast} of {len(padded)} exams, {padded[0]} for one (manifest.csv)")
-        lacking = sum(not all(record["times"][index][:2]) for record in done)
-        if lacking:
-            print(
-                f"{contrast} of {lacking} exams lacks TR or TE, which training asks for of sources; call again with"
-                f" --tr={contrast}=MILLISECONDS --te={contrast}=MILLISECONDS (what is finished stays, times are added)"
-            )
-    ruled = layouts.parse_rules(_RULES.value)
-    for contrast in options.contrasts:
-        if contrast not in ruled:
-            for line in prepared_set.odd_times(contrast, options, done):
-                print(line)
-    if trainable:
-        sources = ",".join(contrast for contrast in options.contrasts if contrast != options.reference)
-        print(
-            "train (any of the contrasts may be the target): python -m mrdiff_jax.main --config=configs/bids.py"
-            " --workdir=runs/mine --config.data.name=prepared "
-            f"--config.data.root={shlex.quote(str(output))} --config.data.image_size={options.image_size} "
-            f"--config.data.sources={sources} --config.data.target={options.reference}"
-        )
-    for record in failed:
-        print(f"failed: {record['reason']}", file=sys.stderr)
 
 
 if __name__ == "__main__":

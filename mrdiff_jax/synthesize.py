@@ -80,7 +80,7 @@ def _all(output: Path, settings: Settings, stated: Stated) -> None:
 
 def _synthesizer(settings: Settings) -> Synthesizer:
     synthesizer = Synthesizer.load(local_path(_WORKDIR.value, "--workdir"), maps=settings.maps)
-    synthesizer.sampling(settings.steps, settings.sampler)  # refuses what the model cannot do, before scans are read
+    synthesizer.sampling(settings.steps, settings.sampler, settings.samples)  # refused before scans are read
     return synthesizer
 
 

@@ -31,7 +31,7 @@ TINY = {
     "model.channel_mult": (1,),
     "model.attention_levels": (),
     "model.head_channels": 8,
-    "model.map_channels": 4,
+    "mrdiff.map_channels": 4,
     "optimizer.learning_rate": 1e-3,
     "train.steps": 4,
     "train.log_every": 2,

@@ -27,7 +27,7 @@ class Outer:
         ({"kind": "c"}, ("--x.kind=c", "a, b")),
         ({"sizes": (2, 0)}, ("--x.sizes=(2, 0)", "at least 1")),
         ({"inner": {"rate": 1.5}}, ("--x.inner.rate=1.5", "at most 1")),
-        ({"inner": {"rate": float("nan")}}, ("--x.inner.rate=nan", "finite")),
+        ({"inner": {"rate": float("nan")}}, ("--x.inner.rate=nan", "must be a finite")),
         ({"inner": {"rate": float("inf")}}, ("--x.inner.rate=inf", "finite")),
     ],
 )

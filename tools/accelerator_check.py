@@ -9,6 +9,7 @@ compilation is cold; training uses all devices.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import runpy
@@ -26,15 +27,19 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mrdiff_jax import methods, parallel
-from mrdiff_jax.config import default, split_names
+from mrdiff_jax.config import Config, default, resolve
 from mrdiff_jax.data.batches import READ_OPTIONS, train_iterator
 from mrdiff_jax.data.datasets import open_dataset
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.evaluation.run import evaluate_only
+from mrdiff_jax.fields import split_names
+from mrdiff_jax.log import log_to_console
+from mrdiff_jax.methods.contract import Variables
+from mrdiff_jax.methods.reading import synthesis_part
 from mrdiff_jax.preparation import prepared_set
 from mrdiff_jax.storage.files import write_text
-from mrdiff_jax.training.loop import Diverged, evaluate_only, train_and_evaluate
-from mrdiff_jax.training.step import create_train_state, make_optimizer, make_train_step
-from mrdiff_jax.training.writer import log_to_console
+from mrdiff_jax.training.loop import Diverged, train_and_evaluate
+from mrdiff_jax.training.step import create_train_state, make_train_step
 
 Record = dict[str, Any]
 Save = Callable[[str, Record], None]
@@ -42,10 +47,10 @@ Save = Callable[[str, Record], None]
 PARTS = {"device": 1, "parity": 2, "training": 14, "benchmark": 14}  # in their order, with the share of the time of each
 SIZES = {  # what differs from the paper's configuration, and the share of the benchmark's time
     "paper": ({}, 2),
-    "base64": ({"data.image_size": 128, "model.base_channels": 64, "model.map_channels": 64}, 1),
+    "base64": ({"data.image_size": 128, "model.base_channels": 64, "mrdiff.map_channels": 64}, 1),
     "tiny": (
         {"data.image_size": 16, "data.batch_size": 2, "model.base_channels": 8, "model.channel_mult": (1,)}
-        | {"model.attention_levels": (), "model.head_channels": 8, "model.map_channels": 4},
+        | {"model.attention_levels": (), "model.head_channels": 8, "mrdiff.map_channels": 4},
         1,
     ),
 }
@@ -88,24 +93,25 @@ def check_device(save: Save, options: argparse.Namespace) -> None:
 
 def check_parity(save: Save, options: argparse.Namespace) -> None:
     """A tiny network's loss, gradients and synthesis beside the CPU's, of one seed, as shares of the largest value there."""
-    config = sized("tiny", "float32")
-    config.sample.steps = 3
+    config = resolve(sized("tiny", "float32", steps=3))
     method, batch = methods.create(config), random_batch(config)
     rng = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda leaf: leaf + 0.1 * rng.standard_normal(np.shape(leaf), np.float32), method.init(jax.random.key(0), batch)
-    )
+    fresh = method.init(jax.random.key(0), batch)
+    variables = jax.tree.map(lambda leaf: leaf + 0.1 * rng.standard_normal(np.shape(leaf), np.float32), fresh)
 
-    def everything(params: Any, batch: Any) -> Any:
+    def everything(variables: Variables, batch: Any) -> Any:
         keys = parallel.keys_at(jax.random.key(1), jnp.arange(len(batch["tr"])))
-        player, loss = next(iter(method.losses.items()))
-        of_own = jax.value_and_grad(lambda own: loss(params | {player: own}, batch, keys)[0])
-        value, gradient = of_own(params[player])
-        return {"loss": value, "gradient": gradient, "synthesis": method.synthesize(params, batch, keys)}
+        name, player = next(iter(method.players.items()))
+
+        def loss(params: Any) -> jax.Array:
+            return player.loss(variables.with_params(name, params), batch, keys, jnp.float32(0))[0]
+
+        value, gradient = jax.value_and_grad(loss)(variables.params[name])
+        return {"loss": value, "gradient": gradient, "synthesis": method.synthesize(variables, batch, keys)}
 
     def on(device: jax.Device, precision: str) -> Any:
         with jax.default_matmul_precision(precision):
-            return jax.device_get(jax.jit(everything)(*jax.device_put((params, batch), device)))
+            return jax.device_get(jax.jit(everything)(*jax.device_put((variables, batch), device)))
 
     truth = on(jax.devices("cpu")[0], "highest")
     for precision in ("highest", "default"):
@@ -119,14 +125,14 @@ def deviation(found: Any, truth: Any) -> float:
     return float(max(np.abs(a - b).max() for a, b in pairs) / max(np.abs(b).max() for _, b in pairs))
 
 
-def sized(size: str, dtype: str) -> ConfigDict:
+def sized(size: str, dtype: str, steps: int = 50) -> ConfigDict:
     """The paper's configuration at one of SIZES."""
     config = default("paper")
-    config.update_from_flattened_dict(SIZES[size][0] | {"model.dtype": dtype})
+    config.update_from_flattened_dict(SIZES[size][0] | {"model.dtype": dtype, "sample.steps": steps})
     return config
 
 
-def random_batch(config: ConfigDict) -> dict[str, np.ndarray]:
+def random_batch(config: Config) -> dict[str, np.ndarray]:
     """A batch as training sees it, of random images."""
     rng, count, side = np.random.default_rng(0), config.data.batch_size, config.data.image_size
     k = len(split_names(config.data.sources))
@@ -137,17 +143,14 @@ def random_batch(config: ConfigDict) -> dict[str, np.ndarray]:
 
 def check_benchmark(save: Save, options: argparse.Namespace) -> None:
     """Training step, 50-step synthesis and reverse step of one network on one device."""
-    config, device = sized(options.size, options.dtype), jax.local_devices()[:1]
-    if options.size == "tiny":
-        config.sample.steps = 5
+    device = jax.local_devices()[:1]
+    config = resolve(sized(options.size, options.dtype, steps=5 if options.size == "tiny" else 50))
     method, batch = methods.create(config), random_batch(config)
-    optimizer = make_optimizer(config.optimizer)
-    state = create_train_state(method, optimizer, jax.random.key(0), batch)
-    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    save("network", {"parameters": int(count), "batch": config.data.batch_size, "draws": config.loss.draws})
-    step = make_train_step(method, optimizer, config.optimizer.ema_decay, jax.random.key(1))
-    train = parallel.pmap(step, device, donate=(0,))
-    example = (state, batch, np.float32(1))
+    state = create_train_state(method, config.optimizer, jax.random.key(0), batch)
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.variables.params))
+    save("network", {"parameters": int(count), "batch": config.data.batch_size, "draws": config.own.draws})
+    train = parallel.pmap(make_train_step(method, config.optimizer, jax.random.key(1)), device, donate=(0,))
+    example = (state, batch, np.float32(0))
     compiled, record = compile_and_weigh(train, example)
     if compiled:
         on_device = parallel.replicate(example, device)
@@ -164,16 +167,12 @@ def check_benchmark(save: Save, options: argparse.Namespace) -> None:
 
     slices = {name: array for name, array in batch.items() if name != "target"}
     for steps in (config.sample.steps, 1):
-        config.sample.steps = steps
-        synthesize = methods.create(config).synthesize
+        method = methods.create(dataclasses.replace(config, sample=dataclasses.replace(config.sample, steps=steps)))
 
-        def sample(params: Any, batch: Any, synthesize: Callable = synthesize) -> jax.Array:
-            return synthesize(params, batch, parallel.example_keys(jax.random.key(0), len(batch["tr"])))
+        def sample(variables: Variables, batch: Any, synthesize: Callable = method.synthesize) -> jax.Array:
+            return synthesize(variables, batch, parallel.example_keys(jax.random.key(0), len(batch["tr"])))
 
-        wanted = methods.parameters_read(
-            synthesize, state.ema_params, slices, parallel.keys_at(jax.random.key(0), np.arange(len(batch["tr"])))
-        )
-        example = (wanted, slices)
+        example = (synthesis_part(method, config, state.evaluated(), described=False), slices)
         compiled, record = compile_and_weigh(parallel.pmap(sample, device), example)
         if compiled:
             on_device = parallel.replicate(example, device)
@@ -271,17 +270,17 @@ def training_config(options: argparse.Namespace) -> ConfigDict:
     if path.suffix == ".py":
         config.data.update(runpy.run_path(str(path))["get_config"]().data)
     else:
-        config.data.update(name="prepared", root=str(path), image_size=prepared_set.read(path)["image_size"])
+        config.data.update(name="prepared", root=str(path), image_size=prepared_set.read(path).options.image_size)
     config.data.update(batch_size=options.batch_size, mirror=True)
     for field in ("sources", "target"):
         config.data[field] = getattr(options, field) or config.data[field]
     config.method.name = options.method
     width = options.base_channels
     config.model.update(base_channels=width, channel_mult=(1, 2, 4), attention_levels=(2,), head_channels=min(width, 32))
-    config.model.update(map_channels=width, norm_groups=max(width // 4, 1), dtype=options.dtype)
-    config.diffusion.schedule = "linear"
-    config.loss.loss_draws = "first"
-    config.optimizer.update(learning_rate=options.learning_rate, schedule="linear", ema_decay=0.995, clip_norm=1.0)
+    config.model.update(norm_groups=max(width // 4, 1), dtype=options.dtype)
+    config.mrdiff.update(map_channels=width, schedule="linear", loss_draws="first")
+    for method in ("mrdiff", "regression"):
+        config[method].optimizer.update(learning_rate=options.learning_rate, hold=0.0, ema_decay=0.995, clip_norm=1.0)
     never = 10_000_000
     config.train.update(steps=never, log_every=50, evaluate_every=never, checkpoint_every=never)
     config.evaluate.update(batch_size=options.evaluate_batch, images=8)
@@ -438,7 +437,7 @@ def main(arguments: list[str]) -> None:
         parser.add_argument(f"--{hidden}", help=argparse.SUPPRESS)
     parser.add_argument("--budget", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    for flag, known in (("parts", PARTS), ("sizes", SIZES), ("methods", methods.names())):
+    for flag, known in (("parts", PARTS), ("sizes", SIZES), ("methods", methods.NAMES)):
         for name in split_names(getattr(options, flag)):
             if name not in known:
                 parser.error(f"--{flag}: no {name!r}; choose from {', '.join(known)}")

@@ -18,12 +18,15 @@ import jaxwt
 import numpy as np
 
 from mrdiff_jax import methods, metrics, parallel
-from mrdiff_jax.config import default
+from mrdiff_jax.config import default, resolve
 from mrdiff_jax.evaluation import scoring
 from mrdiff_jax.evaluation.baselines import References
+from mrdiff_jax.fields import Optimizer
+from mrdiff_jax.methods.contract import Method
 from mrdiff_jax.metrics import conventions
-from mrdiff_jax.networks.layers import GroupNorm
-from mrdiff_jax.training.step import create_train_state, make_optimizer, make_train_step
+from mrdiff_jax.networks.normalization import GroupNorm
+from mrdiff_jax.synthesis.sampling import Sampler
+from mrdiff_jax.training.step import create_train_state, make_train_step
 from mrdiff_jax.wavelets import dwt2
 
 
@@ -45,11 +48,12 @@ def report(name: str, milliseconds: list[float], other: str = "") -> None:
     print(f"{name:42} {milliseconds[0]:9.2f} ms{ratio}", flush=True)
 
 
-def small_network(image_size: int, batch_size: int) -> tuple[methods.Method, dict, object]:
-    """The demo's network, a random batch, and its optimiser."""
+def small_network(image_size: int, batch_size: int) -> tuple[Method, dict, Optimizer]:
+    """The demo's network, a random batch, and the recipe of its optimiser."""
     config = default("paper")
     config.data.update(image_size=image_size, batch_size=batch_size)
-    config.model.update(base_channels=16, channel_mult=(1, 2, 4), attention_levels=(2,), head_channels=32, map_channels=16)
+    config.model.update(base_channels=16, channel_mult=(1, 2, 4), attention_levels=(2,), head_channels=32)
+    config.mrdiff.map_channels = 16
     rng = np.random.default_rng(0)
     batch = {
         "sources": rng.random((batch_size, image_size, image_size, 2), np.float32),
@@ -58,7 +62,7 @@ def small_network(image_size: int, batch_size: int) -> tuple[methods.Method, dic
         "te": np.full((batch_size, 2), 100, np.float32),
         "ti": np.zeros((batch_size, 2), np.float32),
     }
-    return methods.create(config), batch, make_optimizer(config.optimizer)
+    return methods.create(resolve(config)), batch, resolve(config).optimizer
 
 
 def scoring_of_an_evaluation() -> tuple[Callable[[], object], Callable[[], object]]:
@@ -103,20 +107,17 @@ def main() -> None:
         pair.append(lambda gradient=gradient: gradient(x))
     report("GroupNorm + SiLU with gradient", timed(flags.repeats, *pair), "flax")
 
-    method, batch, optimizer = small_network(flags.image_size, flags.batch_size)
-    state = parallel.replicate(create_train_state(method, optimizer, jax.random.key(0), batch))
-    shards, rate = parallel.shard(batch), np.ones(jax.local_device_count(), np.float32)
-    step = parallel.pmap(make_train_step(method, optimizer, 0.999, jax.random.key(1)))
+    method, batch, recipe = small_network(flags.image_size, flags.batch_size)
+    state = parallel.replicate(create_train_state(method, recipe, jax.random.key(0), batch))
+    shards, progress = parallel.shard(batch), np.zeros(jax.local_device_count(), np.float32)
+    step = parallel.pmap(make_train_step(method, recipe, jax.random.key(1)))
     report(
         f"training step of the demo's network, batch {flags.batch_size}",
-        timed(flags.repeats, lambda: step(state, shards, rate)),
+        timed(flags.repeats, lambda: step(state, shards, progress)),
     )
 
-    def synthesize(params: dict, batch: dict) -> jax.Array:
-        return method.synthesize(params, batch, parallel.example_keys(jax.random.key(0), len(batch["tr"])))
-
-    sample = parallel.pmap(synthesize)
-    report(f"50-step synthesis of {flags.batch_size} slices", timed(3, lambda: sample(state.ema_params, shards)))
+    sample, keys = Sampler(method), parallel.keys_at(jax.random.key(0), np.arange(flags.batch_size))
+    report(f"50-step synthesis of {flags.batch_size} slices", timed(3, lambda: sample(state.evaluated(), batch, keys)))
 
     one, all_three = scoring_of_an_evaluation()
     milliseconds = timed(3, one, all_three)

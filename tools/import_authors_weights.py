@@ -7,7 +7,6 @@ With the same config and workdir `python -m mrdiff_jax.main --mode=eval` evaluat
 with fresh moments of the optimiser. The number of steps is read from the file's name, as their code does.
 """
 
-import json
 import re
 from pathlib import Path
 
@@ -18,13 +17,16 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from mrdiff_jax import cli, methods
+from mrdiff_jax.config import Config, resolve
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import split_names
-from mrdiff_jax.methods import Params
-from mrdiff_jax.methods.mrdiff.authors_weights import StateDict, to_params
+from mrdiff_jax.methods.contract import Variables
+from mrdiff_jax.methods.mrdiff.authors_weights import StateDict, to_variables
 from mrdiff_jax.methods.mrdiff.method import build_network
+from mrdiff_jax.storage import json_files
 from mrdiff_jax.storage.checkpoints import Checkpoints
-from mrdiff_jax.training.step import TrainState, create_train_state, make_optimizer
+from mrdiff_jax.training.step import TrainState, create_train_state
+from mrdiff_jax.workdir import CONFIG
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "Their state dict, .pt or .safetensors.")
 _EMA = flags.DEFINE_string("ema", None, "Its moving average, with which we synthesise; by default the weights themselves.")
@@ -36,12 +38,12 @@ flags.mark_flags_as_required(["weights", "config", "workdir"])
 _STRUCTURE = {
     "method.name": ("mrdiff",),
     "model.wavelet_domain": (True,),
-    "model.wavelet_of": ("features",),
-    "model.decoder_skips": (True,),
-    "model.signals": ("spin_echo", "spin_echo,spin_echo"),
-    "model.positivity": ("relu",),
+    "mrdiff.wavelet_of": ("features",),
+    "mrdiff.decoder_skips": (True,),
+    "mrdiff.signals": ("spin_echo", "spin_echo,spin_echo"),
+    "mrdiff.positivity": ("relu",),
     "model.norm_groups": (32,),
-    "model.spectral_norm": (True,),
+    "mrdiff.spectral_norm": (True,),
 }
 
 
@@ -72,25 +74,25 @@ def read(path: Path) -> StateDict:
         ) from error
 
 
-def fresh_state(config: ConfigDict) -> TrainState:
+def fresh_state(config: Config) -> TrainState:
     """The state with which a run of this config starts."""
     side, sources = config.data.image_size, len(split_names(config.data.sources))
     times = {name: np.ones((1, sources), np.float32) for name in ("tr", "te", "ti")}
     images = {"sources": np.zeros((1, side, side, sources), np.float32), "target": np.zeros((1, side, side), np.float32)}
-    return create_train_state(methods.create(config), make_optimizer(config.optimizer), jax.random.key(0), images | times)
+    return create_train_state(methods.create(config), config.optimizer, jax.random.key(0), images | times)
 
 
-def check_structure(config: ConfigDict) -> None:
+def check_structure(config: Config) -> None:
     """Checks that a config describes their network, but for its size.
 
     Raises:
       UserError: the first field that does not, with what it must be.
     """
-    validate(config)
     for field, choices in _STRUCTURE.items():
         section, name = field.split(".")
-        if config[section][name] not in choices:
-            raise UserError(f"--config.{field}={config[section][name]}: the authors' network has {choices[0]}; take :authors")
+        value = getattr(config.own if section == "mrdiff" else getattr(config, section), name)
+        if value not in choices:
+            raise UserError(f"--config.{field}={value}: the authors' network has {choices[0]}; take :authors")
     mult = config.model.channel_mult
     if len(mult) < 2 or mult[-1] == mult[-2]:
         raise UserError(f"--config.model.channel_mult={mult}: the last level must have a number of channels of its own")
@@ -102,25 +104,27 @@ def write_checkpoint(config: ConfigDict, weights: Path, ema: Path | None, workdi
     Raises:
       UserError: a field, a file or the workdir does not fit.
     """
+    config = resolve(config)
     check_structure(config)
     if any((workdir / "checkpoints").glob("[0-9]*")):
         raise UserError(f"{workdir}: holds checkpoints already; choose another --workdir")
     files = {path: read(path) for path in (weights, ema) if path}
     state, size = fresh_state(config), build_network(config).backbone
 
-    def imported(path: Path) -> Params:
+    def imported(path: Path) -> Variables:
         try:
-            return to_params(files[path], state.params, size)
+            found = to_variables(files[path], state.variables.of("generator"), size)
         except ValueError as error:
             raise UserError(f"{path}: {error}") from error
+        return Variables({"generator": found.pop("params")}, {"generator": found})
 
-    params = imported(weights)
+    variables = imported(weights)
     steps = re.search(r"(?<!\d)\d{6,9}$", weights.stem)
     step = int(steps[0]) if steps else 0
-    state = state.replace(step=np.int32(step), params=params, ema_params=imported(ema) if ema else params)
+    state = state.replace(step=np.int32(step), variables=variables, average=(imported(ema) if ema else variables).params)
 
     workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "config.json").write_text(json.dumps(json.loads(config.to_json()), indent=2) + "\n")
+    json_files.write(workdir / CONFIG, config.to_dict())
     checkpoints = Checkpoints(workdir, keep=1)
     checkpoints.save(step, state, iter(grain.MapDataset.range(1).to_iter_dataset()))  # of data, the first position
     checkpoints.close()

@@ -16,9 +16,10 @@ import numpy as np
 
 from mrdiff_jax import metrics
 from mrdiff_jax.evaluation import figures
-from mrdiff_jax.preparation.preprocessing import PLANES, choose_slices, percentile_scale, slice_image
+from mrdiff_jax.preparation.intensity import percentile_scale
 from mrdiff_jax.preparation.registration import grid_of
-from mrdiff_jax.preparation.slicing import Slicing
+from mrdiff_jax.preparation.slices import choose_slices
+from mrdiff_jax.preparation.slicing import PLANES, Slicing, slice_image
 from mrdiff_jax.scans.sequence_times import sidecar_path
 from mrdiff_jax.scans.volumes import Volume, read_nifti
 

@@ -12,7 +12,6 @@ from string import Template
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import colormaps
 from PIL import Image
 
 from mrdiff_jax.comparison import tables
@@ -20,6 +19,7 @@ from mrdiff_jax.comparison.runs import Comparison
 from mrdiff_jax.evaluation.averages import subject_of
 from mrdiff_jax.evaluation.figures import PIXELS_PER_INCH
 from mrdiff_jax.metrics.conventions import METRICS
+from mrdiff_jax.plotting import colormaps
 
 _STUDY_LEADS = {
     "sampling": "The same weights with other numbers of reverse steps, and with several syntheses of a slice averaged.",

@@ -1,7 +1,6 @@
-"""From a data set to batches, for training and for evaluation; and what its training slices have in common."""
+"""From a data set to batches, for training and for evaluation."""
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grain
@@ -9,40 +8,9 @@ import numpy as np
 
 from mrdiff_jax.data.augmentation import augment
 from mrdiff_jax.data.datasets import Dataset
-from mrdiff_jax.errors import UserError
 
 TRAINING_KEYS = ("sources", "target", "tr", "te", "ti")
 READ_OPTIONS = grain.ReadOptions(num_threads=4, prefetch_buffer_size=64)
-
-
-def describe_training(dataset: Dataset, inverted: Collection[str] = ()) -> dict[str, Any]:
-    """What synthesis must know of the training slices, for JSON: medians over them, and the range of their pixel sizes.
-
-    sources: name -> tr, te, ti in ms; target: its name, and offset and factor from [0, 1] to scanner units; pixel_mm: the
-    smallest and the largest; preparation: the fields of `options.Options`.
-
-    Raises UserError, naming the exam, where a source among `inverted` has no inversion time.
-    """
-    slices = dataset.split("train")
-    columns = {name: [] for name in ("tr", "te", "ti", "scale", "spacing")}
-    for i in range(len(slices)):
-        example = slices[i]
-        for source, time in zip(dataset.sources, example["ti"], strict=True):
-            if source in inverted and time <= 0:
-                raise UserError(
-                    f"{example['subject']}: its {source} has no inversion time, which --config.model.signals=inversion_recovery"
-                    f" asks for; put InversionTime into its sidecar or give --config.data.ti={source}=MILLISECONDS"
-                )
-        for name, values in columns.items():
-            values.append(example[name])
-    median = {name: np.median(values, axis=0).tolist() for name, values in columns.items()}
-    offset, factor = median["scale"]
-    return {
-        "sources": {name: {time: median[time][k] for time in ("tr", "te", "ti")} for k, name in enumerate(dataset.sources)},
-        "target": {"name": dataset.target, "offset": offset, "factor": factor},
-        "pixel_mm": [float(min(columns["spacing"])), float(max(columns["spacing"]))],
-        "preparation": asdict(dataset.preparation),
-    }
 
 
 def train_iterator(
@@ -76,7 +44,7 @@ def evaluation_batches(
 ) -> Iterator[dict[str, Any]]:
     """Slices of a split once each, in a fixed order, as batches with all that an example has; `indices` default to all.
 
-    The last batch is filled by repeating its last example; `valid` (B,) tells the slices from the filling. `index` (B,)
+    The last batch is filled by repeating its last example; `valid` (B,) says which are slices, not filling. `index` (B,)
     is a slice's place in the split, `subject` a list of B names, all else arrays with a leading B.
     """
     examples = dataset.split(split)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,14 +19,18 @@ from mrdiff_jax.data import phantom
 from mrdiff_jax.data.identity import Checksums
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import split_names
-from mrdiff_jax.preparation import prepared_set, preprocessing, tfds_builder
+from mrdiff_jax.preparation import intensity, prepared_set, slice_set, tfds_builder
 from mrdiff_jax.preparation.options import Options
+from mrdiff_jax.preparation.slice_set import ExamSlices
+from mrdiff_jax.preparation.slices import exam_examples
+from mrdiff_jax.preparation.splits import assign_splits, read_splits, write_splits
 from mrdiff_jax.preparation.tfds_builder import TRUTHS, MRSlices
 from mrdiff_jax.scans import volumes
-from mrdiff_jax.scans.sequence_times import parse_stated, require
+from mrdiff_jax.scans.bids import find_exams
+from mrdiff_jax.scans.sequence_times import SequenceTimes, parse_stated, require
 from mrdiff_jax.scans.visits import look_alike
-from mrdiff_jax.storage.files import require_file, scratch_folder
-from mrdiff_jax.storage.paths import local_path
+from mrdiff_jax.storage.files import replace_folder, require_file, scratch_folder
+from mrdiff_jax.storage.paths import cache_folder, local_path
 
 READ_VERSION = 2  # raise it whenever the same scans give other slices
 logger = logging.getLogger("mrdiff_jax")
@@ -53,8 +56,8 @@ class Study(NamedTuple):
 class Dataset:
     """A prepared set of slices, seen as source contrasts and a target.
 
-    preparation: how its scans became slices; splits_file: the CSV of subjects and splits; rows: where each split stands in a
-    set that is written as a whole; elsewhere splits are written apart.
+    preparation: how its scans became slices; splits_file: the CSV of subjects and splits; splits: what it says. The set is
+    written as a whole, and its splits are applied when it is read.
     """
 
     contrasts: tuple[str, ...]
@@ -64,15 +67,12 @@ class Dataset:
     fingerprint: str
     preparation: Options
     splits_file: Path
-    rows: Mapping[str, Sequence[int]] | None = None
+    splits: Mapping[str, str]
 
     def split(self, name: str) -> "Examples":
         """The examples of 'train', 'validation' or 'test', in a fixed order; validation may be empty."""
         written = tfds.builder_from_directory(self.folder / tfds_builder.EXAMPLES_FOLDER)
-        if self.rows is not None:
-            records = _Rows(written.as_data_source(prepared_set.WHOLE), self.rows[name])
-        else:
-            records = written.as_data_source(name) if name in written.info.splits else ()
+        records = _Rows(written.as_data_source(slice_set.WHOLE), slice_set.read(self.folder).rows(self.splits)[name])
         return Examples(records, [self.contrasts.index(name) for name in self.sources], self.contrasts.index(self.target))
 
 
@@ -107,7 +107,7 @@ class Examples:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self.records[index]
-        image = preprocessing.dequantise(record["image"])
+        image = intensity.dequantise(record["image"])
         example = {
             "sources": image[..., self.source_channels],
             "target": image[..., self.target_channel],
@@ -136,22 +136,22 @@ def open_dataset(data_config: Any) -> Dataset:
         raise UserError(f"config.data.percentiles: {low:g}, {high:g} do not rise from 0 to 100")
 
     splits = _splits(data_config, sorted({exam.subject for exam in study.exams}))
-    if told := look_alike(splits) if data_config.name == "bids" else "":
-        logger.warning("%s", told)
-    options = {
+    if alike := look_alike(splits) if data_config.name == "bids" else "":
+        logger.warning("%s", alike)
+    cut = {
         "image_size": data_config.image_size,
         "percentiles": tuple(data_config.percentiles),
         "slices": data_config.slices,
         "plane": data_config.plane,
     }
-    identity = [str(MRSlices.VERSION), READ_VERSION, data_config.name, study.contrasts, study.identity, splits, options]
+    identity = [str(MRSlices.VERSION), READ_VERSION, data_config.name, study.contrasts, study.identity, splits, cut]
     fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     folder = cache_folder(data_config.cache) / f"{data_config.name}-{fingerprint}"
-    if not folder.is_dir():
-        _prepare(study, splits, folder, **options)
-    preparation = Options(study.contrasts, sources[0], bias_correction=False, mask="none", **options)
+    preparation = Options(study.contrasts, sources[0], bias_correction=False, mask="none", **cut)
+    if slice_set.read(folder) is None:
+        _prepare(study, splits, folder, preparation, fingerprint)
     splits_file = folder / prepared_set.SPLITS_FILE
-    return Dataset(study.contrasts, sources, target, folder, fingerprint, preparation, splits_file)
+    return Dataset(study.contrasts, sources, target, folder, fingerprint, preparation, splits_file, splits)
 
 
 def _check_names(sources: tuple[str, ...], target: str, contrasts: Sequence[str]) -> None:
@@ -168,10 +168,9 @@ def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Datase
     """The set that `mrdiff_jax.prepare` wrote, split as its `splits.csv` says now."""
     root = local_path(config.root, "--config.data.root")
     written = prepared_set.read(root)
-    contrasts = tuple(written["contrasts"])
+    contrasts, side = written.options.contrasts, written.options.image_size
     _check_names(sources, target, contrasts)
-    if config.image_size != written["image_size"]:
-        side = written["image_size"]
+    if config.image_size != side:
         raise UserError(
             f"{root}: its slices are {side} x {side}, not {config.image_size}; "
             f"give --config.data.image_size={side}, or prepare again with --image-size={config.image_size}"
@@ -180,21 +179,10 @@ def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Datase
     file = (
         local_path(config.splits_file, "--config.data.splits_file") if config.splits_file else root / prepared_set.SPLITS_FILE
     )
-    splits = preprocessing.read_splits(file, sorted({exam["subject"] for exam in written["exams"]}))
-    fingerprint = hashlib.sha256(json.dumps([written["fingerprint"], splits]).encode()).hexdigest()[:16]
+    splits = read_splits(file, written.subjects)
+    fingerprint = hashlib.sha256(json.dumps([written.fingerprint, splits]).encode()).hexdigest()[:16]
     folder = root / prepared_set.DATASET_FOLDER
-    preparation, rows = Options(**written["options"]), prepared_set.rows_of_splits(written, splits)
-    return Dataset(contrasts, sources, target, folder, fingerprint, preparation, file, rows)
-
-
-def cache_folder(stated: str = "") -> Path:
-    """Where prepared data and compiled programs are kept: as stated, else $MRDIFF_CACHE or ~/.cache/mrdiff_jax.
-
-    Raises:
-      UserError: nothing is stated, and the home folder is not known.
-    """
-    name = "--config.data.cache" if stated else "MRDIFF_CACHE"
-    return local_path(stated or os.environ.get("MRDIFF_CACHE") or "~/.cache/mrdiff_jax", name).resolve()
+    return Dataset(contrasts, sources, target, folder, fingerprint, written.options, file, splits)
 
 
 def _study(config: Any, sources: tuple[str, ...], target: str) -> Study:
@@ -228,14 +216,14 @@ def _bids_study(config: Any, contrasts: tuple[str, ...], sources: tuple[str, ...
     stated = parse_stated(config.tr, config.te, config.ti, "config.data.")
     exams, identity, masked, timed = [], [], False, []
     checksums = Checksums(cache_folder(config.cache))
-    for files in volumes.find_exams(root, contrasts, config.lesions):
+    for files in find_exams(root, contrasts, config.lesions):
         times = {name: volumes.scan_times(path, name, stated, required=False) for name, path in files.scans.items()}
         for name, path in files.scans.items():
             volumes.refuse_contradiction(path, name, times[name])
         timed += [(path, name, times[name]) for name, path in files.scans.items() if name in sources]
         exams.append(ExamRef(files.subject, partial(volumes.read_exam, files, times)))
         masks = {"lesions": files.lesions} if files.lesions else {}
-        for name, path in {**files.scans, **masks}.items():
+        for name, path in {**{name: scan.path for name, scan in files.scans.items()}, **masks}.items():
             require_file(path)
             identity.append([path.relative_to(root).as_posix(), checksums.of(path), times.get(name)])
         masked = masked or bool(masks)
@@ -250,8 +238,8 @@ def _bids_study(config: Any, contrasts: tuple[str, ...], sources: tuple[str, ...
 
 def _splits(config: Any, subjects: list[str]) -> dict[str, str]:
     if config.splits_file:
-        return preprocessing.read_splits(local_path(config.splits_file, "--config.data.splits_file"), subjects)
-    return preprocessing.assign_splits(
+        return read_splits(local_path(config.splits_file, "--config.data.splits_file"), subjects)
+    return assign_splits(
         subjects,
         test_subjects=config.test_subjects,
         test_fraction=config.test_fraction,
@@ -260,39 +248,29 @@ def _splits(config: Any, subjects: list[str]) -> dict[str, str]:
     )
 
 
-def _prepare(study: Study, splits: Mapping[str, str], folder: Path, *, image_size: int, **options: Any) -> None:
-    """Write the study's examples and `splits.csv` into `folder`, which appears complete or not at all."""
-    exams = {
-        split: [exam for exam in study.exams if splits[exam.subject] == split]
-        for split in preprocessing.SPLITS
-        if split in splits.values()
-    }
+def _prepare(study: Study, splits: Mapping[str, str], folder: Path, options: Options, fingerprint: str) -> None:
+    """Writes the study's slices and `splits.csv` into `folder`, which appears complete or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        scratch_folder(folder.parent, ".preparing-") as temporary,
-        tqdm(total=len(study.exams), desc="Preparing slices", unit="exam", delay=1, disable=None) as progress,
-    ):
-        unmarked = {"lesions": np.zeros((image_size, image_size), np.uint8)} if "lesions" in study.truths else {}
+    side = options.image_size
+    unmarked = {"lesions": np.zeros((side, side), np.uint8)} if "lesions" in study.truths else {}
 
-        def examples(split: str) -> Iterator[dict]:
-            for exam in _loaded(exams[split]):
-                yield from (unmarked | example for example in preprocessing.exam_examples(exam, image_size, **options))
-                progress.update()
+    def exams() -> Iterator[ExamSlices]:
+        loaded = tqdm(_loaded(study.exams), "Preparing slices", len(study.exams), unit="exam", delay=1, disable=None)
+        for ref, exam in zip(study.exams, loaded, strict=True):
+            examples = exam_examples(exam, side, options.percentiles, options.slices, options.plane)
+            marked = (unmarked | example for example in examples)
+            yield ExamSlices(exam.name, ref.subject, [SequenceTimes(*times) for times in exam.times], marked)
 
+    with scratch_folder(folder.parent, ".preparing-") as temporary:
         whole = temporary / folder.name
-        tfds_builder.write(
-            whole,
-            examples={split: partial(examples, split) for split in exams},
-            contrasts=study.contrasts,
-            image_size=image_size,
-            truths=study.truths,
-        )
-        preprocessing.write_splits(whole / prepared_set.SPLITS_FILE, splits)
+        slice_set.write(whole, exams, options, fingerprint, study.truths)
+        write_splits(whole / prepared_set.SPLITS_FILE, splits)
         try:
             whole.rename(folder)
         except OSError:
-            if not folder.is_dir():  # else another process was faster, with the same content
-                raise
+            if slice_set.read(folder) is None:  # of a version that wrote it otherwise
+                replace_folder(whole, folder)
+            # else another process was faster, with the same content
 
 
 def _loaded(exams: list[ExamRef], workers: int = 2) -> Iterator[volumes.Exam]:

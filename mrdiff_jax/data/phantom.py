@@ -168,39 +168,52 @@ def simulate_exam(seed: int, index: int, *, image_size: int, slice_count: int, c
     rng = np.random.default_rng([seed, index])
     subject = draw_subject(rng)
     fineness = max(1, round(FIELD_MM / image_size / SUBVOXEL_MM))
-    low, high = SLICES_MM
-    z = low + (np.arange(slice_count) + 0.5) * (high - low) / slice_count
+    fine, grid = _axes(image_size * fineness, slice_count), _axes(image_size, slice_count)
+    fractions = _average_in_plane(_fractions(rng, subject, fine), fineness)
+    t1, t2, density = _tissue_maps(rng, subject, grid)
+    receive = _receive_field(rng, fractions.sum(0), grid)
 
-    def axes(side: int) -> list[np.ndarray]:
-        plane = ((np.arange(side) + 0.5) / side - 0.5) * FIELD_MM
-        return [plane + CENTRE_MM[0], plane + CENTRE_MM[1], z]
-
-    fractions = _average_in_plane(_fractions(rng, subject, axes(image_size * fineness)), fineness)
-    grid = axes(image_size)
-    water = _smooth_field(rng, grid, 15)
-    local = np.stack([_smooth_field(rng, grid, 15) for _ in range(3)], -1)
-    spread = 1 + WATER_SPREAD * water[..., None] + LOCAL_SPREAD * local
-    t1, t2, density = np.moveaxis(subject.tissues[:, None, None, None] * spread, -1, 0).astype(np.float32)
-
-    receive = 1 + 0.08 * _smooth_field(rng, grid, 50)
-    receive /= np.average(receive, weights=fractions.sum(0))
-
-    def scan(times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        clean = receive * (fractions * signal(t1, t2, GAIN * density, times)).sum(0)
-        noise = subject.noise * np.percentile(clean, 99.5) * rng.standard_normal((2, *clean.shape))
-        return np.hypot(clean + noise[0], noise[1])  # the magnitude of a complex image: Rician
-
+    # every contrast has its own noise, whichever of them are asked for
     noises = dict(zip(CONTRASTS, rng.spawn(len(CONTRASTS)), strict=True))
     times = dict(zip(CONTRASTS, subject.times, strict=True))
+    clean = {name: receive * (fractions * signal(t1, t2, GAIN * density, times[name])).sum(0) for name in contrasts}
     return Exam(
         name=subject_name(index),
         contrasts=contrasts,
-        volumes=np.stack([scan(times[name], noises[name]) for name in contrasts]).astype(np.float32),
-        spacing=(FIELD_MM / image_size, FIELD_MM / image_size, (high - low) / slice_count),
+        volumes=np.stack([_with_noise(clean[name], subject.noise, noises[name]) for name in contrasts]).astype(np.float32),
+        spacing=(FIELD_MM / image_size, FIELD_MM / image_size, (SLICES_MM[1] - SLICES_MM[0]) / slice_count),
         times=np.array([times[name] for name in contrasts], np.float32),
         maps=_effective_maps(fractions, t1, t2, GAIN * density),
         lesions=fractions[3].astype(np.float32),
     )
+
+
+def _axes(side: int, slice_count: int) -> list[np.ndarray]:
+    """Where the voxels of a grid lie along x, y and z, mm in MNI space."""
+    low, high = SLICES_MM
+    plane = ((np.arange(side) + 0.5) / side - 0.5) * FIELD_MM
+    return [plane + CENTRE_MM[0], plane + CENTRE_MM[1], low + (np.arange(slice_count) + 0.5) * (high - low) / slice_count]
+
+
+def _tissue_maps(rng: np.random.Generator, subject: Subject, axes: list[np.ndarray]) -> np.ndarray:
+    """(3, 4, X, Y, Z): T1 (ms), T2 (ms) and proton density of each tissue, wherever it may be."""
+    water = _smooth_field(rng, axes, 15)
+    local = np.stack([_smooth_field(rng, axes, 15) for _ in range(3)], -1)
+    spread = 1 + WATER_SPREAD * water[..., None] + LOCAL_SPREAD * local
+    return np.moveaxis(subject.tissues[:, None, None, None] * spread, -1, 0).astype(np.float32)
+
+
+def _receive_field(rng: np.random.Generator, brain: np.ndarray, axes: list[np.ndarray]) -> np.ndarray:
+    """(X, Y, Z): how sensitive the coil is, 1 on average over the brain."""
+    field = 1 + 0.08 * _smooth_field(rng, axes, 50)
+    field /= np.average(field, weights=brain)  # in place: single precision stays
+    return field
+
+
+def _with_noise(clean: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+    """The magnitude of a complex image, whose noise is Rician; `level` is relative to the brightest signal."""
+    noise = level * np.percentile(clean, 99.5) * rng.standard_normal((2, *clean.shape))
+    return np.hypot(clean + noise[0], noise[1])
 
 
 def _effective_maps(fractions: np.ndarray, t1: np.ndarray, t2: np.ndarray, s0: np.ndarray) -> np.ndarray:

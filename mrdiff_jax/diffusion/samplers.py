@@ -22,6 +22,9 @@ Denoiser = Callable[[Array, Array], Array]
 
 def chain_of(schedule: Schedule, sampling: Sampling) -> Schedule:
     """The chain that the settings walk. Raises UserError where the schedule does not have it."""
+    total = len(schedule.alpha_bar)
+    if sampling.steps > total:
+        raise UserError(f"--config.sample.steps={sampling.steps}: the chain has {total} steps")
     try:
         return respace(schedule, sampling.steps, sampling.spacing)
     except ValueError as error:

@@ -3,14 +3,11 @@
 Both are fitted on the training subjects.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-
-from mrdiff_jax.data.batches import evaluation_batches
-from mrdiff_jax.data.datasets import Dataset
-
-_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -31,11 +28,10 @@ class References:
         return {"copy": sources[..., self.better_source], "linear": np.clip(linear, 0, 1).astype(np.float32)}
 
 
-def fit(dataset: Dataset) -> References:
-    """Fits the references to every pixel of the training split."""
-    k = len(dataset.sources)
+def fit(batches: Iterable[Mapping[str, Any]], k: int) -> References:
+    """Fits the references to every pixel of batches of the training split, as of `evaluation_batches`, with k sources."""
     gram, moment, squared_error = np.zeros((k + 1, k + 1)), np.zeros(k + 1), np.zeros(k)
-    for batch in evaluation_batches(dataset, "train", _BATCH):
+    for batch in batches:
         valid = batch["valid"]
         sources = batch["sources"][valid].reshape(-1, k).astype(np.float64)
         target = batch["target"][valid].reshape(-1).astype(np.float64)

@@ -1,13 +1,12 @@
 """Evaluation: every held-out slice synthesised and scored, beside the references."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mrdiff_jax import parallel
@@ -16,44 +15,12 @@ from mrdiff_jax.evaluation import averages, results, scoring
 from mrdiff_jax.evaluation.baselines import References
 from mrdiff_jax.evaluation.results import REFERENCES, SYNTHESIS, Images, Results
 from mrdiff_jax.evaluation.scoring import Scorer, Scores
-from mrdiff_jax.methods import Method, Params
+from mrdiff_jax.log import logger
+from mrdiff_jax.methods.contract import Method, Variables
 from mrdiff_jax.metrics.conventions import BANDS, CONVENTIONS, METRICS
-from mrdiff_jax.training.writer import logger
+from mrdiff_jax.synthesis.sampling import Sampler, on_devices
 
-_ARRAYS = ("sources", "tr", "te", "ti", "index")
 _PIXELS = ("target", "synthesis", "sources")
-
-
-class Sampler:
-    """A method's synthesis on all local devices; the noise of a slice depends on its place in the split alone."""
-
-    def __init__(self, method: Method, seed: int, samples: int = 1):
-        """`samples` syntheses of each slice are averaged."""
-        key = jax.random.key(seed)
-
-        def synthesize(params: Params, batch: dict) -> tuple[jax.Array, jax.Array]:
-            keys = parallel.keys_at(key, batch["index"])
-            if samples == 1:
-                image = jnp.clip(method.synthesize(params, batch, keys), 0, 1)
-                return image, jnp.zeros_like(image)
-            draws = jax.lax.map(lambda n: method.synthesize(params, batch, _folded(keys, n)), jnp.arange(samples))
-            draws = jnp.clip(draws, 0, 1)
-            return draws.mean(0), draws.std(0, ddof=1)
-
-        self._synthesize = parallel.pmap(synthesize)
-
-    def __call__(self, params: Params, batch: dict) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation, (B, H, W) each, of the syntheses of a batch; params are replicated."""
-        return parallel.gather(self._synthesize(params, arrays(batch)))
-
-
-def arrays(batch: dict) -> dict[str, np.ndarray]:
-    """What a method is given of a batch, split over the devices."""
-    return parallel.shard({name: batch[name] for name in _ARRAYS})
-
-
-def _folded(keys: jax.Array, number: jax.Array) -> jax.Array:
-    return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
 
 
 class Evaluation:
@@ -79,20 +46,18 @@ class Evaluator:
     def __init__(self, method: Method, dataset: Dataset, config: Any):
         """Of `config.evaluate`."""
         self._dataset, self._config = dataset, config
-        self._batch_size = scoring.divisible(config.batch_size)
-        self.sample = Sampler(method, config.seed)
+        self.sample, self._describe = Sampler(method), on_devices(method.describe)
+        self._described = method.described
         self.score = Scorer(config.convention)
-        key = jax.random.key(config.seed)
 
-        def describe(params: Params, batch: dict) -> tuple[jax.Array, ...]:
-            return method.describe(params, batch, parallel.keys_at(key, batch["index"]))
-
-        self._described, self._describe = method.described, parallel.pmap(describe)
+    def keys(self, batch: Mapping[str, Any]) -> jax.Array:
+        """The keys of a batch's slices: the noise of a slice depends on its place in the split alone."""
+        return parallel.keys_at(jax.random.key(self._config.seed), batch["index"])
 
     @cached_property
     def _references(self) -> tuple[References, dict[str, Scores]]:
         """When they are first needed, not before the first step of training."""
-        return scoring.reference_scores(self._dataset, self.score, self._batch_size)
+        return scoring.reference_scores(self._dataset, self.score, self._config.batch_size)
 
     @property
     def references(self) -> References:
@@ -104,35 +69,35 @@ class Evaluator:
         """Of all test slices: by reference, and the spectra of the 'target'."""
         return self._references[1]
 
-    def __call__(self, params: Params, split: str, slices: int = 0) -> Evaluation:
-        """Evaluates a split, or so many slices (0: all) evenly spread over it; params are replicated over the local devices."""
+    def __call__(self, variables: Variables, split: str, slices: int = 0) -> Evaluation:
+        """Evaluates a split, or that many slices (0: all), evenly spread; variables are replicated over the local devices."""
         result = Evaluation()
         wanted = self.slices(split, slices)
         shown, kept = set(evenly(wanted, self._config.panels)), set(evenly(wanted, self._config.images))
         for batch in self.batches(split, wanted, f"evaluating {split}"):
-            synthesis, _ = self.sample(params, batch)
+            synthesis, _ = self.sample(variables, batch, self.keys(batch))
             result.scores.extend(self.score(synthesis, batch))
             _add_images(result, batch | {"synthesis": synthesis}, kept)
             if shown & set(batch["index"][batch["valid"]]):
-                described = parallel.gather(self._describe(params, arrays(batch)))
+                described = self._describe(variables, batch, self.keys(batch))
                 self._add_panels(result, batch, synthesis, dict(zip(self._described, described, strict=True)), shown)
         return result
 
-    def seconds(self, params: Params, split: str) -> float:
+    def seconds(self, variables: Variables, split: str) -> float:
         """Time that evaluating a split will take, from one batch; what must be compiled and fitted first is, on the way."""
-        self(params, split, self._batch_size)
+        self(variables, split, self._config.batch_size)
         _ = self._references
         start = time.perf_counter()
-        self(params, split, self._batch_size)
-        return (time.perf_counter() - start) * -(-len(self._dataset.split(split)) // self._batch_size)
+        self(variables, split, self._config.batch_size)
+        return (time.perf_counter() - start) * -(-len(self._dataset.split(split)) // self._config.batch_size)
 
     def slices(self, split: str, count: int = 0) -> np.ndarray:
-        """Places in the split of so many slices, evenly spread; 0 is all."""
+        """Places in the split of that many slices, evenly spread; 0 is all."""
         return evenly(np.arange(len(self._dataset.split(split))), count)
 
     def batches(self, split: str, wanted: np.ndarray, text: str) -> Iterator[dict[str, Any]]:
         """Batches of the wanted slices of a split, behind a progress bar."""
-        return scoring.batches(self._dataset, split, self._batch_size, wanted, text)
+        return scoring.batches(self._dataset, split, self._config.batch_size, wanted, text)
 
     def _add_panels(self, result: Evaluation, batch: dict, synthesis: np.ndarray, features: dict, shown: set) -> None:
         for i in scoring.valid(batch):
@@ -148,7 +113,7 @@ class Evaluator:
 
 
 def evenly(indices: np.ndarray, count: int) -> np.ndarray:
-    """So many of the indices, evenly spread; 0, or more than there are, is all."""
+    """That many of the indices, evenly spread; 0, or more than there are, is all."""
     return np.unique(indices[np.linspace(0, len(indices) - 1, min(count or len(indices), len(indices))).round().astype(int)])
 
 
@@ -180,14 +145,15 @@ def summarise(scores: dict[str, Scores], convention: str, about: dict[str, Any])
     }
 
 
-def write(evaluation: Evaluation, scores: dict[str, Scores], summary: dict[str, Any], workdir: Path) -> None:
-    """Writes the files of `results.write`, and samples.png."""
+def write(evaluation: Evaluation, scores: dict[str, Scores], summary: dict[str, Any], workdir: Path) -> list[str]:
+    """Writes the files of `results.write`, and samples.png; returns their names, but for a picture that could not be drawn."""
     kept = {name: np.array(values) for name, values in evaluation.kept.items()}
     rows = {name: scores[name].rows for name in (SYNTHESIS, *REFERENCES)}
     spectra = {name: found.mean_spectrum() for name, found in scores.items()}
     frequency = np.linspace(0, 0.5, len(spectra["target"]))
     results.write(Results(summary, rows, {"frequency": frequency, **spectra}, Images(**kept)), workdir)
-    draw(evaluation, workdir / "samples.png")
+    picture = draw(evaluation, workdir / "samples.png")
+    return ["metrics.json", "metrics.csv", *([] if picture is None else ["samples.png"])]
 
 
 def draw(evaluation: Evaluation, path: Path) -> np.ndarray | None:

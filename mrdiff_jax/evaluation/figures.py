@@ -4,11 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from scipy.stats import t
+
+from mrdiff_jax.plotting import Axes, Figure, FigureCanvasAgg, Rectangle
 
 PIXELS_PER_INCH = 160  # of figures for print and page
 ERROR_RANGE = 0.25  # absolute errors are drawn on one scale, up to this share of the data range

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.preparation.preprocessing import dequantise, quantise
+from mrdiff_jax.preparation.intensity import dequantise, quantise
 from mrdiff_jax.storage import json_files
 from mrdiff_jax.storage.files import replacing
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -16,12 +15,13 @@ from mrdiff_jax.data.datasets import Dataset
 from mrdiff_jax.evaluation import averages, baselines
 from mrdiff_jax.evaluation.baselines import References
 from mrdiff_jax.evaluation.results import REFERENCES, Row
+from mrdiff_jax.log import logger
 from mrdiff_jax.metrics import radial_power_spectrum
 from mrdiff_jax.metrics.conventions import CONVENTIONS, body_mask, scorer
-from mrdiff_jax.training.writer import logger
 
 _VERSION = 1  # of the references' scores that are kept: raise it whenever the same images give other scores
 _TARGET = "target"
+_FITTED_AT_A_TIME = 64
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Scorer:
     def __init__(self, convention: str):
         self.convention = convention
         score = scorer(CONVENTIONS[convention])
-        self._score = parallel.pmap(lambda images, target, body: (score(images, target, body), radial_power_spectrum(images)))
+        self._score = parallel.pmap(lambda batch: (score(*batch), radial_power_spectrum(batch[0])))
 
     def __call__(self, images: np.ndarray, batch: Mapping[str, Any]) -> Scores:
         """Of the valid slices of a batch of `batches`, for which there are images (B, H, W)."""
-        scores, spectra = parallel.gather(self._score(*parallel.shard((images, batch["target"], batch["body"]))))
+        scores, spectra = parallel.on_batch(self._score, (images, batch["target"], batch["body"]))
         columns, slices = CONVENTIONS[self.convention].columns(), valid(batch)
         rows = [about(batch, i) | {column: float(scores[column][i]) for column in columns} for i in slices]
         return Scores(rows, list(spectra[slices]))
@@ -81,19 +81,14 @@ def batches(dataset: Dataset, split: str, batch_size: int, wanted: np.ndarray, t
         yield batch | {"body": body_mask(np.concatenate([batch["sources"], batch["target"][..., None]], -1))}
 
 
-def divisible(batch_size: int) -> int:
-    """The batch size, or the next that divides over the local devices."""
-    devices = jax.local_device_count()
-    return -(-batch_size // devices) * devices
-
-
 def reference_scores(dataset: Dataset, score: Scorer, batch_size: int) -> tuple[References, dict[str, Scores]]:
     """The fitted references, and what they and the 'target' score on all test slices; kept beside the prepared data."""
     contrasts = f"{'+'.join(dataset.sources)}-{dataset.target}"
     path = dataset.folder / "references" / f"{contrasts}-{score.convention}-{dataset.fingerprint}-{_VERSION}.npz"
     if path.is_file():
         return _read(path)
-    fitted, scores = baselines.fit(dataset), {name: Scores() for name in (_TARGET, *REFERENCES)}
+    training = evaluation_batches(dataset, "train", _FITTED_AT_A_TIME)
+    fitted, scores = baselines.fit(training, len(dataset.sources)), {name: Scores() for name in (_TARGET, *REFERENCES)}
     every = np.arange(len(dataset.split("test")))
     for batch in batches(dataset, "test", batch_size, every, "scoring the references"):
         for name, images in fitted.predict(batch["sources"]).items():

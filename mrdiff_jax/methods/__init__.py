@@ -1,11 +1,22 @@
 """The methods, by name; each is a file or a folder of this package, and knows nothing of the others."""
 
+import difflib
 import importlib
 from typing import Any
 
+from mrdiff_jax.errors import UserError
 from mrdiff_jax.methods.contract import Method
 
 NAMES = ("mrdiff", "regression", "pix2pix", "cm", "cdpm", "m2dn")
+
+
+def require(name: str) -> str:
+    """The name. Raises UserError, with the nearest, where no method has it."""
+    if name not in NAMES:
+        near = difflib.get_close_matches(name, NAMES, 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"--config.method.name={name}: no such method; choose one of {', '.join(NAMES)}{meant}")
+    return name
 
 
 def settings(name: str) -> type:

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.extend.core import Var
 
-from mrdiff_jax.methods.contract import Variables
+from mrdiff_jax.fields import split_names
+from mrdiff_jax.methods.contract import Method, Variables
 
 
 def flatten(variables: Variables) -> dict[str, Any]:
@@ -37,3 +39,56 @@ def read_by(function: Callable[..., Any], variables: Variables, *args: Any) -> V
     jaxpr = jax.make_jaxpr(of_leaves)(list(leaves.values()), *args).jaxpr
     read = {var for equation in jaxpr.eqns for var in equation.invars if isinstance(var, Var)} | set(jaxpr.outvars)
     return unflatten({path: leaf for (path, leaf), var in zip(leaves.items(), jaxpr.invars, strict=False) if var in read})
+
+
+def synthesis_part(method: Method, config: Any, variables: Variables, *, described: bool) -> Variables:
+    """What synthesis reads of the variables, or of their shapes, and with `described` what feature maps need, too."""
+
+    def run(*args: Any) -> Any:
+        return method.synthesize(*args), method.describe(*args) if described else ()
+
+    return read_by(run, variables, *_example(config))
+
+
+def _example(config: Any) -> tuple[dict[str, jax.ShapeDtypeStruct], jax.ShapeDtypeStruct]:
+    """Shapes of a batch of one, and of its key."""
+    side, k = config.data.image_size, len(split_names(config.data.sources))
+    shapes = {"sources": (1, side, side, k), "tr": (1, k), "te": (1, k), "ti": (1, k)}
+    key = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+    return {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}, key
+
+
+RestorePart = Callable[[Callable[[dict[str, Any]], dict[str, Any]]], tuple[int, dict[str, Any]]]
+
+
+def restore_evaluated(restore_part: RestorePart, choose: Callable[[Variables], Variables]) -> tuple[int, Variables]:
+    """Of a run's newest checkpoint the variables that are evaluated: averages where they are kept, and only what is chosen.
+
+    Args:
+      restore_part: `checkpoints.restore_part` of a workdir: from what is chosen of the shapes of a `TrainState` to the step and
+        the arrays.
+      choose: from the shapes of all variables to those to restore.
+
+    Returns:
+      The step, and the variables as numpy arrays.
+
+    Raises:
+      UserError: there is no checkpoint, or it is damaged.
+    """
+    averaged: set[str] = set()
+
+    def part(shapes: dict[str, Any]) -> dict[str, Any]:
+        """What to restore of a `TrainState`."""
+        variables, average = shapes["variables"], shapes.get("average") or {}
+        averaged.update(average)
+        chosen = choose(Variables(**variables | {"params": variables["params"] | average}))
+        own = {player: tree for player, tree in chosen.params.items() if player not in average}
+        rest = {"params": own, "state": chosen.state, "targets": chosen.targets}
+        return {
+            "variables": {name: tree for name, tree in rest.items() if tree},
+            "average": {player: chosen.params[player] for player in chosen.params if player in average},
+        }
+
+    step, read = restore_part(part)
+    variables = read.get("variables", {})
+    return step, Variables(**variables | {"params": variables.get("params", {}) | read.get("average", {})})

@@ -16,13 +16,13 @@ from jax import Array
 from scipy import ndimage
 
 from mrdiff_jax import metrics
+from mrdiff_jax.scans.air import FOREGROUND_LEVEL, air_level, is_foreground
 
 METRICS = {"psnr": metrics.psnr, "ssim": metrics.ssim, "fsim": metrics.fsim, "gmsd": metrics.gmsd}
 BANDS = ("LL3", *(f"{kind}{level}" for level in (3, 2, 1) for kind in ("LH", "HL", "HH")))
-BODY_LEVEL = 0.1  # of the scaled range: what differs by more from the air of the corners is body
 BODY_RULE = (
-    f"body: the truth or a source differs by more than {BODY_LEVEL} from the median of the slice's corners; opened by a 3 x 3"
-    " cross, holes filled; a slice without any counts whole"
+    f"body: the truth or a source differs by more than {FOREGROUND_LEVEL} from the median of the slice's corners; opened by a"
+    " 3 x 3 cross, holes filled; a slice without any counts whole"
 )
 
 Prepare = Callable[[Array, Array, Array], tuple[Array, Array, Array | float]]
@@ -59,8 +59,8 @@ class Convention:
 
 def body_mask(contrasts: np.ndarray) -> np.ndarray:
     """Where the body is, by BODY_RULE: (B, H, W, C) truth and sources in [0, 1] -> (B, H, W), boolean."""
-    air = np.median(contrasts[:, [0, 0, -1, -1], [0, -1, 0, -1]], axis=1)
-    body = (np.abs(contrasts - air[:, None, None]) > BODY_LEVEL).any(-1)
+    air = [[air_level(image[..., None]) for image in np.moveaxis(slice_, -1, 0)] for slice_ in contrasts]
+    body = is_foreground(contrasts, np.array(air, contrasts.dtype)[:, None, None]).any(-1)
     cross = ndimage.generate_binary_structure(2, 1)[None]
     body = ndimage.binary_fill_holes(ndimage.binary_opening(body, cross), np.pad(cross, ((1, 1), (0, 0), (0, 0))))
     return body | ~body.any((1, 2), keepdims=True)

@@ -1,6 +1,8 @@
 """How scans become slices. Apart from the code that does it, which training does not need."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 REGISTRATIONS = ("auto", "never")
 MASKS = ("body", "none")
@@ -21,3 +23,9 @@ class Options:
     slices: str = ""
     image_size: int = 256
     field_mm: float = 0.0
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """From the JSON of its fields. Raises TypeError or KeyError where they are not those of this version."""
+        low, high = values["percentiles"]
+        return cls(**{**values, "contrasts": tuple(values["contrasts"]), "percentiles": (low, high)})

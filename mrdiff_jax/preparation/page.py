@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -11,25 +11,25 @@ from typing import Any
 
 from mrdiff_jax.preparation import exam_task
 from mrdiff_jax.preparation.options import Options
+from mrdiff_jax.preparation.records import REFERENCE, ExamRecord, ScanRecord, prepared
 
 
-def page(output: Path, records: Sequence[Mapping[str, Any]], options: Options, splits: Mapping[str, str]) -> str:
+def page(output: Path, records: Sequence[ExamRecord], options: Options, splits: Mapping[str, str]) -> str:
     """The page as HTML that needs no other file and no network; failed exams come first."""
     files = resources.files("mrdiff_jax") / "page"
-    failed = [record for record in records if "reason" in record]
-    ordered = [*failed, *(record for record in records if "reason" not in record)]
-    subjects = {record["subject"] for record in records if "reason" not in record}
-    slices = sum(len(record["slices"]) for record in records if "reason" not in record)
+    failed, done = [record for record in records if record.reason], prepared(records)
+    subjects = {record.subject for record in done}
+    slices = sum(len(record.slices) for record in done)
     return Template((files / "prepared.html").read_text(encoding="utf-8")).substitute(
         style=(files / "page.css").read_text(encoding="utf-8") + (files / "prepared.css").read_text(encoding="utf-8"),
         script=(files / "prepared.js").read_text(encoding="utf-8"),
         title=escape(" + ".join(options.contrasts)),
         lead=escape(
-            f"{len(records) - len(failed)} exams of {len(subjects)} subjects prepared, {slices} slices of "
+            f"{len(done)} exams of {len(subjects)} subjects prepared, {slices} slices of "
             f"{options.image_size} x {options.image_size}; {len(failed)} failed."
         ),
         options=_options(options),
-        data=json.dumps([_exam(output, record, options, splits) for record in ordered]).replace("<", "\\u003c"),
+        data=json.dumps([_exam(output, record, options, splits) for record in (*failed, *done)]).replace("<", "\\u003c"),
     )
 
 
@@ -45,29 +45,38 @@ def _options(options: Options) -> str:
     return "".join(f"<tr><td>{escape(name)}</td><td>{escape(text)}</td></tr>" for name, text in rows.items())
 
 
-def _exam(output: Path, record: Mapping[str, Any], options: Options, splits: Mapping[str, str]) -> dict[str, Any]:
+def _exam(output: Path, record: ExamRecord, options: Options, splits: Mapping[str, str]) -> dict[str, Any]:
     """What the page shows of an exam."""
-    folder = exam_task.exam_folder(output, record["exam"])
+    folder = exam_task.exam_folder(output, record.exam)
     return {
-        "exam": record["exam"],
-        "split": splits.get(record["subject"], "") if "reason" not in record else "",
-        "reason": record.get("reason", ""),
-        "slices": len(record.get("slices", ())),
+        "exam": record.exam,
+        "split": "" if record.reason else splits.get(record.subject, ""),
+        "reason": record.reason,
+        "slices": len(record.slices),
         "scans": [
-            _scan(scan, folder / f"{scan['contrast']}.webp", options.reference)
-            for scan in sorted(record["scans"], key=lambda scan: scan["contrast"] != options.reference)
-            if "sha256" in scan
+            _scan(scan, folder / f"{scan.contrast}.webp")
+            for scan in sorted(record.scans, key=lambda scan: scan.contrast != options.reference)
+            if scan.placement
         ],
     }
 
 
-def _scan(scan: Mapping[str, Any], picture: Path, reference: str) -> dict[str, str]:
-    note = "reference"
-    if scan["contrast"] != reference:
-        note = f"{scan['action']}, {scan['shift_mm']:.1f} mm off"
-        if scan["action"] == "registered":
-            note += f" ({scan['shift_before_mm']:.1f} before)"
-        if scan["mirror_gain"] > 0:
-            note += ", fits better mirrored"
+def _scan(scan: ScanRecord, picture: Path) -> dict[str, str]:
     image = base64.b64encode(picture.read_bytes()).decode()
-    return {"contrast": scan["contrast"], "note": note, "image": f"data:image/webp;base64,{image}"}
+    return {"contrast": scan.contrast, "note": ", ".join(_notes(scan)), "image": f"data:image/webp;base64,{image}"}
+
+
+def _notes(scan: ScanRecord) -> Iterator[str]:
+    """How a scan lies, and what else was found in it."""
+    placement = scan.placement
+    if placement.action == REFERENCE:
+        yield REFERENCE
+    else:
+        before = f" ({placement.shift_before_mm:.1f} before)" if placement.action == "registered" else ""
+        yield f"{placement.action}, {placement.shift_mm:.1f} mm off{before}"
+    if placement.mirror_gain > 0:
+        yield "fits better mirrored"
+    if scan.padding:
+        yield scan.padding
+    if scan.blank_slices:
+        yield f"blank in {scan.blank_slices} slices, which are left out"

@@ -1,13 +1,13 @@
-"""The contrasts of an exam on one grid, checked and corrected: for `prepare` and for whatever else takes scans as they come."""
+"""One scan laid on another, checked; and scans that lie on each other, corrected."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.preparation import alignment, bias_field, registration
 from mrdiff_jax.preparation.options import Options
+from mrdiff_jax.preparation.records import Placement
 from mrdiff_jax.preparation.registration import Grid
 from mrdiff_jax.scans import volumes
 from mrdiff_jax.scans.volumes import Volume
@@ -17,7 +17,7 @@ ALIGNED_MM = 1.0  # scans on one grid that are this close are left alone
 WORTH_IT = 0.8  # and those that registration does not bring closer than this share of their shift
 
 
-def place(fixed: Volume, moving: Volume, options: Options) -> tuple[np.ndarray, dict[str, Any]]:
+def place(fixed: Volume, moving: Volume, options: Options) -> tuple[np.ndarray, Placement]:
     """A scan on the grid of the reference, (X, Y, Z) float32, and how it came there with what the checks say.
 
     Scans that share a grid and lie on each other are left alone, and so are those that registration brings hardly closer.
@@ -38,15 +38,30 @@ def place(fixed: Volume, moving: Volume, options: Options) -> tuple[np.ndarray, 
         after = alignment.measure(fixed.data, moved, grid)
         if not shared or after.shift_mm < WORTH_IT * before.shift_mm:
             data, found, transform, action = moved, after, registered, "registered"
-    return data, {
-        "action": action,
-        "transform": transform.ravel().round(6).tolist(),
-        "shift_before_mm": round(before.shift_mm, 3),
-        "shift_mm": round(found.shift_mm, 3),
-        "shift": [round(mm, 3) for mm in found.shift],
-        "overlap": round(found.overlap, 4),
-        "mirror_gain": round(alignment.mirror_gain(fixed, moving, transform), 4),
-    }
+    return data, Placement(
+        action=action,
+        transform=tuple(transform.ravel().round(6).tolist()),
+        shift_before_mm=round(before.shift_mm, 3),
+        shift_mm=round(found.shift_mm, 3),
+        shift=tuple(round(mm, 3) for mm in found.shift),
+        overlap=round(found.overlap, 4),
+        mirror_gain=round(alignment.mirror_gain(fixed, moving, transform), 4),
+    )
+
+
+def misaligned(placement: Placement, reference: str, spacing: Sequence[float], max_shift_mm: float) -> str:
+    """How a scan that was placed does not lie on the reference; '' where it does.
+
+    Across thick slices a scan may be off by half a slice, as edges cannot be told from their blur.
+    """
+    limits = np.maximum(max_shift_mm, np.divide(spacing, 2))
+    far = np.linalg.norm(np.array(placement.shift) / limits) > 1
+    if placement.mirror_gain > 0:
+        return f"fits {reference} better mirrored: left and right are swapped in one of them, or it is somebody else's"
+    if far or placement.shift_mm > limits.max():
+        of_limits = " x ".join(f"{limit:g}" for limit in limits) if limits.max() > limits.min() else f"{limits.max():g}"
+        return f"lies {placement.shift_mm:.1f} mm off {reference} (limit {of_limits} mm)"
+    return ""
 
 
 def correct(

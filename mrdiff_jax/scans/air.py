@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.scans.scan_path import ScanPath
 
 LEAST_SHARE = 5e-4  # of the voxels: fewer of one value are no padding
 FAR = 4.0  # times the spread of the other values: padding lies at least so far below or above them,
@@ -13,12 +14,13 @@ FAR_BELOW_ZERO = 0.05  # or so far below, where it is a whole number under LEAST
 LEAST_BELOW_ZERO = -10.0
 FAR_ABOVE, LEAST_ABOVE = 1.0, 1000.0  # or so far above, where it is a whole number over the second
 BLURRED = 0.25  # times the padding: voxels that interpolation left between it and the others, at most
+FOREGROUND_LEVEL = 0.1  # of a scaled range [0, 1]: what is closer to the level of air counts as air
 ENDS_16_BIT = ((-(2**15), 2**15 - 1), (0, 2**16 - 1))  # of signed and unsigned integers
 END_MARGIN, WRAPPED_GAP = 2048, 8192  # how near to both ends values lie, and how many lack between, where they wrapped around
 
 
 def air_level(volume: np.ndarray, counted: np.ndarray | None = None) -> float:
-    """The value of air: the median over the corners of a volume (X, Y, Z); of those voxels that are counted, if told.
+    """The value of air: the median over the corners of a volume (X, Y, Z); of the voxels that are `counted`, if given.
 
     Where no corner is counted, it is the lowest of the values that are.
     """
@@ -29,7 +31,17 @@ def air_level(volume: np.ndarray, counted: np.ndarray | None = None) -> float:
     return float(np.median(values) if values.size else volume[counted].min())
 
 
-def without_padding(data: np.ndarray, path: Path) -> tuple[np.ndarray, str]:
+def is_foreground(scaled: np.ndarray, air: np.ndarray) -> np.ndarray:
+    """Where images in [0, 1] show something: they differ from air, whose levels broadcast against them.
+
+    The one rule for what is scored as body and for which slices are kept; it needs no more than the image. The mask of bodies
+    that `preparation.bias_field` draws starts from the same air, but has a threshold of its own (Otsu's): it is for volumes in
+    scanner units, and must hold dim parts, too.
+    """
+    return np.abs(scaled - air) > FOREGROUND_LEVEL
+
+
+def without_padding(data: np.ndarray, path: Path | ScanPath) -> tuple[np.ndarray, str]:
     """The voxels of a scan (X, Y, Z) with its padding taken for air, and what was so taken; '' where it has none.
 
     Padding is what is not a number around the edges of the volume, and a value of many voxels far below or above all others.
@@ -53,7 +65,7 @@ def without_padding(data: np.ndarray, path: Path) -> tuple[np.ndarray, str]:
     return np.where(padding, np.float32(air), data), f"padding {value:g} ({padding.mean():.1%} of the voxels) taken for air"
 
 
-def _not_numbers(data: np.ndarray, path: Path) -> np.ndarray:
+def _not_numbers(data: np.ndarray, path: Path | ScanPath) -> np.ndarray:
     """Where a scan has NaN. Raises UserError where it has them inside, or infinite values."""
     wrong = ~np.isfinite(data)
     if not wrong.any():
@@ -107,7 +119,7 @@ def _far_below(values: np.ndarray, at_top: bool = False) -> float | None:
     return float(np.nextafter(limit, -np.inf, dtype=np.float32)) if blurred <= BLURRED * count else None
 
 
-def _refuse_wrapped(values: np.ndarray, path: Path) -> None:
+def _refuse_wrapped(values: np.ndarray, path: Path | ScanPath) -> None:
     """Raises UserError where sorted values are whole numbers of 16 bits on both ends of their range, with none between."""
     for low, high in ENDS_16_BIT:
         if not (low <= values[0] <= low + END_MARGIN and high - END_MARGIN <= values[-1] <= high):

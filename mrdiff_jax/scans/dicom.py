@@ -1,8 +1,9 @@
 """Raw scans: DICOM files grouped to series, and the volumes that these make."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans import dicom_headers, dicom_pixels
 from mrdiff_jax.scans.contrasts import part_of
 from mrdiff_jax.scans.dicom_headers import MALFORMED
-from mrdiff_jax.scans.dicom_stack import Frame, Series, bounded, count, same_place, stack
+from mrdiff_jax.scans.dicom_stack import DicomSlice, Series, bounded, count, same_place, stack
 from mrdiff_jax.storage.files import walk_files
 
 ECHOES_APART_MS = 1.0  # echo times of one series that differ by more are echoes of their own
@@ -21,7 +22,7 @@ LISTING_LENGTH = 130  # characters
 
 
 class _Key(NamedTuple):
-    """What tells a series from others, in an order to sort by: without a number last."""
+    """What sets a series apart from others, in an order to sort by: without a number last."""
 
     unnumbered: bool
     number: int
@@ -31,20 +32,11 @@ class _Key(NamedTuple):
     dark_is_high: bool
 
 
-def split_choice(path: Path) -> tuple[Path, int | None]:
-    """A path, and the number of the series that 'FOLDER#2' chooses in it."""
-    base, hash_sign, number = path.name.rpartition("#")
-    if hash_sign and number.isdecimal() and not path.exists():
-        return path.with_name(base) if base else path.parent, int(number)
-    return path, None
-
-
 def is_dicom(path: Path) -> bool:
     """Whether a path is a folder or a DICOM file."""
     return dicom_headers.is_dicom_file(path) if path.is_file() else path.is_dir()
 
 
-@dicom_headers.quiet()
 def find_series(source: Path) -> list[Series]:
     """The MR series in a folder, its subfolders included, or in a file, ordered by number, UID and echo time.
 
@@ -55,9 +47,38 @@ def find_series(source: Path) -> list[Series]:
     Raises:
       UserError: no MR image at all, or a damaged header.
     """
-    groups: dict[_Key, list[Frame]] = defaultdict(list)
-    passed_over = 0
+    return list(_series_of(source, tuple(_files(source))))
+
+
+class _File(NamedTuple):
+    """A file, with what changes whenever its content does."""
+
+    path: Path
+    size: int = 0
+    changed: int = 0
+    identity: tuple[int, int] = (0, 0)
+
+
+def _files(source: Path) -> Iterator[_File]:
+    """The files in a folder, each once, whatever links lead to it."""
+    seen = set()
     for path in walk_files(source):
+        if not path.exists():
+            yield _File(path)  # a link to nothing, which is refused when it is read
+            continue
+        status = path.stat()
+        identity = status.st_dev, status.st_ino
+        if identity not in seen:
+            seen.add(identity)
+            yield _File(path, status.st_size, status.st_mtime_ns, identity)
+
+
+@lru_cache(maxsize=4)  # an exam asks for its folders again for each contrast, for its times and for its voxels
+@dicom_headers.quiet()
+def _series_of(source: Path, files: tuple[_File, ...]) -> tuple[Series, ...]:
+    groups: dict[_Key, list[DicomSlice]] = defaultdict(list)
+    passed_over = 0
+    for path, *_ in files:
         try:
             header = dicom_headers.read_header(path)
         except InvalidDicomError:
@@ -76,10 +97,10 @@ def find_series(source: Path) -> list[Series]:
         kinds = f" ({count(passed_over, 'DICOM file')} of other kinds)" if passed_over else ""
         raise UserError(f"{source}: has no DICOM images of MR{kinds}; name the folder that holds them")
     groups = _joined(groups)
-    return [series for key in sorted(groups) for series in _echoes(key, groups)]
+    return tuple(series for key in sorted(groups) for series in _echoes(key, groups))
 
 
-def _joined(groups: dict[_Key, list[Frame]]) -> dict[_Key, list[Frame]]:
+def _joined(groups: dict[_Key, list[DicomSlice]]) -> dict[_Key, list[DicomSlice]]:
     """The groups, with slices joined that have a series UID each but one number or description, shape and direction."""
     singles: dict[tuple, list[_Key]] = defaultdict(list)
     for key, (first, *others) in groups.items():
@@ -92,9 +113,9 @@ def _joined(groups: dict[_Key, list[Frame]]) -> dict[_Key, list[Frame]]:
     return joined
 
 
-def _echoes(key: _Key, groups: dict[_Key, list[Frame]]) -> list[Series]:
+def _echoes(key: _Key, groups: dict[_Key, list[DicomSlice]]) -> list[Series]:
     """A series for each echo, the shortest echo time first."""
-    echoes: list[list[Frame]] = []
+    echoes: list[list[DicomSlice]] = []
     for frame in sorted(groups[key], key=lambda frame: frame.times.te or 0.0):  # stable
         if echoes and (frame.times.te or 0.0) - (echoes[-1][0].times.te or 0.0) <= ECHOES_APART_MS:
             echoes[-1].append(frame)
@@ -146,9 +167,9 @@ def read_series(series: Series, source: Path) -> tuple[np.ndarray, np.ndarray]:
     return dicom_pixels.volume(frames), affine
 
 
-def _without_copies(frames: Sequence[Frame]) -> tuple[Frame, ...]:
+def _without_copies(frames: Sequence[DicomSlice]) -> tuple[DicomSlice, ...]:
     """The frames, each slice once that is there in several files with the same pixels."""
-    first: dict[tuple, Frame] = {}
+    first: dict[tuple, DicomSlice] = {}
     others = []
     for frame in frames:
         kept = first.setdefault(same_place(frame), frame)

@@ -16,7 +16,7 @@ from pydicom.uid import EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageSt
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans.contrasts import Header
 from mrdiff_jax.scans.descriptions import Meaning
-from mrdiff_jax.scans.dicom_stack import ORIENTATION_TOLERANCE, Frame
+from mrdiff_jax.scans.dicom_stack import ORIENTATION_TOLERANCE, DicomSlice
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 
 _GROUPS = {  # where multi-frame files have what classic ones have at the top: sequence and name in it
@@ -133,14 +133,14 @@ def has_slices(header: pydicom.Dataset, path: Path) -> bool:
     return whole and header.get("Modality") == "MR" and header.get("SamplesPerPixel", 1) == 1
 
 
-def frames(header: pydicom.Dataset, path: Path) -> Iterator[Frame]:
+def frames(header: pydicom.Dataset, path: Path) -> Iterator[DicomSlice]:
     """The slices in a file. What is missing or garbled raises one of MALFORMED."""
     shared = header.get("SharedFunctionalGroupsSequence") or [None]
     for index, own in enumerate(header.get("PerFrameFunctionalGroupsSequence") or [None]):
         yield _frame(header, [own, shared[0]], path, index)
 
 
-def _frame(header: pydicom.Dataset, groups: Sequence[pydicom.Dataset | None], path: Path, index: int) -> Frame:
+def _frame(header: pydicom.Dataset, groups: Sequence[pydicom.Dataset | None], path: Path, index: int) -> DicomSlice:
     def value(keyword: str) -> Any:
         """A header's value: of the frame, of all frames of the file, or of the file; None where there is none."""
         sequence, name = _GROUPS[keyword]
@@ -172,7 +172,7 @@ def _frame(header: pydicom.Dataset, groups: Sequence[pydicom.Dataset | None], pa
     component = str(value("ComplexImageComponent") or "").upper()
     if component and component not in _MAGNITUDE and component not in image_type:
         image_type = (*image_type, *("",) * (2 - len(image_type)), component)
-    return Frame(
+    return DicomSlice(
         path=path,
         index=index,
         shape=(int(header.Rows), int(header.Columns)),
@@ -219,5 +219,5 @@ def _agent(header: pydicom.Dataset) -> bool | None:
     text = str(header.get("ContrastBolusAgent") or "").strip().casefold()
     if text:
         return text not in _NO_AGENT
-    told = (header.get(keyword) for keyword in ("ContrastBolusAgentSequence", "ContrastBolusIngredient", "ContrastBolusVolume"))
-    return True if any(told) else None
+    others = ("ContrastBolusAgentSequence", "ContrastBolusIngredient", "ContrastBolusVolume")
+    return True if any(header.get(keyword) for keyword in others) else None

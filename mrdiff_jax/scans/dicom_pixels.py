@@ -10,12 +10,12 @@ from pydicom.pixels import get_decoder, pixel_array
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans.dicom_headers import MALFORMED, quiet
-from mrdiff_jax.scans.dicom_stack import Frame
+from mrdiff_jax.scans.dicom_stack import DicomSlice
 
 _PADDING = ["PixelPaddingValue", "PixelPaddingRangeLimit", "PixelRepresentation", "BitsAllocated"]
 
 
-def volume(frames: Sequence[Frame]) -> np.ndarray:
+def volume(frames: Sequence[DicomSlice]) -> np.ndarray:
     """The pixels of frames, (columns, rows, frames) float32.
 
     MONOCHROME1, where low is bright, is turned over: its highest value becomes 0. Voxels of a padding value other than 0 take
@@ -46,7 +46,7 @@ def volume(frames: Sequence[Frame]) -> np.ndarray:
     return data
 
 
-def same(one: Frame, other: Frame) -> bool:
+def same(one: DicomSlice, other: DicomSlice) -> bool:
     """Whether two frames hold the same pixels. Raises UserError as `volume` does."""
     return one.scale == other.scale and np.array_equal(
         *(_read(frame.path)[0].reshape(-1, *frame.shape)[frame.index] for frame in (one, other))

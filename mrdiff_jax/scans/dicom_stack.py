@@ -18,7 +18,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _SEPARATE = "put them in folders of their own"
 
 
-class Frame(NamedTuple):
+class DicomSlice(NamedTuple):
     """One slice, not yet decoded: `index` in its file; directions and position as DICOM has them (LPS, mm)."""
 
     path: Path
@@ -43,9 +43,9 @@ class Series:
     uid: str
     number: int | None
     description: str
-    frames: tuple[Frame, ...]
+    frames: tuple[DicomSlice, ...]
     header: Header
-    beside: tuple[Frame, ...] = ()
+    beside: tuple[DicomSlice, ...] = ()
 
     @property
     def times(self) -> SequenceTimes:
@@ -53,7 +53,7 @@ class Series:
         return self.header.times
 
     def label(self) -> str:
-        """What tells it from others: description, number, echo time, kind of image and how many slices it has."""
+        """What sets it apart from others: description, number, echo time, kind of image and how many slices it has."""
         number = "" if self.number is None else f"series {self.number}, "
         echo = "" if self.times.te is None else f"TE {self.times.te:g} ms, "
         part = part_of(self.header.image_type)
@@ -62,7 +62,7 @@ class Series:
         return f"{description} ({number}{echo}{kind}{count(len(self.frames), 'slice')})"
 
 
-def stack(series: Series, source: Path) -> tuple[list[Frame], np.ndarray]:
+def stack(series: Series, source: Path) -> tuple[list[DicomSlice], np.ndarray]:
     """The frames of a series sorted along their normal, and the affine to RAS+ mm of an array (columns, rows, slices).
 
     Raises:
@@ -97,7 +97,7 @@ def stack(series: Series, source: Path) -> tuple[list[Frame], np.ndarray]:
     return frames, affine
 
 
-def _check_gaps(name: str, frames: Sequence[Frame], along: np.ndarray) -> None:
+def _check_gaps(name: str, frames: Sequence[DicomSlice], along: np.ndarray) -> None:
     """Refuses two slices in one place, and a gap for want of a slice; `along` (S,): rising positions on the normal, mm."""
     gaps = np.diff(along)
     usual = np.sort(gaps)[(len(gaps) - 1) // 2]
@@ -114,8 +114,8 @@ def _check_gaps(name: str, frames: Sequence[Frame], along: np.ndarray) -> None:
             )
 
 
-def _check_echoes(name: str, frames: Sequence[Frame], along: np.ndarray, others: Sequence[Frame]) -> None:
-    """Refuses an echo that lacks a slice which another, or its phase, has: at the ends no gap tells."""
+def _check_echoes(name: str, frames: Sequence[DicomSlice], along: np.ndarray, others: Sequence[DicomSlice]) -> None:
+    """Refuses an echo that lacks a slice which another, or its phase, has: at the ends there is no gap to see."""
     first = frames[0]
     for frame in others:
         place = frame.position @ np.cross(*first.directions)
@@ -127,11 +127,11 @@ def _check_echoes(name: str, frames: Sequence[Frame], along: np.ndarray, others:
             )
 
 
-def _named(frame: Frame) -> str:
+def _named(frame: DicomSlice) -> str:
     return frame.path.name + (f" frame {frame.index + 1}" if frame.index else "")
 
 
-def same_place(frame: Frame) -> tuple[float, ...]:
+def same_place(frame: DicomSlice) -> tuple[float, ...]:
     """A key that frames share which lie in one place, in one direction."""
     return tuple(np.concatenate([frame.position.round(2), frame.directions.ravel().round(2)]).tolist())
 
@@ -143,7 +143,7 @@ def shortened(text: str, length: int = 40) -> str:
 
 
 def bounded(texts: Sequence[str], length: int) -> str:
-    """As many of the texts as fit in so many characters, one at least, and how many more there are."""
+    """As many of the texts as fit in that many characters, one at least, and how many more there are."""
     shown = list(texts[:1])
     for text in texts[1:]:
         if len(", ".join([*shown, text])) > length:

@@ -1,5 +1,6 @@
 """NIfTI files as they are: their voxels, their affine to mm, and what is refused of them."""
 
+import logging
 import math
 import zlib
 from pathlib import Path
@@ -12,9 +13,10 @@ from mrdiff_jax.storage.files import require_file
 
 MAX_VOXELS = 2**28  # a gigabyte of float32; a header that declares more is taken for damaged
 MM_OF_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}  # by the code in xyzt_units: metre, mm, micron; unknown is taken for mm
-UNIT_MASK = 7  # of xyzt_units: the bits that tell the unit of length
+UNIT_MASK = 7  # of xyzt_units: the bits that say the unit of length
 VOXEL_MM = (0.01, 50.0)
 FIELD_MM = (1.0, 2000.0)  # of the longest side
+logger = logging.getLogger("mrdiff_jax")
 _UNREADABLE = (  # what a damaged file makes nibabel raise
     nib.filebasedimages.ImageFileError,
     nib.spatialimages.HeaderDataError,
@@ -63,7 +65,24 @@ def _checked_affine(image: nib.spatialimages.SpatialImage, path: Path) -> np.nda
     _check_size(shape[:3], affine, path)
     if not np.isfinite(affine).all() or np.linalg.cond(affine[:3, :3]) > 1e6:
         raise UserError(f"{path}: its affine cannot be inverted; set the orientation (sform or qform) right")
+    _warn_of_contradiction(image, path)
     return affine
+
+
+def _warn_of_contradiction(image: nib.Nifti1Image, path: Path) -> None:
+    """Warns where the header places the volume twice, in places more than a voxel apart."""
+    if not (image.header["qform_code"] and image.header["sform_code"]):
+        return
+    try:
+        forms = image.header.get_qform(), image.header.get_sform()
+    except nib.spatialimages.HeaderDataError:  # a quaternion that is none; the sform is what counts
+        return
+    corners = np.indices((2, 2, 2)).reshape(3, -1).T * (np.array(image.shape[:3]) - 1)
+    qform, sform = (nib.affines.apply_affine(form, corners) for form in forms)
+    voxels = np.linalg.norm(qform - sform, axis=-1).max() / nib.affines.voxel_sizes(forms[1]).max()
+    if voxels > 1:
+        how = "the sform is taken; if that is the wrong one, set sform_code to 0"
+        logger.warning("%s: its qform and sform place it %.3g voxels apart; %s", path, voxels, how)
 
 
 def _check_size(shape: tuple[int, ...], affine: np.ndarray, path: Path) -> None:

@@ -17,17 +17,17 @@ _GEOMETRY = (
 
 
 @dataclass(frozen=True)
-class Frame:
-    """Shape and place of a NIfTI file: of its header nothing but the geometry, for the rest may tell whose scan it is."""
+class NiftiFrame:
+    """Shape and place of a NIfTI file: of its header nothing but the geometry, for the rest may say whose scan it is."""
 
     header: nib.Nifti1Header  # or its subclass of NIfTI-2, in double precision
 
     @classmethod
-    def of(cls, volume: Volume) -> "Frame":
+    def of(cls, volume: Volume) -> "NiftiFrame":
         """The frame of the file that a volume was read from; of DICOM, which has none, the volume's own."""
-        if dicom.is_dicom(dicom.split_choice(volume.path)[0]):
+        if dicom.is_dicom(volume.path.path):
             return cls(nib.Nifti1Image(np.zeros(volume.data.shape, np.uint8), volume.affine).header)
-        read = nib.load(volume.path).header
+        read = nib.load(volume.path.path).header
         header = nib.Nifti2Header() if isinstance(read, nib.Nifti2Header) else nib.Nifti1Header()
         for name in _GEOMETRY:
             header[name] = read[name]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.scans.scan_path import ScanPath
 
 # Times in seconds that are taken for milliseconds, or the other way round, fall outside of these.
 PLAUSIBLE_MS = {"tr": (2.0, 60_000.0), "te": (1.0, 1000.0), "ti": (10.0, 10_000.0)}
@@ -37,7 +38,7 @@ def sidecar_path(path: Path) -> Path:
 
 
 def sidecars(path: Path) -> list[Path]:
-    """The JSON files that tell of a scan, the one whose word counts most first.
+    """The JSON files that describe a scan, the one whose word counts most first.
 
     The one beside it, and in BIDS folders those that it inherits: in the folders above, up to that of all subjects, files of
     the same suffix that name no entity which the scan lacks, as sub-01/sub-01_T1w.json and T1w.json.
@@ -150,7 +151,7 @@ def merged(*stated: Stated) -> dict[str, SequenceTimes]:
 
 
 def complete(
-    recorded: SequenceTimes, stated: SequenceTimes, scan: Path, contrast: str, *, required: bool = True, flag: str
+    recorded: SequenceTimes, stated: SequenceTimes, scan: Path | ScanPath, contrast: str, *, required: bool = True, flag: str
 ) -> SequenceTimes:
     """TR, TE and TI in ms of a scan: as recorded with it, else as stated; an unknown TI is 0.
 
@@ -164,7 +165,7 @@ def complete(
     return SequenceTimes(*(time or 0.0 for time in times))
 
 
-def require(scans: Iterable[tuple[Path, str, SequenceTimes]], flag: str) -> None:
+def require(scans: Iterable[tuple[Path | ScanPath, str, SequenceTimes]], flag: str) -> None:
     """Raises UserError for scans (path, contrast, times) without TR or TE, and says with which flags to state all of them.
 
     A flag is `flag` and 'tr' or 'te'.
@@ -186,7 +187,7 @@ def require(scans: Iterable[tuple[Path, str, SequenceTimes]], flag: str) -> None
     raise UserError(f"{first}{others}: {fields} in header or sidecar; give {' '.join(flags)}")
 
 
-def check(times: SequenceTimes, scan: Path) -> None:
+def check(times: SequenceTimes, scan: Path | ScanPath) -> None:
     """Raises UserError, naming the scan, for known times that no pulse sequence has: mostly a mistaken unit."""
     fix = "fix what its header or sidecar (seconds) says, or what is stated for it (milliseconds)"
     for field, (low, high) in PLAUSIBLE_MS.items():

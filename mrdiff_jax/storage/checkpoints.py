@@ -19,14 +19,20 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.log import logger
 from mrdiff_jax.storage import checksums
-from mrdiff_jax.training.writer import logger
 
 Tree = TypeVar("Tree")
 T = TypeVar("T")
 _DATED = "_CHECKPOINT_METADATA"  # to which orbax adds when the checkpoint gets its name
 _SETTLE = 1.0  # s: until the threads of a save that failed have ended; later they would write to the terminal
-_ECHOES = ("run() raised an exception", "Failed to run", "Save Finalize thread", "Metadata file does not exist")
+_ECHOES = (
+    "Task exception was never retrieved",
+    "run() raised an exception",
+    "Failed to run",
+    "Save Finalize thread",
+    "Metadata file does not exist",
+)
 
 
 class Checkpoints:
@@ -103,7 +109,7 @@ class Checkpoints:
     def _try(self, step: int) -> None:
         """Reads something of a checkpoint."""
         try:
-            _restored_part(self.folder / str(step), "step", lambda leaf: leaf)
+            _restored_part(self.folder / str(step), lambda shapes: {"step": shapes["step"]})
         except Exception as error:
             raise UserError(f"{self.folder}: what was saved there cannot be read again ({_reason(error)})") from error
 
@@ -127,20 +133,20 @@ class Checkpoints:
         return list(self.folder.glob("*orbax-checkpoint-tmp*"))
 
 
-def restore_average(workdir: Path, choose: Callable[[Tree], Tree]) -> tuple[int, Tree]:
-    """Restores of a run's newest checkpoint a part of the averaged parameters, and nothing else.
+def restore_part(workdir: Path, choose: Callable[[Tree], Tree]) -> tuple[int, Tree]:
+    """Restores a part of the state in a run's newest checkpoint, and nothing else.
 
     Args:
       workdir: folder of the run.
-      choose: takes the shapes of all averaged parameters, and keeps those to restore.
+      choose: takes the shapes of the whole state, as nested dictionaries, and keeps those to restore.
 
     Returns:
-      The step, and the parameters as numpy arrays.
+      The step, and that part as numpy arrays.
 
     Raises:
       UserError: there is no checkpoint, or it is damaged.
     """
-    return _read_newest(_folder(workdir), lambda path: _restored_part(path, "ema_params", choose))
+    return _read_newest(_folder(workdir), lambda path: _restored_part(path, choose))
 
 
 def _folder(workdir: Path) -> Path:
@@ -193,14 +199,14 @@ def _restored(path: Path, state: Tree) -> Tree:
         return checkpointer.restore(path / "state", args=ocp.args.StandardRestore(abstract))
 
 
-def _restored_part(path: Path, name: str, choose: Callable[[Tree], Tree]) -> Tree:
-    """Of an entry of the state, what `choose` keeps of its shapes, as numpy arrays."""
+def _restored_part(path: Path, choose: Callable[[Tree], Tree]) -> Tree:
+    """What `choose` keeps of the shapes of the state, as numpy arrays."""
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        tree = checkpointer.metadata(path / "state").item_metadata.tree[name]
-        wanted = {name: choose(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree))}
+        tree = checkpointer.metadata(path / "state").item_metadata.tree
+        wanted = choose(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree))
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
         args = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True)
-        return checkpointer.restore(path / "state", args)[name]
+        return checkpointer.restore(path / "state", args)
 
 
 def _reason(error: Exception) -> str:
@@ -224,4 +230,5 @@ def _says_something(record: logging.LogRecord) -> bool:
     return not any(part in record.getMessage() for part in _ECHOES)
 
 
-logging.getLogger("absl").addFilter(_says_something)
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).addFilter(_says_something)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, those in a folder, and what tells where they come from."""
+"""Files that are there whole or not at all, those in a folder, and what says where they come from."""
 
 import fcntl
 import hashlib
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +62,17 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file that is there whole or not at all."""
     with replacing(path) as aside:
         aside.write_text(text, encoding="utf-8", newline="")
+
+
+def replace_folder(new: Path, old: Path) -> None:
+    """Puts a whole new folder in the place of another, which may not be there."""
+    if old.exists():
+        outdated = old.with_name(f".{old.name}-{uuid.uuid4().hex}")
+        old.rename(outdated)
+        new.rename(old)
+        shutil.rmtree(outdated)
+    else:
+        new.rename(old)
 
 
 def refuse_unreadable(error: OSError) -> None:

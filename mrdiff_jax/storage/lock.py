@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.training.writer import logger
+from mrdiff_jax.log import logger
 
 _BUSY = (errno.EWOULDBLOCK, errno.EACCES)
 

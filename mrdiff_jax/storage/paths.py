@@ -17,6 +17,8 @@ def local_path(text: str | os.PathLike, name: str) -> Path:
     """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", str(text)):
         raise UserError(f"{name}={text}: a URL; give a folder or file of this machine, say where the bucket is mounted")
+    if not str(text):
+        raise UserError(f"{name}=: is empty; name a folder or a file")
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -46,3 +48,13 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"{there}: a file stands where a folder is to be; name another")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{there}: is read-only, and results are to be written there; make it writable, or copy the run")
+
+
+def cache_folder(stated: str = "") -> Path:
+    """Where prepared data and compiled programs are kept: as stated, else $MRDIFF_CACHE or ~/.cache/mrdiff_jax.
+
+    Raises:
+      UserError: nothing is stated, and the home folder is not known.
+    """
+    name = "--config.data.cache" if stated else "MRDIFF_CACHE"
+    return local_path(stated or os.environ.get("MRDIFF_CACHE") or "~/.cache/mrdiff_jax", name).resolve()

@@ -9,13 +9,15 @@ from typing import NamedTuple
 
 import mrdiff_jax
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.log import logger
+from mrdiff_jax.scans.bids import find_bids
+from mrdiff_jax.scans.exam_files import ExamFiles
+from mrdiff_jax.scans.scan_path import ScanPath
 from mrdiff_jax.scans.sequence_times import Stated, sidecar_path
-from mrdiff_jax.scans.volumes import ExamFiles, find_bids
 from mrdiff_jax.storage.files import replacing, sha256, write_text
 from mrdiff_jax.synthesis import from_scans, nifti_output
 from mrdiff_jax.synthesis.from_scans import SYNTHETIC, Settings
 from mrdiff_jax.synthesis.synthesizer import Synthesizer
-from mrdiff_jax.training.writer import logger
 
 OUTCOMES = ("synthesised", "done", "acquired", "passed over", "failed")
 OTHER_CONTRAST = ("ce", "mt", "part", "inv", "flip", "echo", "desc", "label")  # entities that make it another scan
@@ -75,7 +77,7 @@ def run(synthesizer: Synthesizer, root: Path, output: Path, settings: Settings, 
     return outcomes
 
 
-def acquired(exam: ExamFiles, synthesizer: Synthesizer) -> Path | None:
+def acquired(exam: ExamFiles, synthesizer: Synthesizer) -> ScanPath | None:
     """The scan of the target that an exam has, under any spelling: acq-3D_run-1_FLAIR is a FLAIR, ce-gad_T1w is no T1w."""
     *entities, suffix = synthesizer.target.split("_")
     for spelled, path in exam.found.items():
@@ -121,7 +123,7 @@ def _is_done(synthesizer: Synthesizer, exam: ExamFiles, settings: Settings, path
         if about.get(part) != made:
             raise UserError(f"{path_of(SYNTHETIC)}: was made with another {part}; remove it, or choose another --output")
     for name, path in exam.scans.items():
-        if read.get(name) != sha256(path):
+        if read.get(name) != sha256(path.path):
             raise UserError(f"{path_of(SYNTHETIC)}: was made from another {path.name}; remove it, or choose another --output")
     return True
 

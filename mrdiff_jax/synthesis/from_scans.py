@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import nibabel as nib
@@ -12,19 +12,23 @@ from tqdm import tqdm
 
 from mrdiff_jax import parallel
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.log import logger
 from mrdiff_jax.preparation import registration, slicing
+from mrdiff_jax.preparation.common_grid import OneGrid, on_one_grid
+from mrdiff_jax.preparation.intensity import percentile_scale
 from mrdiff_jax.preparation.options import Options
-from mrdiff_jax.preparation.placement import correct, place
-from mrdiff_jax.preparation.prepared_set import misaligned
-from mrdiff_jax.preparation.preprocessing import PLANES, blank, foreground, percentile_scale
+from mrdiff_jax.preparation.placement import misaligned
+from mrdiff_jax.preparation.records import Placement
 from mrdiff_jax.preparation.registration import Grid, grid_of
+from mrdiff_jax.preparation.slices import blank, foreground
+from mrdiff_jax.preparation.slicing import PLANES
 from mrdiff_jax.scans import contrasts
 from mrdiff_jax.scans.air import air_level
-from mrdiff_jax.scans.nifti_frame import Frame
+from mrdiff_jax.scans.nifti_frame import NiftiFrame
+from mrdiff_jax.scans.scan_path import ScanPath
 from mrdiff_jax.scans.sequence_times import SequenceTimes, Stated, complete, merged, parse_stated, require
 from mrdiff_jax.scans.volumes import Volume, read_scan
 from mrdiff_jax.synthesis.synthesizer import Synthesizer
-from mrdiff_jax.training.writer import logger
 
 MAX_SHIFT_MM = 2.0  # between sources; more is warned of
 SYNTHETIC, DEVIATION = "synthetic", "std"  # the names of the first two results; the rest are feature maps
@@ -55,73 +59,91 @@ class Scans:
       air: (K,) the level of air of each, in the same units.
       scale: (K, 2) offset and factor from [0, 1] to scanner units, of each on the grid of the first that was given.
       times: (K, 3) TR, TE, TI in ms.
-      placements: how each came to lie on the first that was given, by name, as `placement.place` tells it.
+      placements: how each came to lie on the first that was given, by name.
+      padding: what of each was taken for air, in words.
       grid: of the volumes.
       frame: of the file that the grid is of.
       frame_path: that file.
     """
 
-    paths: dict[str, Path]
+    paths: dict[str, ScanPath]
     volumes: np.ndarray
     air: np.ndarray
     scale: np.ndarray
     times: np.ndarray
-    placements: dict[str, dict[str, Any]]
+    placements: dict[str, Placement]
+    padding: dict[str, str]
     grid: Grid
-    frame: Frame
-    frame_path: Path
+    frame: NiftiFrame
+    frame_path: ScanPath
 
 
-def read_scans(synthesizer: Synthesizer, paths: Mapping[str, Path], grid: Path | None, stated: Stated) -> Scans:
+def read_scans(
+    synthesizer: Synthesizer, paths: Mapping[str, ScanPath | Path], grid: ScanPath | Path | None, stated: Stated
+) -> Scans:
     """Reads the sources of a model, NIfTI or DICOM, and lays them on one grid.
 
     Args:
       synthesizer: of the model.
-      paths: of the sources, by name; the first is the one that the others are registered to.
+      paths: of the sources, by name, as `volumes.read_scan` takes them; the others are registered to the first.
       grid: a scan whose grid to take instead of that of the first source.
       stated: times of sources that are recorded nowhere.
 
     Raises:
       UserError: not the sources of the model, a scan cannot be read or lacks TR or TE, or fields of view do not overlap.
     """
+    paths = {name: ScanPath.of(path) for name, path in paths.items()}
     _check_names(synthesizer, paths)
     read = {name: read_scan(path) for name, path in paths.items()}
-    times = [_times(synthesizer, name, read[name][1], paths[name], stated) for name in synthesizer.sources]
-    require([(paths[name], name, known) for name, known in zip(synthesizer.sources, times, strict=True)], "--")
-    for scan, _ in read.values():
-        if scan.padding:
-            logger.warning("%s: %s", scan.path, scan.padding)
-    first = next(iter(read.values()))[0]
-    reference = read_scan(grid)[0] if grid else first
-    _check_overlap(first, reference)
-    options = preparation_of(synthesizer)
-    placed = {name: _place(first, read[name][0], name, options) for name in synthesizer.sources}
-    data = {name: volume for name, (volume, _) in placed.items()}
-    corrected = options.bias_correction or options.mask != "none"
-    if corrected:
-        data = correct(data, grid_of(first), options)[0]
-    # of the whole scan, whatever part of it another grid shows
-    scale = [percentile_scale(volume, options.percentiles) for volume in data.values()]
-    air = [air_level(np.moveaxis(volume, PLANES.index(options.plane), -1)) for volume in data.values()]
-    if reference is not first:
-        for name, (original, _) in read.items():
-            scan = Volume(data[name], first.affine, paths[name]) if corrected else original  # interpolated once where it can be
-            transform = np.eye(4) if corrected else np.reshape(placed[name][1]["transform"], (4, 4))
-            data[name] = registration.resample(scan, grid_of(reference), transform, options.interpolation)
+    times = _times(synthesizer, paths, {name: recorded for name, (_, recorded) in read.items()}, stated)
+    scans = {name: scan for name, (scan, _) in read.items()}
+    first = next(iter(scans.values()))
+    frame = read_scan(grid)[0] if grid else first
+    for scan in (*scans.values(), frame):
+        _check_overlap(first, scan)  # `prepare` does without: it shows what it made, and checks that too
+
+    options = replace(synthesizer.trained.data.preparation, registration="auto")
+    aligned = on_one_grid({name: scans[name] for name in synthesizer.sources}, first, options)
+    _warn(scans, aligned, first)
+    whole = list(aligned.volumes.values())  # scaled as a whole, whatever part of it another grid shows
     return Scans(
         paths={name: paths[name] for name in synthesizer.sources},
-        volumes=np.stack(list(data.values())),
-        air=np.array(air, np.float32),
-        scale=np.array(scale, np.float32),
-        times=np.array(times, np.float32),
-        placements={name: placed[name][1] for name in synthesizer.sources},
-        grid=grid_of(reference),
-        frame=Frame.of(reference),
-        frame_path=reference.path,
+        volumes=np.stack(whole if frame is first else _on_grid(grid_of(frame), scans, aligned, options)),
+        air=np.array([air_level(np.moveaxis(one, PLANES.index(options.plane), -1)) for one in whole], np.float32),
+        scale=np.array([percentile_scale(one, options.percentiles) for one in whole], np.float32),
+        times=np.array(list(times.values()), np.float32),
+        placements=aligned.placements,
+        padding={name: scans[name].padding for name in synthesizer.sources},
+        grid=grid_of(frame),
+        frame=NiftiFrame.of(frame),
+        frame_path=frame.path,
     )
 
 
-def _check_names(synthesizer: Synthesizer, paths: Mapping[str, Path]) -> None:
+def _warn(scans: Mapping[str, Volume], aligned: OneGrid, first: Volume) -> None:
+    """Warns of padding, and of scans that do not lie well on the first."""
+    for name, placement in aligned.placements.items():
+        path, padding = scans[name].path, scans[name].padding
+        if padding:
+            logger.warning("%s: %s", path, padding)
+        what = misaligned(placement, first.path.name, aligned.grid.spacing, MAX_SHIFT_MM)
+        if what:
+            logger.warning("%s: %s %s; look at it before you trust the result", path, name, what)
+
+
+def _on_grid(grid: Grid, scans: Mapping[str, Volume], aligned: OneGrid, options: Options) -> list[np.ndarray]:
+    """The aligned scans on another grid; interpolated once, where nothing was corrected between."""
+    corrected = options.bias_correction or options.mask != "none"
+    found = []
+    for name, data in aligned.volumes.items():
+        scan, transform = scans[name], np.reshape(aligned.placements[name].transform, (4, 4))
+        if corrected:
+            scan, transform = Volume(data, aligned.grid.affine, scan.path), np.eye(4)
+        found.append(registration.resample(scan, grid, transform, options.interpolation))
+    return found
+
+
+def _check_names(synthesizer: Synthesizer, paths: Mapping[str, ScanPath]) -> None:
     known = ", ".join(synthesizer.sources)
     for name in paths:
         if name not in synthesizer.sources:
@@ -133,17 +155,25 @@ def _check_names(synthesizer: Synthesizer, paths: Mapping[str, Path]) -> None:
             )
 
 
-def _times(synthesizer: Synthesizer, name: str, recorded: SequenceTimes, path: Path, stated: Stated) -> SequenceTimes:
-    """Times of a source: as recorded with it, as stated, as stated in training; of TI, which many lack, training's median."""
+def _times(
+    synthesizer: Synthesizer, paths: Mapping[str, ScanPath], recorded: Mapping[str, SequenceTimes], stated: Stated
+) -> dict[str, SequenceTimes]:
+    """Times of the sources: as recorded with them, as stated, as stated in training; of TI, which many lack, training's median.
+
+    Raises UserError for sources without TR or TE.
+    """
     data = synthesizer.trained.config.data
     in_training = parse_stated(data.tr, data.te, data.ti, "config.data.")
-    usual = SequenceTimes(ti=synthesizer.trained.data["sources"][name]["ti"])
-    known = merged(stated, in_training, {name: usual})
-    times = complete(recorded, known[name], path, name, required=False, flag="--")
-    contradiction = contrasts.contradiction(name, times)
-    if contradiction:
-        logger.warning("%s: %s; is it the right scan, and are its times right?", path, contradiction)
-    return times
+    usual = {name: SequenceTimes(ti=times.ti) for name, times in synthesizer.trained.data.sources.items()}
+    known = merged(stated, in_training, usual)
+    found = {}
+    for name in synthesizer.sources:
+        found[name] = complete(recorded[name], known[name], paths[name], name, required=False, flag="--")
+        contradiction = contrasts.contradiction(name, found[name])
+        if contradiction:
+            logger.warning("%s: %s; is it the right scan, and are its times right?", paths[name], contradiction)
+    require([(paths[name], name, times) for name, times in found.items()], "--")
+    return found
 
 
 def _check_overlap(fixed: Volume, moving: Volume) -> None:
@@ -161,26 +191,6 @@ def _box(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
     return places.min(0), places.max(0)
 
 
-def preparation_of(synthesizer: Synthesizer) -> Options:
-    """How the training scans became slices."""
-    try:
-        return Options(**synthesizer.trained.data["preparation"])
-    except TypeError as error:
-        raise UserError(f"the model's training data were prepared by another version ({error})") from error
-
-
-def _place(first: Volume, volume: Volume, name: str, options: Options) -> tuple[np.ndarray, dict[str, Any]]:
-    """A scan on the grid of the first, registered unless it lies there, and how; warns where it does not lie well."""
-    if volume is first:
-        return volume.data, {"action": "reference", "transform": np.eye(4).ravel().tolist()}
-    _check_overlap(first, volume)
-    data, placement = place(first, volume, replace(options, registration="auto"))
-    what = misaligned(placement, first.path.name, grid_of(first).spacing, MAX_SHIFT_MM)
-    if what:
-        logger.warning("%s: %s %s; look at it before you trust the result", volume.path, name, what)
-    return data, placement
-
-
 def synthesize(synthesizer: Synthesizer, scans: Scans, settings: Settings) -> dict[str, np.ndarray]:
     """Synthesises every slice of the training plane.
 
@@ -192,7 +202,7 @@ def synthesize(synthesizer: Synthesizer, scans: Scans, settings: Settings) -> di
       UserError: a source has no contrast between its percentiles, or the settings do not fit the model.
     """
     scaled, air = _scaled(scans)
-    _tell_blank(synthesizer, scans, scaled)
+    _warn_of_blank(synthesizer, scans, scaled)
     cut = slicing_of(synthesizer, scans.grid)
     results: dict[str, list[np.ndarray]] = {}
     for numbers, filled in _batches(cut.count, settings.batch_size):
@@ -222,14 +232,15 @@ def results(synthesizer: Synthesizer, settings: Settings) -> list[str]:
 
 def intensities(synthesizer: Synthesizer) -> tuple[float, float]:
     """(offset, factor) from the network's scale to scanner units: the medians over the training scans of the target."""
-    target = synthesizer.trained.data["target"]
-    return target["offset"], target["factor"]
+    data = synthesizer.trained.data
+    return data.offset, data.factor
 
 
 def slicing_of(synthesizer: Synthesizer, grid: Grid) -> slicing.Slicing:
     """How volumes on a grid are cut for a model."""
-    options, pixel_mm = preparation_of(synthesizer), synthesizer.trained.data["pixel_mm"]
-    return slicing.cut(grid.shape, grid.spacing, options.plane, options.image_size, pixel_mm, synthesizer.method.stride)
+    data, stride = synthesizer.trained.data, synthesizer.method.stride
+    options = data.preparation
+    return slicing.cut(grid.shape, grid.spacing, options.plane, options.image_size, data.pixel_mm, stride)
 
 
 def _scaled(scans: Scans) -> tuple[np.ndarray, np.ndarray]:
@@ -243,9 +254,9 @@ def _scaled(scans: Scans) -> tuple[np.ndarray, np.ndarray]:
     return np.clip((scans.volumes - offset) / factor, 0, 1), air
 
 
-def _tell_blank(synthesizer: Synthesizer, scans: Scans, scaled: np.ndarray) -> None:
+def _warn_of_blank(synthesizer: Synthesizer, scans: Scans, scaled: np.ndarray) -> None:
     """Warns of sources that show nothing in slices where others show the body: training had no such slices."""
-    axis = PLANES.index(preparation_of(synthesizer).plane)
+    axis = PLANES.index(synthesizer.trained.data.preparation.plane)
     for (name, path), empty in zip(scans.paths.items(), blank(foreground(np.moveaxis(scaled, 1 + axis, -1))), strict=True):
         if empty.any():
             logger.warning("%s: %s is blank in %d slices; do not trust the result there", path, name, empty.sum())

@@ -1,30 +1,29 @@
 """Trained models: what synthesis needs of a run, read from its workdir or from an exported pair of files.
 
 An exported pair is NAME.safetensors, the averaged weights that synthesis reads, and NAME.json: the configuration, and what
-`data.batches.describe_training` tells of the training data.
+`data.training_data.TrainingData` says of the training data.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import flax.errors
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
-from ml_collections import ConfigDict
 from safetensors import SafetensorError, numpy, safe_open
 
 from mrdiff_jax import methods
-from mrdiff_jax.config import from_json
+from mrdiff_jax.config import Config, from_json
+from mrdiff_jax.data.training_data import TrainingData
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import split_names
-from mrdiff_jax.methods import Method, Params
+from mrdiff_jax.methods import reading
+from mrdiff_jax.methods.contract import Variables
 from mrdiff_jax.storage import json_files
 from mrdiff_jax.storage.files import replacing
 
@@ -38,22 +37,22 @@ class Trained:
 
     Attributes:
       config: of the run.
-      data: of the training slices, as `data.batches.describe_training` has it.
+      data: what its training slices were.
       step: steps of training.
-      params: averaged parameters, numpy arrays: those that synthesis reads.
+      variables: numpy arrays, averages where they are kept: those that synthesis reads.
       maps: whether those that the feature maps need are among them.
     """
 
-    config: ConfigDict
-    data: dict[str, Any]
+    config: Config
+    data: TrainingData
     step: int
-    params: Params
+    variables: Variables
     maps: bool = False
 
     @cached_property
     def sha256(self) -> str:
-        """Checksum of the parameters; the same for a workdir and what is exported from it."""
-        return _checksum(flatten_dict(self.params, sep="/"))
+        """Checksum of the variables; the same for a workdir and what is exported from it."""
+        return _checksum(reading.flatten(self.variables))
 
 
 def load(path: Path, maps: bool = False) -> Trained:
@@ -74,14 +73,15 @@ def load(path: Path, maps: bool = False) -> Trained:
 
 
 def _load_workdir(workdir: Path, maps: bool) -> Trained:
-    from mrdiff_jax.storage.checkpoints import restore_average  # orbax, which an exported pair does without
+    from mrdiff_jax.storage.checkpoints import restore_part  # orbax, which an exported pair does without
 
     config = _config(json_files.read(workdir / "config.json", "not the workdir of a run"), workdir / "config.json")
     mend = "python -m mrdiff_jax.main --mode=eval, with the config and the data of the run, writes it"
     described = workdir / "training_data.json"
     data = _training_data(json_files.read(described, mend), config, described, f"remove it, then {mend}")
-    step, params = restore_average(workdir, _chooser(config, maps, workdir / "checkpoints"))
-    return Trained(config, data, step, params, maps)
+    choose = _chooser(config, maps, workdir / "checkpoints")
+    step, variables = reading.restore_evaluated(partial(restore_part, workdir), choose)
+    return Trained(config, data, step, variables, maps)
 
 
 def _load_pair(weights: Path, description: Path, maps: bool) -> Trained:
@@ -93,13 +93,13 @@ def _load_pair(weights: Path, description: Path, maps: bool) -> Trained:
     try:
         with safe_open(weights, framework="numpy") as file:
             shapes = {name: jax.ShapeDtypeStruct(file.get_slice(name).get_shape(), np.float32) for name in file.keys()}  # noqa: SIM118
-            chosen = flatten_dict(_chooser(config, maps, weights)({"stats": {}} | unflatten_dict(shapes, sep="/")), sep="/")
+            chosen = reading.flatten(_chooser(config, maps, weights)(reading.unflatten(shapes)))
             if surplus := sorted(shapes.keys() - chosen.keys()):
-                raise UserError(f"{weights}: {surplus[0]} is no parameter of the model in {description.name}")
-            params = {name: file.get_tensor(name) for name in shapes}
+                raise UserError(f"{weights}: {surplus[0]} is no part of the model in {description.name}")
+            arrays = {name: file.get_tensor(name) for name in shapes}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{weights}: not a readable safetensors file ({error}); export it again") from error
-    trained = Trained(config, data, about["step"], {"stats": {}} | unflatten_dict(params, sep="/"))
+    trained = Trained(config, data, about["step"], reading.unflatten(arrays))
     if trained.sha256 != about["weights_sha256"]:
         raise UserError(f"{weights}: holds other weights than {description.name} was written with; keep pairs together")
     return trained
@@ -118,66 +118,50 @@ def export(trained: Trained, path: Path) -> None:
         "format": _FORMAT,
         "step": trained.step,
         "weights_sha256": trained.sha256,
-        "training_data": trained.data,
-        "config": json.loads(trained.config.to_json()),
+        "training_data": trained.data.to_json(),
+        "config": trained.config.to_dict(),
     }
     with replacing(path.with_suffix(".safetensors")) as aside:
-        aside.write_bytes(numpy.save(flatten_dict(trained.params, sep="/")))
+        aside.write_bytes(numpy.save(reading.flatten(trained.variables)))
     json_files.write(description, about)
 
 
-def _chooser(config: ConfigDict, maps: bool, path: Path) -> Callable[[Params], Params]:
-    """From the shapes of all parameters to those that synthesis, and the feature maps, read.
+def _chooser(config: Config, maps: bool, path: Path) -> Callable[[Variables], Variables]:
+    """From the shapes of all variables to those that synthesis, and the feature maps, read.
 
     It raises UserError, naming the file at `path` and the parameter, where the shapes do not fit the configuration.
     """
     method = methods.create(config)
 
-    def choose(shapes: Params) -> Params:
+    def choose(shapes: Variables) -> Variables:
         try:
-            return methods.parameters_read(_synthesis(method, maps), shapes, *_example(config))
-        except (flax.errors.FlaxError, KeyError) as error:
+            return reading.synthesis_part(method, config, shapes, described=maps)
+        except (flax.errors.FlaxError, KeyError, TypeError) as error:
             why = re.sub(r"\s*\(https?://\S+\)", "", " ".join(str(error).split()))
-            mend = "; feature maps need the workdir" if maps else ""
-            raise UserError(f"{path}: does not fit the configuration beside it: {why}{mend}") from error
+            fix = "; feature maps need the workdir" if maps else ""
+            raise UserError(f"{path}: does not fit the configuration beside it: {why}{fix}") from error
 
     return choose
 
 
-def _synthesis(method: Method, maps: bool) -> Callable[..., Any]:
-    def run(*args: Any) -> Any:
-        return method.synthesize(*args), method.describe(*args) if maps else ()
-
-    return run
-
-
-def _example(config: ConfigDict) -> tuple[dict[str, jax.ShapeDtypeStruct], jax.ShapeDtypeStruct]:
-    """Shapes of a batch of one, and of its key."""
-    side, k = config.data.image_size, len(split_names(config.data.sources))
-    shapes = {"sources": (1, side, side, k), "tr": (1, k), "te": (1, k), "ti": (1, k)}
-    key = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-    return {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}, key
-
-
-def _config(values: dict[str, Any], path: Path) -> ConfigDict:
+def _config(values: dict[str, Any], path: Path) -> Config:
     try:
         return from_json(values)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def _training_data(data: Any, config: ConfigDict, path: Path, mend: str) -> dict[str, Any]:
-    """What `describe_training` tells, checked against itself and the configuration."""
+def _training_data(data: Any, config: Config, path: Path, mend: str) -> TrainingData:
+    """The description of the training data, checked against itself and the configuration."""
     try:
-        times = [source[time] for source in data["sources"].values() for time in ("tr", "te", "ti")]
-        np.array([*times, data["target"]["offset"], data["target"]["factor"], *data["pixel_mm"]], float)
-        names, _ = (*data["sources"], data["target"]["name"]), dict(data["preparation"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: is damaged, or of another version ({error!r}); {mend}") from error
+        read = TrainingData.from_json(data)
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged, or of another version ({error}); {mend}") from error
+    names = (*read.sources, read.target)
     configured = (*split_names(config.data.sources), config.data.target.strip())
     if names != configured:
         raise UserError(f"{path}: is of {', '.join(names)}, the configuration beside it of {', '.join(configured)}; {mend}")
-    return data
+    return read
 
 
 def _checksum(flat: dict[str, np.ndarray]) -> str:

@@ -1,4 +1,4 @@
-"""Synthetic volumes on disk: NIfTI files, and beside each a JSON sidecar that tells how it was made."""
+"""Synthetic volumes on disk: NIfTI files, and beside each a JSON sidecar that says how it was made."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -10,10 +10,10 @@ import numpy as np
 
 import mrdiff_jax
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.scans.dicom import split_choice
+from mrdiff_jax.preparation.records import Placement
 from mrdiff_jax.scans.sequence_times import sidecar_path
 from mrdiff_jax.storage.files import commit, replacing, sha256
-from mrdiff_jax.synthesis.from_scans import DEVIATION, SYNTHETIC, Scans, Settings, intensities, preparation_of, slicing_of
+from mrdiff_jax.synthesis.from_scans import DEVIATION, SYNTHETIC, Scans, Settings, intensities, slicing_of
 from mrdiff_jax.synthesis.synthesizer import Synthesizer
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -55,7 +55,7 @@ def write(volumes: Mapping[str, np.ndarray], scans: Scans, about: Mapping[str, A
     """Writes each volume with its sidecar, in the frame of the scans: all of them, or none.
 
     Args:
-      volumes: as `inference.synthesize` gives them.
+      volumes: as `from_scans.synthesize` gives them.
       scans: that they were made from.
       about: as `provenance` gives it, for all sidecars.
       path_of: from a volume's name to its path.
@@ -75,7 +75,7 @@ def write(volumes: Mapping[str, np.ndarray], scans: Scans, about: Mapping[str, A
 
 def provenance(synthesizer: Synthesizer, scans: Scans, settings: Settings) -> dict[str, Any]:
     """How the volumes were made, for JSON; names of files, not of their folders."""
-    cut, options = slicing_of(synthesizer, scans.grid), preparation_of(synthesizer)
+    cut, options = slicing_of(synthesizer, scans.grid), synthesizer.trained.data.preparation
     offset, factor = intensities(synthesizer)
     return {
         "Synthetic": True,
@@ -83,11 +83,12 @@ def provenance(synthesizer: Synthesizer, scans: Scans, settings: Settings) -> di
         "Sources": {
             name: {
                 "File": path.name,
-                "SHA256": sha256(split_choice(path)[0]),
+                "SHA256": sha256(path.path),
                 "RepetitionTime": times[0] / 1000,
                 "EchoTime": times[1] / 1000,
                 **({"InversionTime": times[2] / 1000} if times[2] else {}),
-                "Placement": scans.placements[name],
+                "Placement": _placement(scans.placements[name]),
+                **({"Padding": scans.padding[name]} if scans.padding[name] else {}),
             }
             for (name, path), times in zip(scans.paths.items(), scans.times.tolist(), strict=True)
         },
@@ -104,12 +105,19 @@ def provenance(synthesizer: Synthesizer, scans: Scans, settings: Settings) -> di
     }
 
 
+def _placement(placement: Placement) -> dict[str, Any]:
+    return {"action": placement.action, "transform": list(placement.transform)} | placement.to_json()
+
+
 def recipe(synthesizer: Synthesizer, settings: Settings) -> dict[str, Any]:
     """Which model it is and how it samples, for JSON: what makes the volume of given scans."""
     trained = synthesizer.trained
     sample = trained.config.sample
+    model = {"Method": trained.config.method.name, "Step": trained.step, "WeightsSHA256": trained.sha256}
+    if sample is None:
+        return {"Model": model}
     return {
-        "Model": {"Method": trained.config.method.name, "Step": trained.step, "WeightsSHA256": trained.sha256},
+        "Model": model,
         "Sampling": {
             "Sampler": settings.sampler or sample.sampler,
             "Steps": settings.steps or sample.steps,

@@ -14,6 +14,8 @@ from mrdiff_jax.streams import stream
 
 READ = ("sources", "tr", "te", "ti")  # what a method is given of a batch
 
+Compiled = Callable[[Variables, Mapping[str, Any], Array], tuple[np.ndarray, ...]]
+
 
 class Sampler:
     """A method's synthesis; compiled once for each size of a batch."""
@@ -28,23 +30,18 @@ class Sampler:
             images = jax.lax.map(draw, jnp.arange(samples))
             return images.mean(0), images.std(0, ddof=min(1, samples - 1))
 
-        self._synthesize = parallel.pmap(synthesize)
+        self._synthesize = on_devices(synthesize)
 
     def __call__(self, variables: Variables, batch: Mapping[str, Any], keys: Array) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation, (B, H, W) each, over the syntheses of a batch; keys (B,), replicated variables."""
-        return run(self._synthesize, variables, batch, keys)
+        return self._synthesize(variables, batch, keys)
 
 
-def describer(method: Method) -> Callable[[Variables, Mapping[str, Any], Array], tuple[np.ndarray, ...]]:
-    """A method's `describe`, compiled for all local devices; called as a `Sampler`."""
-    compiled = parallel.pmap(method.describe)
-    return lambda variables, batch, keys: run(compiled, variables, batch, keys)
+def on_devices(function: Callable[[Variables, Batch, Array], tuple[Array, ...]]) -> Compiled:
+    """A function of the contract, compiled for all local devices: it takes replicated variables and a batch of any size."""
+    compiled = parallel.pmap(lambda variables, inputs: function(variables, *inputs))
 
+    def run(variables: Variables, batch: Mapping[str, Any], keys: Array) -> tuple[np.ndarray, ...]:
+        return parallel.on_batch(compiled, ({name: batch[name] for name in READ}, keys), variables)
 
-def run(compiled: Any, variables: Variables, batch: Mapping[str, Any], keys: Array) -> tuple[np.ndarray, ...]:
-    """Runs a compiled function of the contract on a batch of any size, which is filled up to a multiple of the devices."""
-    count, devices = len(batch["sources"]), jax.local_device_count()
-    filled = np.minimum(np.arange(-(-count // devices) * devices), count - 1)
-    arrays, keys = jax.tree.map(lambda leaf: leaf[filled], ({name: batch[name] for name in READ}, keys))
-    images = parallel.gather(compiled(variables, parallel.shard(arrays), parallel.shard(keys)))
-    return tuple(image[:count] for image in images)
+    return run

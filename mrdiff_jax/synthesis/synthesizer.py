@@ -1,7 +1,7 @@
 """A trained model as a function from images to images."""
 
-import copy
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -11,26 +11,27 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mrdiff_jax import methods, parallel
-from mrdiff_jax.config import validate
+from mrdiff_jax import fields, methods, parallel
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.methods.contract import Method
 from mrdiff_jax.synthesis import model_files
 from mrdiff_jax.synthesis.model_files import Trained
+from mrdiff_jax.synthesis.sampling import Compiled, Sampler, on_devices
 
 
 class Synthesizer:
     """Synthesises images with a trained model on all local devices; compiled once for each shape.
 
     Attributes:
-      trained: the model; of its parameters only those that synthesis reads are there.
+      trained: the model; of its variables only those that synthesis reads are there.
       method: behind the contract.
     """
 
     def __init__(self, model: Trained):
         self.trained = model
         self.method = methods.create(model.config)
-        self._params = parallel.replicate(model.params)
-        self._compiled = lru_cache(self._compile)
+        self._variables = parallel.replicate(model.variables)
+        self._sampler = lru_cache(self._make_sampler)
 
     @classmethod
     def load(cls, path: str | Path, maps: bool = False) -> Self:
@@ -51,12 +52,12 @@ class Synthesizer:
     @property
     def sources(self) -> tuple[str, ...]:
         """Names of the K sources, in their order."""
-        return tuple(self.trained.data["sources"])
+        return tuple(self.trained.data.sources)
 
     @property
     def target(self) -> str:
         """Name of the contrast that is synthesised."""
-        return self.trained.data["target"]["name"]
+        return self.trained.data.target
 
     def __call__(
         self,
@@ -96,14 +97,14 @@ class Synthesizer:
         *_, height, width, _ = np.shape(sources)
         rows, columns = (_padding(side, self.method.stride) for side in (height, width))
         padded = np.pad(np.asarray(sources, np.float32), ((0, 0), rows, columns, (0, 0)))
-        images = self._run(self._compiled(steps, sampler, samples), padded, (tr, te, ti), rng)
+        images = self._run(self._sampler(steps, sampler, samples), padded, (tr, te, ti), rng)
         mean, deviation = (image[:, rows[0] : rows[0] + height, columns[0] : columns[0] + width] for image in images)
         return (mean, deviation) if samples > 1 else mean
 
     def maps(self, sources: Any, tr: Any, te: Any, ti: Any = None, *, rng: Array) -> dict[str, np.ndarray]:
         """What the method sees, by name, (B, H', W') each: for MRDiff its feature maps, which are not quantitative.
 
-        Arguments as for the synthesis, but sides must divide by `method.stride`. Raises UserError where the model was not
+        Arguments as for the synthesis, but sides must be multiples of `method.stride`. Raises UserError where the model was not
         loaded with `maps`.
         """
         if not self.trained.maps:
@@ -112,34 +113,34 @@ class Synthesizer:
         return dict(zip(self.method.described, described, strict=True))
 
     @cached_property
-    def _describe(self) -> Callable[..., Any]:
-        return parallel.pmap(self.method.describe)
+    def _describe(self) -> Compiled:
+        return on_devices(self.method.describe)
 
-    def sampling(self, steps: int | None, sampler: str | None) -> methods.Method:
-        """The method with other sampling; None is as configured. Raises UserError where it does not fit the model."""
-        config = copy.deepcopy(self.trained.config)
-        config.sample.update({name: value for name, value in (("steps", steps), ("sampler", sampler)) if value is not None})
+    def sampling(self, steps: int | None, sampler: str | None, samples: int = 1) -> Method:
+        """The method with other sampling; None is as configured.
+
+        Raises:
+          UserError: the model does not take it, or does not sample at all.
+        """
+        config = self.trained.config
+        changes = {name: value for name, value in (("steps", steps), ("sampler", sampler)) if value is not None}
+        if not self.method.samples and (changes or samples > 1):
+            flags = ", ".join(f"--{name}" for name in [*changes, *(["samples"] if samples > 1 else [])])
+            raise UserError(f"{flags}: {config.method.name} does not sample, it has one image; leave it out")
+        if not changes:
+            return self.method
+        sample = dataclasses.replace(config.sample, **changes)
         try:
-            validate(config)
-            return methods.create(config)
+            fields.check(sample, "--config.sample.")
+            return methods.create(dataclasses.replace(config, sample=sample))
         except UserError as error:
             raise UserError(str(error).replace("--config.sample.", "--")) from error
 
-    def _compile(self, steps: int | None, sampler: str | None, samples: int) -> Callable[..., Any]:
-        method = self.sampling(steps, sampler)
+    def _make_sampler(self, steps: int | None, sampler: str | None, samples: int) -> Sampler:
+        return Sampler(self.sampling(steps, sampler, samples), samples)
 
-        def synthesize(params: methods.Params, batch: methods.Batch, rng: Array) -> tuple[Array, Array]:
-            def draw(number: Array) -> Array:
-                keys = jax.vmap(jax.random.fold_in, (0, None))(rng, number)
-                return jnp.clip(method.synthesize(params, batch, keys), 0, 1)
-
-            images = jax.lax.map(draw, jnp.arange(samples))
-            return images.mean(0), images.std(0, ddof=min(1, samples - 1))
-
-        return parallel.pmap(synthesize)
-
-    def _run(self, run: Callable[..., Any], sources: np.ndarray, times: Sequence[Any], rng: Array) -> tuple[np.ndarray, ...]:
-        """Runs a compiled function on a batch, which is filled up to a multiple of the devices."""
+    def _run(self, compiled: Compiled, sources: np.ndarray, times: Sequence[Any], rng: Array) -> tuple[np.ndarray, ...]:
+        """Runs a compiled function of the contract on a batch."""
         count, *_, k = sources.shape
         batch = {"sources": sources}
         for name, values in zip(("tr", "te", "ti"), times, strict=True):
@@ -150,11 +151,7 @@ class Synthesizer:
         if not jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) or rng.shape not in ((), (count,)):
             raise UserError(f"rng: give jax.random.key(seed), or {count} such keys")
         keys = parallel.keys_at(rng, np.arange(count)) if rng.ndim == 0 else rng
-        devices = jax.local_device_count()
-        filled = np.minimum(np.arange(-(-count // devices) * devices), count - 1)
-        batch, keys = jax.tree.map(lambda leaf: leaf[filled], (batch, keys))
-        images = parallel.gather(run(self._params, parallel.shard(batch), parallel.shard(keys)))
-        return tuple(image[:count] for image in images)
+        return compiled(self._variables, batch, keys)
 
 
 def _padding(side: int, stride: int) -> tuple[int, int]:

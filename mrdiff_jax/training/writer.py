@@ -1,7 +1,5 @@
-"""Where a run's numbers and pictures go: the console, `log.jsonl` and TensorBoard event files."""
+"""Where a run's numbers and pictures go: `log.jsonl` and TensorBoard event files."""
 
-import logging
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,18 +7,6 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from mrdiff_jax.storage import json_files
-
-logger = logging.getLogger("mrdiff_jax")
-
-
-def log_to_console() -> None:
-    """Sends this package's messages to stderr, a line each."""
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
 
 
 class Writer:
@@ -48,11 +34,3 @@ class Writer:
         if self._events is not None:
             self._events.close()
             self._lines.close()
-
-
-def duration(seconds: float) -> str:
-    """A time span as people say it: '45 s', '12 min', '3 h 20 min'."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

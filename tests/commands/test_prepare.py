@@ -18,9 +18,10 @@ from helpers.scans import data_config, write_scan
 from mrdiff_jax.data import datasets
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation import scoring
-from mrdiff_jax.preparation import exam_task, placement, prepared_set
+from mrdiff_jax.preparation import checks, exam_task, placement, prepared_set
 from mrdiff_jax.preparation.exam_task import Task
 from mrdiff_jax.preparation.options import Options
+from mrdiff_jax.preparation.records import ExamRecord, Placement, ScanRecord
 from mrdiff_jax.scans import layouts
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.scans.volumes import Volume
@@ -168,8 +169,8 @@ def test_neither_processes_nor_a_kill_change_a_byte(made, cohort, tmp_path):
 def test_registered_slices_show_what_aligned_ones_show(made):
     slices = [np.load(made[0] / "subjects" / exam / "slices.npy") / 65535 for exam in ("sub-01", "sub-02")]
     records = [exam_task.read_record(made[0] / "subjects" / exam) for exam in ("sub-01", "sub-02")]
-    common = sorted({*records[0]["slices"]} & {*records[1]["slices"]})
-    a, b = (part[[record["slices"].index(i) for i in common]] for part, record in zip(slices, records, strict=True))
+    common = sorted({*records[0].slices} & {*records[1].slices})
+    a, b = (part[[record.slices.index(i) for i in common]] for part, record in zip(slices, records, strict=True))
     assert len(common) > 8
     for channel in range(2):
         assert np.corrcoef(a[..., channel].ravel(), b[..., channel].ravel())[0, 1] > 0.97
@@ -267,17 +268,18 @@ def test_wrong_flags_are_told_in_one_line(cohort, tmp_path, flags, words):
 
 
 def test_misaligned_exams_are_refused_unless_kept():
-    scans = [{"contrast": "T1w"}, {"contrast": "T2w", "shift_mm": 2.4, "mirror_gain": -0.1}]
-    record = {"exam": "sub-01", "scans": scans, "spacing": [1.0, 1.0, 1.0]}
-    assert "2.4 mm off T1w" in prepared_set.refuse_misaligned(record, "T1w", 2.0)["reason"]
-    assert "reason" not in prepared_set.refuse_misaligned(record, "T1w", 3.0)
-    assert "reason" not in prepared_set.refuse_misaligned(record | {"spacing": [1.0, 1.0, 5.0]}, "T1w", 2.0)
+    moved = Placement("registered", shift_mm=2.4, mirror_gain=-0.1)
+    scans = (ScanRecord("T1w", "", placement=Placement("reference")), ScanRecord("T2w", "", placement=moved))
+    record = ExamRecord("sub-01", "sub-01", "", scans=scans, spacing=(1.0, 1.0, 1.0))
+    assert "2.4 mm off T1w" in checks.refuse_misaligned(record, "T1w", 2.0).reason
+    assert not checks.refuse_misaligned(record, "T1w", 3.0).reason
+    assert not checks.refuse_misaligned(replace(record, spacing=(1.0, 1.0, 5.0)), "T1w", 2.0).reason
 
 
 def test_half_a_slice_is_allowed_across_slices_alone():
     def told(*shift):
-        placement = {"shift": shift, "shift_mm": float(np.linalg.norm(shift)), "mirror_gain": -0.1}
-        return prepared_set.misaligned(placement, "T1w", (1.0, 1.0, 7.0), 2.0)
+        moved = Placement("registered", shift=shift, shift_mm=float(np.linalg.norm(shift)), mirror_gain=-0.1)
+        return placement.misaligned(moved, "T1w", (1.0, 1.0, 7.0), 2.0)
 
     assert told(0, 0, 3) == ""
     assert told(1, 1, 2) == ""
@@ -287,15 +289,16 @@ def test_half_a_slice_is_allowed_across_slices_alone():
 
 def test_a_scan_that_is_there_twice_is_refused_in_one_exam_and_in_two():
     def record(exam, *checksums):
-        return {"exam": exam, "scans": [{"contrast": c, "sha256": s} for c, s in zip(CONTRASTS, checksums, strict=True)]}
+        scans = tuple(ScanRecord(c, "", s) for c, s in zip(CONTRASTS, checksums, strict=True))
+        return ExamRecord(exam, exam, "", scans=scans)
 
-    first, second, third, fourth = prepared_set.refuse_duplicates(
+    first, second, third, fourth = checks.refuse_duplicates(
         [record("a", "1", "2"), record("b", "3", "3"), record("c", "4", "2"), record("d", "3", "5")]
     )
-    assert "reason" not in first
-    assert "its T2w has the voxels of its T1w" in second["reason"]
-    assert "its T2w has the voxels of a scan of a" in third["reason"]
-    assert "reason" not in fourth
+    assert not first.reason
+    assert "its T2w has the voxels of its T1w" in second.reason
+    assert "its T2w has the voxels of a scan of a" in third.reason
+    assert not fourth.reason
 
 
 def test_edited_splits_outlive_subjects_that_fail_for_a_while(tmp_path):
@@ -310,22 +313,32 @@ def test_edited_splits_outlive_subjects_that_fail_for_a_while(tmp_path):
     assert {s: split for s, split in splits.items() if s != "sub-5"} == edited
 
 
+def test_many_problems_of_an_exam_fit_in_two_lines_of_a_terminal(cohort, tmp_path):
+    (exam,) = (one for one in layouts.find_subjects(cohort, "bids", CONTRASTS) if one.name == "sub-01")
+    problems = tuple(f"sub-01: has two scans that fit contrast {number}" for number in range(9))
+    reason = exam_task.prepare(Task(replace(exam, problems=problems), {}, OPTIONS, cohort, tmp_path)).reason
+    assert reason.startswith(f"{problems[0]}; {problems[1]}")
+    assert reason.endswith(" more)")
+    assert len(reason) <= 215
+
+
 def test_times_that_a_contrast_cannot_have_are_refused_unless_a_rule_says_so(cohort, tmp_path):
     root = tmp_path / "scans"
     shutil.copytree(cohort / "sub-01", root / "sub-01")
     (exam,) = layouts.find_subjects(root, "bids", CONTRASTS)
-    exam.scans["T2w"].with_name("sub-01_T2w.json").write_text('{"EchoTime": 0.00298, "InversionTime": 0.9}')
+    exam.scans["T2w"].path.with_name("sub-01_T2w.json").write_text('{"EchoTime": 0.00298, "InversionTime": 0.9}')
     task = Task(exam, {}, OPTIONS, root, tmp_path / "out")
-    assert "sub-01_T2w.nii.gz: TE 2.98 ms is too short for T2w; fix" in exam_task.prepare(task)["reason"]
+    assert "sub-01_T2w.nii.gz: TE 2.98 ms is too short for T2w; fix" in exam_task.prepare(task).reason
     ruled = exam_task.prepare(task._replace(files=replace(exam, ruled=frozenset(["T2w"]))))
-    assert ruled["times"][1] == [0, 2.98, 900]
+    assert ruled.times[1] == (0, 2.98, 900)
 
 
 def test_times_that_a_contrast_hardly_has_are_warned_of():
     options = Options(("T2w", "FLAIR"), "T2w")
-    done = [{"exam": "a", "times": [[2000, 20, 0], [9000, 90, 0]]}, {"exam": "b", "times": [[4000, 90, 0], [0, 0, 0]]}]
-    (t2,) = prepared_set.odd_times("T2w", options, done)
-    (flair,) = prepared_set.odd_times("FLAIR", options, done)
+    times = {"a": [(2000, 20, 0), (9000, 90, 0)], "b": [(4000, 90, 0), (0, 0, 0)]}
+    done = [ExamRecord(exam, exam, "", times=tuple(SequenceTimes(*of) for of in own)) for exam, own in times.items()]
+    (t2,) = checks.odd_times("T2w", options, done)
+    (flair,) = checks.odd_times("FLAIR", options, done)
     assert "T2w of 1 exams, as of a: TE 20 ms is too short for T2w" in t2
     assert "FLAIR of 1 exams has no inversion time" in flair
     assert "--ti=FLAIR=" in flair
@@ -341,11 +354,11 @@ def test_times_stated_later_are_added_and_slices_stay(cohort, tmp_path):
     def done(**stated):
         return exam_task.prepare(Task(exam, stated, OPTIONS, root, tmp_path / "out"))
 
-    assert done()["times"] == [[0, 0, 0], [0, 0, 0]]
+    assert done().times == ((0, 0, 0), (0, 0, 0))
     slices = tmp_path / "out" / "subjects" / "sub-01" / "slices.npy"
     before = slices.stat().st_mtime_ns
     record = done(T2w=SequenceTimes(4000.0, 90.0))
-    assert record["times"] == [[0, 0, 0], [4000, 90, 0]]
+    assert record.times == ((0, 0, 0), (4000, 90, 0))
     assert slices.stat().st_mtime_ns == before
     assert slices.parent.stat().st_mode & 0o777 == tmp_path.joinpath("out").stat().st_mode & 0o777
     assert done(T2w=SequenceTimes(4000.0, 90.0)) == record
@@ -356,11 +369,11 @@ def test_a_mended_scan_is_prepared_anew_and_others_are_not(cohort, tmp_path):
     for subject in ("sub-01", "sub-05"):
         shutil.copytree(cohort / subject, root / subject)
     first = prepare_here(root, output, ("sub-01", "sub-05"))
-    assert ["reason" in record for record in first] == [False, True]
+    assert [bool(record.reason) for record in first] == [False, True]
     written = (output / "subjects" / "sub-01" / "record.json").stat().st_mtime_ns
     write_scan(root, "sub-05", "T2w", head("T2w", THICK, seed=105), THICK.affine)
     again = prepare_here(root, output, ("sub-01", "sub-05"))
-    assert not any("reason" in record for record in again)
+    assert not any(record.reason for record in again)
     assert (output / "subjects" / "sub-01" / "record.json").stat().st_mtime_ns == written
 
 
@@ -396,7 +409,7 @@ def test_n4_takes_a_bias_field_out():
 def test_a_field_of_view_in_mm_is_cut_around_the_body(cohort, tmp_path):
     (record,) = prepare_here(cohort, tmp_path, ("sub-01",), Options(CONTRASTS, "T1w", image_size=32, field_mm=100.0))
     slices = np.load(tmp_path / "subjects" / "sub-01" / "slices.npy")
-    assert "reason" not in record
+    assert not record.reason
     shown = slices[len(slices) // 2, ..., 0] > 6000
     columns, rows = shown.any(0), shown.any(1)
     assert rows.sum() * 100 / 32 == pytest.approx(92, abs=8)  # the head is 92 mm long

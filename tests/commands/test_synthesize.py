@@ -14,8 +14,9 @@ from helpers.scans import head as scan_head
 from helpers.scans import write_scan
 
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.scans.exam_files import ExamFiles
+from mrdiff_jax.scans.scan_path import ScanPath
 from mrdiff_jax.scans.sequence_times import SequenceTimes
-from mrdiff_jax.scans.volumes import ExamFiles
 from mrdiff_jax.synthesis import cohort, from_scans, model_files
 from mrdiff_jax.synthesis.from_scans import Settings
 from mrdiff_jax.synthesis.synthesizer import Synthesizer
@@ -181,4 +182,4 @@ def test_a_target_acquired_under_another_spelling_counts_and_folders_without_ana
     assert outcomes["sub-09"][1:] == ("acquired", "sub-09_acq-3D_run-1_T1w.nii.gz")
     assert outcomes["sub-10"].outcome == "passed over"
     assert "sub-emptyroom" not in outcomes
-    assert not cohort.acquired(ExamFiles("sub-09", "sub-09", {}, found={"ce-gad_T1w": anat}), synthesizer)
+    assert not cohort.acquired(ExamFiles("sub-09", "sub-09", {}, found={"ce-gad_T1w": ScanPath(anat)}), synthesizer)

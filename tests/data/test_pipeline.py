@@ -15,7 +15,8 @@ from mrdiff_jax import config as configuration
 from mrdiff_jax.data import datasets, phantom
 from mrdiff_jax.data.batches import evaluation_batches, train_iterator
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.preparation import preprocessing
+from mrdiff_jax.preparation import slicing
+from mrdiff_jax.preparation.splits import SPLITS
 
 SUBJECTS, SLICES = 6, 5
 
@@ -83,13 +84,13 @@ def test_an_example_holds_what_was_simulated(dataset):
         exam = phantom.simulate_exam(0, index, image_size=16, slice_count=SLICES)
         z = example["slice"]
         offset, factor = example["scale"]
-        image = preprocessing.slice_image(exam.volumes[0, :, :, z])
+        image = slicing.slice_image(exam.volumes[0, :, :, z])
         inside = (example["target"] > 0) & (example["target"] < 1)
         assert inside.mean() > 0.3
         np.testing.assert_allclose((offset + factor * example["target"])[inside], image[inside], atol=factor * 1e-5)
-        maps = preprocessing.slice_image(np.moveaxis(exam.maps[:, :, z], -1, 0))
+        maps = slicing.slice_image(np.moveaxis(exam.maps[:, :, z], -1, 0))
         np.testing.assert_allclose(example["maps"], np.moveaxis(maps, 0, -1), rtol=1e-5)
-        lesions = preprocessing.slice_image(exam.lesions[:, :, z]) >= 0.5
+        lesions = slicing.slice_image(exam.lesions[:, :, z]) >= 0.5
         np.testing.assert_array_equal(example["lesions"], lesions)
         assert example["spacing"] == pytest.approx(phantom.FIELD_MM / 16)
         np.testing.assert_array_equal(example["tr"], exam.times[1:3, 0])
@@ -125,11 +126,11 @@ def test_a_broken_preparation_leaves_nothing_and_the_next_one_works(tmp_path, mo
 def test_what_a_killed_preparation_leaves_is_not_taken_for_a_set(tmp_path):
     code = f"""
 import os
-from mrdiff_jax.data import phantom, pipeline
-from tests.test_pipeline import data_config
+from mrdiff_jax.data import datasets, phantom
+from tests.data.test_pipeline import data_config
 simulate = phantom.simulate_exam
 phantom.simulate_exam = lambda seed, index, **o: os._exit(9) if index == 4 else simulate(seed, index, **o)
-pipeline.open_dataset(data_config({str(tmp_path)!r}))
+datasets.open_dataset(data_config({str(tmp_path)!r}))
 """
     process = start(code)
     _, stderr = process.communicate()
@@ -137,6 +138,19 @@ pipeline.open_dataset(data_config({str(tmp_path)!r}))
     assert list(tmp_path.glob(".preparing-*"))
     assert not list(tmp_path.glob("phantom-*"))
     assert len(datasets.open_dataset(data_config(tmp_path)).split("test")) > 0
+
+
+def test_a_set_that_an_older_version_wrote_in_parts_is_made_anew(tmp_path):
+    config = data_config(tmp_path, subjects=3)
+    dataset = datasets.open_dataset(config)
+    before = examples(dataset, "train")
+    (dataset.folder / "prepared.json").unlink()
+    again = datasets.open_dataset(config)
+    assert again == dataset
+    assert all(same(a, b) for a, b in zip(examples(again, "train"), before, strict=True))
+    (dataset.folder / "prepared.json").write_text("{}")
+    with pytest.raises(UserError, match=r"prepared\.json: is damaged.*remove"):
+        datasets.open_dataset(config)
 
 
 def test_two_preparations_at_once_agree_without_tensorflow(tmp_path, dataset):
@@ -169,33 +183,16 @@ def start(code):
 
 
 def test_splits_are_disjoint_by_subject_complete_and_written_down(dataset):
-    split_of = {subject: split for split in preprocessing.SPLITS for subject in subjects(dataset, split)}
-    assert sum(len(subjects(dataset, split)) for split in preprocessing.SPLITS) == SUBJECTS
-    assert sum(len(dataset.split(split)) for split in preprocessing.SPLITS) == SUBJECTS * SLICES
+    split_of = {subject: split for split in SPLITS for subject in subjects(dataset, split)}
+    assert sum(len(subjects(dataset, split)) for split in SPLITS) == SUBJECTS
+    assert sum(len(dataset.split(split)) for split in SPLITS) == SUBJECTS * SLICES
     with open(dataset.folder / "splits.csv", newline="") as file:
         assert {row["subject"]: row["split"] for row in csv.DictReader(file)} == split_of
 
 
-def test_assignment_is_seeded_and_keeps_its_shares():
-    names = [f"sub-{i}" for i in range(40)]
-    splits = preprocessing.assign_splits(names, seed=0)
-    assert splits == preprocessing.assign_splits(names[::-1], seed=0)
-    assert splits != preprocessing.assign_splits(names, seed=1)
-    assert [list(splits.values()).count(split) for split in preprocessing.SPLITS] == [28, 4, 8]
-
-
-def test_patterns_choose_the_test_subjects():
-    names = [f"sub-{site}{i}" for site in ("A", "B") for i in range(5)]
-    splits = preprocessing.assign_splits(names, test_subjects="sub-A*, sub-B3", validation_fraction=0.1)
-    assert {name for name, split in splits.items() if split == "test"} == {*names[:5], "sub-B3"}
-    assert list(splits.values()).count("validation") == 1
-    with pytest.raises(UserError, match=r"test subjects: 'sub-C\*'"):
-        preprocessing.assign_splits(names, test_subjects="sub-A*,sub-C*")
-
-
 def test_few_subjects_leave_validation_empty_but_not_train_or_test(cache):
     dataset = datasets.open_dataset(data_config(cache, subjects=2))
-    assert [len(dataset.split(split)) for split in preprocessing.SPLITS] == [SLICES, 0, SLICES]
+    assert [len(dataset.split(split)) for split in SPLITS] == [SLICES, 0, SLICES]
     assert list(evaluation_batches(dataset, "validation", 2)) == []
     for changes in ({"subjects": 1}, {"test_fraction": 0.0}, {"test_subjects": "sub-*"}):
         with pytest.raises(UserError, match="the choice of test subjects"):

@@ -13,8 +13,9 @@ from mrdiff_jax.data.datasets import open_dataset
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation import results
 from mrdiff_jax.evaluation.baselines import References
+from mrdiff_jax.evaluation.run import evaluate_only
 from mrdiff_jax.metrics import conventions
-from mrdiff_jax.training.loop import evaluate_only, train_and_evaluate
+from mrdiff_jax.training.loop import train_and_evaluate
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ from mrdiff_jax.comparison.tables import markdown
 from mrdiff_jax.config import STUDIES, samplings
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation import results, studies
+from mrdiff_jax.evaluation.run import evaluate_only
 from mrdiff_jax.evaluation.studies import hallucination, lesions, maps, robustness, uncertainty
-from mrdiff_jax.training.loop import evaluate_only, train_and_evaluate
+from mrdiff_jax.training.loop import train_and_evaluate
 
 SOURCES = ("T2w", "PDw")
 LESION_SEED = 4  # of a phantom whose one test subject has a tumour

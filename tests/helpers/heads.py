@@ -1,6 +1,6 @@
 """A smooth head on any grid, and a model that answers with its first source."""
 
-from dataclasses import asdict
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -9,6 +9,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from helpers.models import tiny
+from mrdiff_jax.data.training_data import TrainingData
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.synthesis.model_files import Trained
@@ -16,19 +17,15 @@ from mrdiff_jax.synthesis.synthesizer import Synthesizer
 
 SHAPE, SPACING = (26, 30, 14), (2.0, 2.0, 3.0)
 TIMES = {"T2w": SequenceTimes(4000.0, 100.0), "PDw": SequenceTimes(2000.0, 10.0)}
-DATA = {
-    "sources": {name: {"tr": 4000.0, "te": 100.0, "ti": 0.0} for name in TIMES},
-    "target": {"name": "T1w", "offset": 10.0, "factor": 200.0},
-    "pixel_mm": [2.0, 2.0],
-}
+OPTIONS = Options(("T2w", "PDw", "T1w"), "T2w", bias_correction=False, mask="none", image_size=32)
+DATA = TrainingData(dict.fromkeys(TIMES, SequenceTimes(4000.0, 100.0, 0.0)), "T1w", 10.0, 200.0, (2.0, 2.0), OPTIONS)
 
 
 class Copy(Synthesizer):
     """Answers with its first source, and counts its calls."""
 
     def __init__(self, **changes):
-        options = Options(("T2w", "PDw", "T1w"), "T2w", bias_correction=False, mask="none", image_size=32)
-        self.trained = Trained(tiny(), DATA | {"preparation": asdict(options) | changes}, 1, {})
+        self.trained = Trained(tiny(), replace(DATA, preparation=replace(OPTIONS, **changes)), 1, {})
         self.method = SimpleNamespace(stride=4, described=("T1 features",))
         self.calls = []
 

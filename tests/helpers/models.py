@@ -1,7 +1,6 @@
 """Trained runs for the tests, made without training: random weights that answer to their input."""
 
 import json
-from dataclasses import asdict
 
 import grain
 import jax
@@ -9,10 +8,21 @@ import numpy as np
 from conftest import TINY, make_batch
 
 from mrdiff_jax import methods
-from mrdiff_jax.config import default
+from mrdiff_jax.config import default, resolve
+from mrdiff_jax.data.training_data import TrainingData
 from mrdiff_jax.preparation.options import Options
+from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.storage.checkpoints import Checkpoints
-from mrdiff_jax.training.step import create_train_state, make_optimizer
+from mrdiff_jax.training.step import create_train_state
+
+TINY_METHODS = {  # what makes each method small, for images of 32 x 32
+    name: {"data.image_size": 32} | own
+    for name, own in {
+        "mrdiff": {},
+        "regression": {},
+        "pix2pix": {"pix2pix.base_channels": 8, "pix2pix.discriminator_channels": 8},
+    }.items()
+}
 
 
 def tiny(**changes):
@@ -26,24 +36,22 @@ def write_run(workdir, config, seed=0, step=7, pixel_mm=(2.0, 2.0)):
     """A workdir as training leaves it, as far as synthesis reads it."""
     names = config.data.sources.split(",")
     batch = make_batch(1, config.data.image_size, len(names))
-    state = create_train_state(methods.create(config), make_optimizer(config.optimizer), jax.random.key(seed), batch)
+    config = resolve(config)
+    state = create_train_state(methods.create(config), config.optimizer, jax.random.key(seed), batch)
     rng = np.random.default_rng(seed)
 
-    def disturbed(params):
-        return jax.tree.map(lambda leaf: leaf + 0.1 * rng.standard_normal(np.shape(leaf), np.float32), params)
+    def disturbed(tree):
+        return jax.tree.map(lambda leaf: leaf + 0.1 * rng.standard_normal(np.shape(leaf), np.float32), tree)
 
-    state = state.replace(step=np.int32(step), params=disturbed(state.params), ema_params=disturbed(state.params))
+    params, average = disturbed(state.variables.params), disturbed(state.average)
+    state = state.replace(step=np.int32(step), variables=state.variables.replace(params=params), average=average)
     workdir.mkdir(parents=True)
-    (workdir / "config.json").write_text(config.to_json())
+    (workdir / "config.json").write_text(json.dumps(config.to_dict()))
     size = config.data.image_size
-    options = Options([*names, config.data.target], names[0], bias_correction=False, mask="none", image_size=size)
-    data = {
-        "sources": {name: {"tr": 4000.0, "te": 100.0, "ti": 0.0} for name in names},
-        "target": {"name": config.data.target, "offset": 10.0, "factor": 200.0},
-        "pixel_mm": list(pixel_mm),
-        "preparation": asdict(options),
-    }
-    (workdir / "training_data.json").write_text(json.dumps(data))
+    options = Options((*names, config.data.target), names[0], bias_correction=False, mask="none", image_size=size)
+    times = dict.fromkeys(names, SequenceTimes(4000.0, 100.0, 0.0))
+    data = TrainingData(times, config.data.target, 10.0, 200.0, pixel_mm, options)
+    (workdir / "training_data.json").write_text(json.dumps(data.to_json()))
     checkpoints = Checkpoints(workdir, keep=1)
     checkpoints.save(step, state, iter(grain.MapDataset.range(1).to_iter_dataset()))
     checkpoints.close()

@@ -1,5 +1,6 @@
 import re
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,20 +8,22 @@ import pytest
 from conftest import make_batch
 
 from mrdiff_jax import diffusion, methods
-from mrdiff_jax.config import default
+from mrdiff_jax.config import default, resolve
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.methods.mrdiff import method as mrdiff
+from mrdiff_jax.methods.contract import Variables
 from mrdiff_jax.methods.mrdiff.method import build_network
-from mrdiff_jax.methods.mrdiff.network import MRDiff, ScanParameters
-from mrdiff_jax.networks.layers import init_on_host
+from mrdiff_jax.methods.mrdiff.network import Network, ScanParameters
+from mrdiff_jax.methods.reading import read_by
+from mrdiff_jax.networks.initializers import init_on_host
 from mrdiff_jax.networks.unet import Backbone
+from mrdiff_jax.streams import normal_like, steps_like, stream
 
 SIZE = Backbone(base_channels=8, channel_mult=(1, 2), attention_levels=(1,), head_channels=8)
 
 
 def make(sources=2, size=16, signals="spin_echo", **kwargs):
     """A small network, its inputs, and parameters away from their zero start."""
-    network = MRDiff(SIZE, (signals,) * sources, map_channels=4, **kwargs)
+    network = Network(SIZE, (signals,) * sources, map_channels=4, **kwargs)
     batch = make_batch(1, size, sources)
     inputs = (batch["target"][..., None], batch["sources"], jnp.array([500]))
     scan = ScanParameters(batch["tr"], batch["te"], batch["ti"])
@@ -30,24 +33,32 @@ def make(sources=2, size=16, signals="spin_echo", **kwargs):
     return network, variables, inputs, scan
 
 
+def disturbed(variables):
+    """Parameters away from their zero start."""
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape, np.float32), variables.params["generator"])
+    return variables.with_params("generator", params)
+
+
 def changes(a, b):
     return float(jnp.abs(a - b).max()) > 1e-4
 
 
 def parameters(preset):
-    config = default(preset)
-    network = build_network(config)
+    network = build_network(resolve(default(preset)))
     images = jnp.zeros((1, 256, 256, 1)), jnp.zeros((1, 256, 256, 2)), jnp.zeros(1)
-    variables = jax.eval_shape(network.init, jax.random.key(0), *images, ScanParameters(*jnp.zeros((3, 1, 2))))
+    shapes = nn.meta.unbox(jax.eval_shape(network.init, jax.random.key(0), *images, ScanParameters(*jnp.zeros((3, 1, 2)))))
+    params = shapes.pop("params")
+    variables = Variables({"generator": params}, {"generator": shapes})
 
     def denoise(variables, *images):
-        return network.apply(variables, *images, method=MRDiff.denoise)
+        return network.apply(variables.of("generator"), *images, method=Network.denoise)
 
     def count(tree):
         return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
-    read, shapes = methods.parameters_read(denoise, variables, *images)["params"], variables["params"]
-    return count(shapes), count(read), {name: count(tree) for name, tree in shapes.items()}
+    read = read_by(denoise, variables, *images).params["generator"]
+    return count(params), count(read), {name: count(tree) for name, tree in params.items()}
 
 
 def test_authors_preset_has_the_published_size():
@@ -79,10 +90,10 @@ def test_any_number_of_sources_and_any_front_end(sources, kwargs):
 
 def test_non_square_images_and_sides_that_do_not_fit():
     network, variables, (_, _, t), _ = make()
-    x0_hat = network.apply(variables, jnp.zeros((1, 8, 24, 1)), jnp.zeros((1, 8, 24, 2)), t, method=MRDiff.denoise)
+    x0_hat = network.apply(variables, jnp.zeros((1, 8, 24, 1)), jnp.zeros((1, 8, 24, 2)), t, method=Network.denoise)
     assert x0_hat.shape == (1, 8, 24, 1)
-    with pytest.raises(ValueError, match=r"18 x 16.*divide by 4"):
-        network.apply(variables, jnp.zeros((1, 18, 16, 1)), jnp.zeros((1, 18, 16, 2)), t, method=MRDiff.denoise)
+    with pytest.raises(ValueError, match=r"18 x 16.*multiples of 4"):
+        network.apply(variables, jnp.zeros((1, 18, 16, 1)), jnp.zeros((1, 18, 16, 2)), t, method=Network.denoise)
 
 
 def test_generator_does_not_depend_on_scan_parameters_and_decoder_does():
@@ -101,10 +112,10 @@ def test_without_skips_the_decoder_sees_the_sources_through_the_maps_alone(skips
 
     @jax.jit
     def reconstruct(y_maps, y_features):
-        maps_from = network.apply(variables, x_t, y_maps, t, method=MRDiff.encode)
-        features = network.apply(variables, x_t, y_features, t, method=MRDiff.encode)
+        maps_from = network.apply(variables, x_t, y_maps, t, method=Network.encode)
+        features = network.apply(variables, x_t, y_features, t, method=Network.encode)
         mixed = features._replace(e_t=maps_from.e_t)
-        return network.apply(variables, mixed, scan, method=MRDiff.reconstruct)
+        return network.apply(variables, mixed, scan, method=Network.reconstruct)
 
     y_hat = reconstruct(y, y)
     assert changes(y_hat, reconstruct(1 - y, y))  # through the maps
@@ -127,48 +138,51 @@ def test_without_skips_constant_maps_hide_the_sources():
 def test_draws_by_vmap_equal_a_loop(loss_draws):
     """Eq. 9 and the losses around it, draw by draw, with the keys of the vectorised form."""
     config = default("paper")
-    config.model.update(base_channels=8, channel_mult=(1,), attention_levels=(), head_channels=8, map_channels=4)
+    config.model.update(base_channels=8, channel_mult=(1,), attention_levels=(), head_channels=8)
+    config.mrdiff.map_channels = 4
     config.data.update(image_size=16)
-    config.loss.loss_draws = loss_draws
+    config.mrdiff.loss_draws = loss_draws
+    config = resolve(config)
     method, network, batch = methods.create(config), build_network(config), make_batch(2)
-    params, keys = method.init(jax.random.key(0), batch), jax.random.split(jax.random.key(2), 2)
-    rng = np.random.default_rng(1)
-    params["generator"] = jax.tree.map(lambda p: p + 0.1 * rng.standard_normal(p.shape, np.float32), params["generator"])
-    _, aux = jax.jit(method.losses["generator"])(params, batch, keys)
+    keys = jax.random.split(jax.random.key(2), 2)
+    variables = disturbed(method.init(jax.random.key(0), batch))
+    params = variables.params["generator"]
+    _, outcome = jax.jit(method.loss)(variables, batch, keys, 0.0)
 
     schedule = diffusion.cosine_schedule(1000)
     x_0, y = 2 * batch["target"][..., None] - 1, 2 * batch["sources"] - 1
     scan = ScanParameters(batch["tr"], batch["te"], batch["ti"])
-    t = jnp.stack([jax.random.randint(jax.random.fold_in(key, mrdiff._STEP), (), 0, 1000) for key in keys])
+    t = steps_like(stream(keys, "t"), 1000)
     outputs = []
     for draw in range(3):
-        x_t = diffusion.q_sample(schedule, x_0, t, diffusion.normal_like(x_0, keys, draw))
-        outputs.append(jax.jit(network.apply)({"params": params["generator"]}, x_t, y, t, scan))
+        x_t = diffusion.q_sample(schedule, x_0, t, normal_like(x_0, stream(keys, "noise", draw)))
+        outputs.append(jax.jit(network.apply)({"params": params}, x_t, y, t, scan))
     content = sum(features.e_t for features, _, _ in outputs) / 3
     l_cct = np.mean([jnp.square(features.e_t - content).mean() for features, _, _ in outputs])
     used = outputs if loss_draws == "all" else outputs[:1]
     l_g = np.mean([jnp.square(x0_hat - x_0).mean() for _, x0_hat, _ in used])
     l_d = np.mean([jnp.square(y_hat - y).mean() for _, _, y_hat in used])
-    assert aux["metrics"]["L_CCT"] == pytest.approx(l_cct, rel=1e-3)
-    assert aux["metrics"]["L_G"] == pytest.approx(l_g, rel=1e-4)
-    assert aux["metrics"]["L_D"] == pytest.approx(l_d, rel=1e-4)
+    assert outcome.metrics["L_CCT"] == pytest.approx(l_cct, rel=1e-3)
+    assert outcome.metrics["L_G"] == pytest.approx(l_g, rel=1e-4)
+    assert outcome.metrics["L_D"] == pytest.approx(l_d, rel=1e-4)
 
 
 def test_the_sources_of_inversion_recovery_are_told():
     config = default("paper")
-    config.model.update(base_channels=8, channel_mult=(1,), attention_levels=(), head_channels=8, map_channels=4)
-    config.model.signals = "spin_echo, inversion_recovery"
+    config.model.update(base_channels=8, channel_mult=(1,), attention_levels=(), head_channels=8)
+    config.mrdiff.map_channels = 4
+    config.mrdiff.signals = "spin_echo, inversion_recovery"
     config.data.update(image_size=16, sources="T1w, FLAIR,")
-    assert methods.create(config).inverted == ("FLAIR",)
-    config.model.signals = "spin_echo"
-    assert methods.create(config).inverted == ()
+    assert methods.create(resolve(config)).inverted == ("FLAIR",)
+    config.mrdiff.signals = "spin_echo"
+    assert methods.create(resolve(config)).inverted == ()
 
 
 @pytest.mark.parametrize("positivity", ["relu", "softplus"])
 def test_content_maps_are_non_negative_float32_at_twice_the_resolution(positivity):
     network, variables, inputs, _ = make(positivity=positivity)
-    features = network.apply(variables, *inputs, method=MRDiff.encode)
-    maps = network.apply(variables, features, method=MRDiff.content_maps)
+    features = network.apply(variables, *inputs, method=Network.encode)
+    maps = network.apply(variables, features, method=Network.content_maps)
     for leaf in maps:
         assert leaf.shape == (1, 8, 8, 4)
         assert leaf.dtype == jnp.float32
@@ -177,17 +191,17 @@ def test_content_maps_are_non_negative_float32_at_twice_the_resolution(positivit
 
 
 def test_physics_stays_float32_in_bfloat16():
-    network = MRDiff(SIZE._replace(dtype=jnp.bfloat16), ("spin_echo",) * 2, map_channels=4)
+    network = Network(SIZE._replace(dtype=jnp.bfloat16), ("spin_echo",) * 2, map_channels=4)
     _, variables, inputs, scan = make()
-    features = network.apply(variables, *inputs, method=MRDiff.encode)
+    features = network.apply(variables, *inputs, method=Network.encode)
     assert features.e_t.dtype == jnp.bfloat16
-    assert network.apply(variables, features, method=MRDiff.content_maps).t1.dtype == jnp.float32
-    assert np.all(np.isfinite(network.apply(variables, features, scan, method=MRDiff.reconstruct)))
+    assert network.apply(variables, features, method=Network.content_maps).t1.dtype == jnp.float32
+    assert np.all(np.isfinite(network.apply(variables, features, scan, method=Network.reconstruct)))
 
-    maps = network.apply(variables, features, method=MRDiff.content_maps)
+    maps = network.apply(variables, features, method=Network.content_maps)
 
     def modulate(*inputs):
-        return network.apply(variables, *inputs, method=MRDiff.modulate)
+        return network.apply(variables, *inputs, method=Network.modulate)
 
     traced = str(jax.make_jaxpr(modulate)(maps, scan, features.embedding))
     signals = re.findall(r":(\w+)\[[\d,]*\] = exp ", traced)
@@ -208,23 +222,21 @@ def loss_gradients():
     gradients = {}
     for term in ("g", "d", "cct"):
         config = default("paper")
-        config.model.update(base_channels=8, channel_mult=(1,), attention_levels=(), head_channels=8, map_channels=4)
+        config.model.update(base_channels=8, channel_mult=(1,), attention_levels=(), head_channels=8)
+        config.mrdiff.map_channels = 4
         config.data.update(image_size=16)
-        config.loss.update({f"lambda_{name}": float(name == term) for name in ("g", "d", "cct")})
-        method, batch = methods.create(config), make_batch(2)
-        params = method.init(jax.random.key(0), batch)
-        rng = np.random.default_rng(1)
-        params["generator"] = jax.tree.map(
-            lambda p, rng=rng: p + 0.1 * rng.standard_normal(p.shape, np.float32), params["generator"]
-        )
+        config.mrdiff.update({f"lambda_{name}": float(name == term) for name in ("g", "d", "cct")})
+        method, batch = methods.create(resolve(config)), make_batch(2)
+        variables = disturbed(method.init(jax.random.key(0), batch))
 
-        def loss(own, params=params, method=method, batch=batch):
-            return method.losses["generator"](params | {"generator": own}, batch, jax.random.split(jax.random.key(2), 2))
+        def loss(own, variables=variables, method=method, batch=batch):
+            keys = jax.random.split(jax.random.key(2), 2)
+            return method.loss(variables.with_params("generator", own), batch, keys, 0.0)
 
-        gradient, aux = jax.jit(jax.grad(loss, has_aux=True))(params["generator"])
+        gradient, outcome = jax.jit(jax.grad(loss, has_aux=True))(variables.params["generator"])
         gradients[term] = {name: max(float(jnp.abs(x).max()) for x in jax.tree.leaves(part)) for name, part in gradient.items()}
         assert all(np.isfinite(value) for value in gradients[term].values())
-        assert all(float(value) > 0 for value in aux["metrics"].values())
+        assert all(float(value) > 0 for value in outcome.metrics.values())
     return gradients
 
 
@@ -244,9 +256,9 @@ def test_each_loss_moves_its_parts_alone(loss_gradients, term, moved, still):
 def test_image_size_and_signals_that_do_not_fit_name_the_field():
     config = default("paper")
     config.data.image_size = 100
-    with pytest.raises(UserError, match=r"data\.image_size=100: 5 levels.*32; the nearest is 96"):
-        build_network(config)
+    with pytest.raises(UserError, match=r"data\.image_size=100: 5 levels.*multiple of 32; the nearest is 96"):
+        build_network(resolve(config))
     config.data.image_size = 96
-    config.model.signals = "spin_echo,spin_echo,spin_echo"
-    with pytest.raises(UserError, match=r"model\.signals"):
-        build_network(config)
+    config.mrdiff.signals = "spin_echo,spin_echo,spin_echo"
+    with pytest.raises(UserError, match=r"mrdiff\.signals"):
+        build_network(resolve(config))

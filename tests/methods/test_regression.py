@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from mrdiff_jax import methods
+from mrdiff_jax.config import resolve
+from mrdiff_jax.methods.reading import read_by
 from mrdiff_jax.training.loop import train_and_evaluate
 
 
@@ -24,16 +26,16 @@ def keys(seed, count=2):
 
 @pytest.mark.parametrize(("loss", "distance"), [("l1", np.abs), ("l2", np.square)])
 def test_the_loss_is_the_mean_distance_of_images(config, batch, loss, distance):
-    config.loss.regression = loss
-    method = methods.create(config)
+    config.regression.distance = loss
+    method = methods.create(resolve(config))
     params = method.init(jax.random.key(0), batch)
-    value, aux = method.losses["generator"](params, batch, keys(0))
+    value, outcome = method.loss(params, batch, keys(0), 0.0)
     assert value == pytest.approx(distance(2 * batch["target"] - 1).mean(), rel=1e-5)  # a fresh network answers 0
-    assert aux["metrics"]["L_G"] == value
+    assert outcome.metrics["L_G"] == value
 
 
 def test_the_image_depends_on_the_sources_alone(config, batch):
-    method = methods.create(config)
+    method = methods.create(resolve(config))
     params = method.init(jax.random.key(0), batch)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: leaf + 0.1 * rng.standard_normal(leaf.shape, np.float32), params)
@@ -50,16 +52,15 @@ def test_the_image_depends_on_the_sources_alone(config, batch):
 
 
 def test_it_has_the_size_of_encoder_and_generator(config, batch):
-    regression = methods.create(config).init(jax.random.key(0), batch)
+    regression = methods.create(resolve(config)).init(jax.random.key(0), batch)
     config.method.name = "mrdiff"
-    method = methods.create(config)
-    mrdiff = methods.parameters_read(method.synthesize, method.init(jax.random.key(0), batch), batch, keys(0))
+    method = methods.create(resolve(config))
+    mrdiff = read_by(method.synthesize, method.init(jax.random.key(0), batch), batch, keys(0))
     bands_of_x_t = 9 * 4 * config.model.base_channels  # of the first convolution: the noisy target, which is not there
-    assert size(regression["generator"]) == size(mrdiff["generator"]) - bands_of_x_t
+    assert size(regression.params["generator"]) == size(mrdiff.params["generator"]) - bands_of_x_t
 
 
 def test_it_trains_and_evaluates_as_any_method(config, tmp_path):
-    config.model.spectral_norm = True
     config.train.steps = 30
     summary = train_and_evaluate(config, tmp_path)
     assert summary["method"] == "regression"

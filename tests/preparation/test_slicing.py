@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import center_of_mass
 
-from mrdiff_jax.preparation.preprocessing import PLANES, exam_examples
-from mrdiff_jax.preparation.slicing import cut
+from mrdiff_jax.preparation.slices import exam_examples
+from mrdiff_jax.preparation.slicing import PLANES, cut, resize_in_plane, slice_image
 from mrdiff_jax.scans.volumes import Exam
 
 SHAPE, SPACING = (20, 24, 12), (1.0, 1.5, 2.0)
@@ -66,3 +66,34 @@ def test_the_pixels_are_those_of_training_where_they_can_be():
     assert sizes((64, 32), (3.0, 3.0), (2.0, 4.0)) == (3.0, (64, 64))  # padded to a square, as in training
     assert sizes((64, 64), (1.0, 1.0), (2.0, 4.0)) == (2.0, (64, 64))  # a small field: padded
     assert sizes((90, 64), (4.0, 4.0), (2.0, 4.0)) == (4.0, (64, 96))  # a large one: rows run along the second axis
+
+
+def test_a_slice_stands_upright_with_the_right_side_on_the_left():
+    volume = np.zeros((4, 5), np.float32)  # X to the patient's right, Y to the front
+    volume[3, 4] = 1
+    volume[0, 4] = 2
+    image = slice_image(volume)
+    assert image.shape == (5, 4)
+    assert image[0, 0] == 1  # right, front
+    assert image[0, 3] == 2  # left, front
+
+
+def test_resizing_pads_to_a_square_in_millimetres_and_keeps_the_mean():
+    image = np.ones((10, 10), np.float32)
+    resized = resize_in_plane(image, (1.0, 2.0), 10)  # 10 mm high, 20 mm wide
+    np.testing.assert_allclose(resized.mean(axis=1), [0, 0, 0.5, 1, 1, 1, 1, 0.5, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(resize_in_plane(image, (1.0, 1.0), 4), 1, atol=1e-6)
+    np.testing.assert_allclose(resize_in_plane(image, (1.0, 1.0), 25)[3:-3, 3:-3], 1, atol=1e-6)
+
+
+def test_resizing_to_the_same_grid_changes_nothing_and_to_half_averages():
+    image = np.random.default_rng(0).random((3, 8, 8), np.float32)
+    np.testing.assert_allclose(resize_in_plane(image, (1.5, 1.5), 8), image, atol=1e-6)
+    half = image.reshape(3, 4, 2, 4, 2).mean((2, 4))
+    np.testing.assert_allclose(resize_in_plane(image, (1.5, 1.5), 4), half, atol=1e-6)
+
+
+def test_enlarging_interpolates_linearly():
+    ramp = np.tile(np.arange(8, dtype=np.float32), (8, 1))
+    enlarged = resize_in_plane(ramp, (1.0, 1.0), 16)
+    np.testing.assert_allclose(np.diff(enlarged[8, 2:-2]), 0.5, atol=1e-5)

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from helpers.scans import SHAPE, TIMES, data_config, head, real_scans, refused, write_scan
 
-from mrdiff_jax.data import batches, datasets
+from mrdiff_jax.data import datasets
+from mrdiff_jax.data.training_data import TrainingData, describe_training
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.preparation import preprocessing
-from mrdiff_jax.preparation.options import Options
+from mrdiff_jax.preparation import slicing
+from mrdiff_jax.preparation.splits import SPLITS
 from mrdiff_jax.scans import volumes
-from mrdiff_jax.scans.nifti_frame import Frame
+from mrdiff_jax.scans.bids import find_exams
+from mrdiff_jax.scans.nifti_frame import NiftiFrame
 from mrdiff_jax.scans.sequence_times import SequenceTimes, sidecar_path
 
 # Volumes
@@ -166,18 +168,18 @@ def test_unreadable_stated_times_name_the_field(root, text):
 def test_contrast_names_are_exact(root):
     for subject in ("sub-01", "sub-02", "sub-03"):
         write_scan(root, subject, "ce-gad_T1w", head(9))
-    exams = volumes.find_exams(root, ("T1w", "ce-gad_T1w"))
+    exams = find_exams(root, ("T1w", "ce-gad_T1w"))
     assert [path.name for path in exams[0].scans.values()] == ["sub-01_T1w.nii.gz", "sub-01_ce-gad_T1w.nii.gz"]
     (root / "sub-02/anat/sub-02_T1w.nii.gz").unlink()
     with pytest.raises(UserError, match=r"sub-02 has no T1w .*ce-gad_T1w"):
-        volumes.find_exams(root, ("T1w", "ce-gad_T1w"))
+        find_exams(root, ("T1w", "ce-gad_T1w"))
 
 
 def test_sessions_are_exams_of_one_subject(root):
     for session in ("ses-1", "ses-2"):
         for contrast in TIMES:
             write_scan(root, "sub-04", contrast, session=session)
-    exams = volumes.find_exams(root, tuple(TIMES))
+    exams = find_exams(root, tuple(TIMES))
     assert [exam.name for exam in exams[3:]] == ["sub-04_ses-1", "sub-04_ses-2"]
     assert [exam.subject for exam in exams[3:]] == ["sub-04", "sub-04"]
     dataset = datasets.open_dataset(data_config(root, test_subjects="sub-04"))
@@ -190,7 +192,7 @@ def test_plain_nifti_is_read_and_a_second_file_for_a_contrast_is_refused(root):
     plain = write_scan(root, "sub-01", "T1w", suffix=".nii")
     refused(data_config(root), path, "a second T1w", plain.name)
     path.unlink()
-    assert volumes.find_exams(root, ("T1w",))[0].scans["T1w"] == plain
+    assert find_exams(root, ("T1w",))[0].scans["T1w"].path == plain
 
 
 def test_a_missing_contrast_names_subject_contrast_and_what_there_is(root):
@@ -236,7 +238,7 @@ def test_lesion_masks_are_optional_by_exam_and_lie_on_the_grid_of_the_scans(root
         "sub-02": set(),
         "sub-03": set(),
     }
-    expected = np.pad(preprocessing.slice_image(mask[..., 2]), ((0, 0), (2, 2)))
+    expected = np.pad(slicing.slice_image(mask[..., 2]), ((0, 0), (2, 2)))
     np.testing.assert_array_equal(found["sub-01"][2], expected)
     assert "lesions" not in datasets.open_dataset(data_config(root)).split("test")[0]
     refused(data_config(root, lesions="lesions"), "--config.data.lesions=lesions", "sub-*_lesions.nii.gz")
@@ -257,7 +259,7 @@ def test_real_scans_without_sidecars(tmp_path):
     times = {"tr": "T1w=500,FLAIR=9000,ce-gad_T1w=500", "te": "T1w=10,FLAIR=120,ce-gad_T1w=10", "ti": "FLAIR=2500"}
     dataset = datasets.open_dataset(data_config(root, **changes, **times))
     example = dataset.split("train")[0]
-    assert 30 <= sum(len(dataset.split(split)) for split in preprocessing.SPLITS) <= 40
+    assert 30 <= sum(len(dataset.split(split)) for split in SPLITS) <= 40
     np.testing.assert_allclose(example["ti"], [0, 2500])
     assert np.corrcoef(example["sources"][..., 0].ravel(), example["target"].ravel())[0, 1] > 0.5
 
@@ -269,7 +271,9 @@ def test_real_scans_on_their_own_grids_ask_for_registration(tmp_path):
 
 
 def test_training_slices_are_described_for_synthesis(root):
-    about = json.loads(json.dumps(batches.describe_training(datasets.open_dataset(data_config(root)))))
+    described = describe_training(datasets.open_dataset(data_config(root)))
+    about = json.loads(json.dumps(described.to_json()))
+    assert TrainingData.from_json(about) == described
     assert about["sources"] == {
         "T1w": {"tr": 500, "te": 10, "ti": 0},
         "T2w": {"tr": 4000, "te": 100, "ti": 0},
@@ -279,7 +283,7 @@ def test_training_slices_are_described_for_synthesis(root):
     assert about["target"]["offset"] == pytest.approx(low, abs=0.2)
     assert about["target"]["factor"] == pytest.approx(high - low, rel=0.02)
     assert about["pixel_mm"] == [24 / 16, 24 / 16]
-    options = Options(**about["preparation"])
+    options = described.preparation
     assert (options.plane, options.mask, options.bias_correction, options.image_size) == ("axial", "none", False, 16)
 
 
@@ -287,9 +291,9 @@ def test_a_training_scan_without_the_inversion_time_it_needs_is_refused_by_name(
     (root / "sub-02" / "anat" / "sub-02_FLAIR.json").write_text('{"RepetitionTime": 9, "EchoTime": 0.12}')
     config = data_config(root, sources="T1w,FLAIR", target="T2w", test_subjects="sub-03", validation_fraction=0.0)
     dataset = datasets.open_dataset(config)
-    assert batches.describe_training(dataset, ())["sources"]["T1w"]["ti"] == 0
+    assert describe_training(dataset, ()).sources["T1w"].ti == 0
     with pytest.raises(UserError, match=r"sub-02: its FLAIR has no inversion time.*--config\.data\.ti=FLAIR="):
-        batches.describe_training(dataset, ("FLAIR",))
+        describe_training(dataset, ("FLAIR",))
 
 
 # What a scan's values and header may hide
@@ -332,7 +336,7 @@ def test_units_of_length_become_mm(tmp_path, code, factor):
     nib.save(image, tmp_path / "scan.nii.gz")
     volume = volumes.read_nifti(tmp_path / "scan.nii.gz")
     np.testing.assert_allclose(volume.affine, np.diag([2, 2, 2, 1]), rtol=1e-5)
-    Frame.of(volume).write(volume.data, tmp_path / "made.nii.gz")
+    NiftiFrame.of(volume).write(volume.data, tmp_path / "made.nii.gz")
     np.testing.assert_allclose(volumes.read_nifti(tmp_path / "made.nii.gz").affine, volume.affine, rtol=1e-5)
 
 
@@ -362,3 +366,14 @@ def test_pairs_of_files_are_told_what_they_are(tmp_path):
         nib.save(kind(head(), np.eye(4)), tmp_path / "scan.img")
         with pytest.raises(UserError, match=words):
             volumes.read_nifti(tmp_path / "scan.img")
+
+
+@pytest.mark.parametrize(("shift", "words"), [(0.5, ""), (3.0, "qform and sform place it 3 voxels apart; the sform is taken")])
+def test_a_qform_and_an_sform_that_contradict_each_other_are_warned_of(tmp_path, shift, words, caplog):
+    image = nib.Nifti1Image(head(), np.eye(4))
+    image.set_qform(nib.affines.from_matvec(np.eye(3), (shift, 0, 0)), 1)
+    image.set_sform(np.eye(4), 1)
+    nib.save(image, tmp_path / "scan.nii.gz")
+    np.testing.assert_array_equal(volumes.read_nifti(tmp_path / "scan.nii.gz").affine, np.eye(4))
+    assert (words in caplog.text) if words else not caplog.text
+    assert caplog.text.count("\n") == bool(words)

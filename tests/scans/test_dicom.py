@@ -1,6 +1,7 @@
 """DICOM folders: what becomes of them, and what is refused, in words that help and without the patient's name."""
 
 import warnings
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -27,7 +28,9 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import EncapsulatedPDFStorage, JPEGLosslessSV1, RLELossless, SecondaryCaptureImageStorage, generate_uid
 
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.scans import dicom_headers
 from mrdiff_jax.scans.dicom import find_series
+from mrdiff_jax.scans.scan_path import ScanPath
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.scans.volumes import read_scan, read_scan_parameters, scan_times
 
@@ -364,3 +367,31 @@ def test_a_real_series():
     np.testing.assert_allclose(nib.affines.voxel_sizes(volume.affine), [0.859375, 0.859375, 7.0005], atol=1e-4)
     first = np.linalg.inv(volume.affine) @ [110.5, 78.3063, -72.7575, 1]  # its ImagePositionPatient: the right, back corner
     np.testing.assert_allclose(first[:3], [255, 255, 0], atol=1e-4)
+
+
+def test_headers_of_a_folder_are_read_once_until_a_file_changes(tmp_path, monkeypatch):
+    write_series(tmp_path / "T1")
+    read, paths = dicom_headers.read_header, []
+    monkeypatch.setattr(dicom_headers, "read_header", lambda path: paths.append(path) or read(path))
+    scan_times(ScanPath(tmp_path / "T1"), "T1w", {}, required=False)
+    read_scan(tmp_path / "T1")
+    read_scan(tmp_path / "T1")
+    assert len(paths) == SHAPE[2]
+    write_series(tmp_path / "T1", te=20.0)
+    assert read_scan(tmp_path / "T1")[1].te == 20
+    assert len(paths) == 2 * SHAPE[2]
+
+
+def test_a_path_may_choose_a_series_unless_that_is_its_name(tmp_path):
+    (tmp_path / "named#2").mkdir()
+    for written, path, series in (
+        ("folder", "folder", None),
+        ("folder#3", "folder", 3),
+        ("named#2", "named#2", None),
+        ("named#2#1", "named#2", 1),
+        ("scan#b.nii", "scan#b.nii", None),
+    ):
+        scan = ScanPath.of(tmp_path / written)
+        assert scan == ScanPath(tmp_path / path, series)
+        assert (scan.name, str(scan)) == (written, str(tmp_path / written))
+    assert ScanPath.of("#2") == ScanPath(Path(), 2)

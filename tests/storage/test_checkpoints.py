@@ -8,13 +8,13 @@ import pytest
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.storage import checksums
-from mrdiff_jax.storage.checkpoints import Checkpoints, restore_average
+from mrdiff_jax.storage.checkpoints import Checkpoints, restore_part
 
 STEPS = (2, 4, 6)
 
 
 def state(step):
-    return {"step": np.full((), step, np.int32), "ema_params": {"w": np.random.default_rng(step).random(500)}}
+    return {"step": np.full((), step, np.int32), "average": {"w": np.random.default_rng(step).random(500)}}
 
 
 def data():
@@ -48,7 +48,7 @@ def readers(run):
     return (
         lambda: checkpoints.restore(state(0), data()),
         lambda: checkpoints.restore_state(state(0)),
-        lambda: restore_average(run, lambda tree: tree),
+        lambda: restore_part(run, lambda tree: tree),
     )
 
 
@@ -56,7 +56,7 @@ def test_state_and_place_in_the_data_come_back(run):
     iterator = data()
     restored = Checkpoints(run, keep=3).restore(state(0), iterator)
     assert restored["step"] == 6
-    np.testing.assert_array_equal(restored["ema_params"]["w"], state(6)["ema_params"]["w"])
+    np.testing.assert_array_equal(restored["average"]["w"], state(6)["average"]["w"])
     assert next(iterator) == 3
 
 
@@ -100,17 +100,17 @@ def test_of_several_damaged_ones_all_are_to_go(run):
     for step in (4, 6):
         flip(run / "checkpoints" / str(step) / "data" / "process_0-of-1.json")
     with pytest.raises(UserError, match=r"sound: 2; remove 4 and 6, and all goes on from 2$"):
-        restore_average(run, lambda tree: tree)
+        restore_part(run, lambda tree: tree)
     flip(run / "checkpoints" / "2" / "data" / "process_0-of-1.json")
     with pytest.raises(UserError, match=r"no older one is known to be sound"):
-        restore_average(run, lambda tree: tree)
+        restore_part(run, lambda tree: tree)
 
 
 def test_without_checksums_it_is_read_with_a_warning_and_what_orbax_cannot_read_is_one_line(run, caplog, monkeypatch):
-    monkeypatch.setattr("mrdiff_jax.training.writer.logger.propagate", True)
+    monkeypatch.setattr("mrdiff_jax.log.logger.propagate", True)
     newest = run / "checkpoints" / "6"
     (newest / checksums.NAME).unlink()
-    assert restore_average(run, lambda tree: tree)[0] == 6
+    assert restore_part(run, lambda tree: tree)[0] == 6
     assert "has no checksums" in caplog.text
     for path in [path for path in (newest / "state").rglob("*") if path.is_file()]:
         path.write_bytes(b"")
@@ -141,7 +141,7 @@ def test_one_that_is_removed_while_it_is_read_gives_way_to_the_next(run):
             raise FileNotFoundError(old)
         return tree
 
-    assert restore_average(run, training_goes_on)[0] == 8
+    assert restore_part(run, training_goes_on)[0] == 8
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_older_ones(run, monkeypatch):
@@ -158,7 +158,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_older_ones(run, monkeypatch):
     monkeypatch.undo()
     checkpoints.save(8, state(8), iterator)
     checkpoints.close()
-    assert restore_average(run, lambda tree: tree)[0] == 8
+    assert restore_part(run, lambda tree: tree)[0] == 8
 
 
 def test_a_first_checkpoint_that_cannot_be_read_is_told_at_once(tmp_path):

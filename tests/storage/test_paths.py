@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mrdiff_jax.data.datasets import cache_folder
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.storage.paths import check_workdir, check_writable, local_path
+from mrdiff_jax.storage.paths import cache_folder, check_workdir, check_writable, local_path
 
 
 def test_the_home_folder_is_meant_by_a_tilde(monkeypatch, tmp_path):

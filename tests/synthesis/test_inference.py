@@ -14,7 +14,7 @@ from scipy.ndimage import center_of_mass
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.preparation.placement import correct
 from mrdiff_jax.preparation.registration import Grid, resample
-from mrdiff_jax.scans.nifti_frame import Frame
+from mrdiff_jax.scans.nifti_frame import NiftiFrame
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.scans.volumes import read_nifti
 from mrdiff_jax.storage.files import sha256
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 def test_a_frame_is_that_of_the_file_to_the_bit(name, codes, tmp_path):
     affine, shape = FRAMES[name]
     volume = read_nifti(save(tmp_path / "a.nii.gz", affine, shape, codes, b"Doe^Jane"))
-    Frame.of(volume).write(volume.data, tmp_path / "b.nii")
+    NiftiFrame.of(volume).write(volume.data, tmp_path / "b.nii")
     a, b = nib.load(tmp_path / "a.nii.gz"), nib.load(tmp_path / "b.nii")
     assert a.shape == b.shape
     np.testing.assert_array_equal(a.affine, b.affine)
@@ -44,7 +44,7 @@ def test_a_frame_in_double_precision_stays_so(tmp_path):
     affine = affine_of((14, -9, 21)) + 1e-9
     path = save(tmp_path / "a.nii.gz", affine, kind=nib.Nifti2Image)
     volume = read_nifti(path)
-    Frame.of(volume).write(volume.data, tmp_path / "b.nii.gz")
+    NiftiFrame.of(volume).write(volume.data, tmp_path / "b.nii.gz")
     made = nib.load(tmp_path / "b.nii.gz")
     np.testing.assert_array_equal(made.affine, nib.load(path).affine)
     assert (made.affine.astype(np.float32) != made.affine).any()
@@ -55,7 +55,7 @@ def test_a_file_of_one_volume_in_four_dimensions_keeps_them(tmp_path):
     image = nib.load(path)
     nib.save(nib.Nifti1Image(image.get_fdata(dtype=np.float32)[..., None], image.affine), path)
     volume = read_nifti(path)
-    Frame.of(volume).write(volume.data, tmp_path / "b.nii.gz")
+    NiftiFrame.of(volume).write(volume.data, tmp_path / "b.nii.gz")
     assert nib.load(tmp_path / "b.nii.gz").shape == (*SHAPE, 1)
 
 
@@ -89,8 +89,8 @@ def test_sources_on_other_grids_are_registered_to_the_first(second, tmp_path):
     first = save(tmp_path / "t2.nii.gz", *FRAMES["oblique"])
     scans = from_scans.read_scans(Copy(), {"T2w": first, "PDw": second}, None, TIMES)
     assert scans.grid.shape == SHAPE
-    assert [placement["action"] for placement in scans.placements.values()] == ["reference", "registered"]
-    np.testing.assert_allclose(np.reshape(scans.placements["PDw"]["transform"], (4, 4)), np.eye(4), atol=0.5)
+    assert [placement.action for placement in scans.placements.values()] == ["reference", "registered"]
+    np.testing.assert_allclose(np.reshape(scans.placements["PDw"].transform, (4, 4)), np.eye(4), atol=0.5)
     a, b = scans.volumes
     assert np.abs(a - b)[a > 300].mean() < 15
     assert list(scans.paths) == ["T2w", "PDw"]
@@ -99,13 +99,13 @@ def test_sources_on_other_grids_are_registered_to_the_first(second, tmp_path):
 def test_the_grid_is_of_the_source_named_first_or_of_the_reference(second, tmp_path):
     first = save(tmp_path / "t2.nii.gz", *FRAMES["sagittal"])
     scans = from_scans.read_scans(Copy(), {"PDw": second, "T2w": first}, None, TIMES)
-    assert scans.frame_path == second
+    assert scans.frame_path.path == second
     assert scans.volumes.shape == (2, 46, 44, 40)
     assert list(scans.paths) == ["T2w", "PDw"]  # the order of the model
     reference = save(tmp_path / "reference.nii.gz", *FRAMES["oblique"])
     copy = Copy()
     scans = from_scans.read_scans(copy, {"T2w": first, "PDw": first}, reference, TIMES)
-    assert scans.frame_path == reference
+    assert scans.frame_path.path == reference
     made = from_scans.synthesize(copy, scans, Settings())["synthetic"]
     truth = read_nifti(reference).data
     assert np.corrcoef(made.ravel(), truth.ravel())[0, 1] > 0.99
@@ -135,7 +135,7 @@ def test_what_a_grid_shows_does_not_change_intensities(pair, mask, tmp_path):
 
 def test_sources_are_corrected_as_the_training_scans_were(pair):
     raw, corrected = (from_scans.read_scans(Copy(mask=mask), pair, None, TIMES) for mask in ("none", "body"))
-    options = from_scans.preparation_of(Copy(mask="body"))
+    options = Copy(mask="body").trained.data.preparation
     expected = correct(dict(zip(TIMES, raw.volumes, strict=True)), raw.grid, options)[0]
     np.testing.assert_array_equal(corrected.volumes, list(expected.values()))
     assert (corrected.volumes != raw.volumes).mean() > 0.1
@@ -325,3 +325,15 @@ def test_a_source_of_which_the_grid_holds_nothing_is_refused(pair):
     scans.volumes[1] = 0
     with pytest.raises(UserError, match=r"PDw\.nii\.gz: no range between its percentiles"):
         from_scans.synthesize(copy, scans, Settings())
+
+
+def test_padding_of_a_source_stands_in_the_sidecar(tmp_path, pair):
+    image = nib.load(pair["T2w"])
+    data = image.get_fdata(dtype=np.float32)
+    data[:3, :3] = -2000
+    nib.save(nib.Nifti1Image(data, image.affine), tmp_path / "padded.nii.gz")
+    scans = from_scans.read_scans(Copy(), {"T2w": tmp_path / "padded.nii.gz", "PDw": pair["PDw"]}, None, TIMES)
+    sources = nifti_output.provenance(Copy(), scans, Settings())["Sources"]
+    assert sources["T2w"]["Padding"].startswith("padding -2000 ")
+    assert "Padding" not in sources["PDw"]
+    assert sources["T2w"]["Placement"] == {"action": "reference", "transform": np.eye(4).ravel().tolist()}

@@ -10,15 +10,26 @@ import numpy as np
 import pytest
 
 from mrdiff_jax import methods, parallel
-from mrdiff_jax.config import default
+from mrdiff_jax.config import default, resolve
+from mrdiff_jax.data.batches import evaluation_batches
 from mrdiff_jax.data.datasets import open_dataset
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation.baselines import fit
+from mrdiff_jax.evaluation.run import evaluate_only
+from mrdiff_jax.fields import Optimizer
 from mrdiff_jax.methods.mrdiff import method as mrdiff
+from mrdiff_jax.methods.mrdiff.settings import PRESETS
+from mrdiff_jax.methods.optimizers import make_optimizer
 from mrdiff_jax.storage import lock
 from mrdiff_jax.storage.checkpoints import Checkpoints
-from mrdiff_jax.training.loop import Diverged, Run, evaluate_only, train_and_evaluate
-from mrdiff_jax.training.step import create_train_state, make_optimizer, make_train_step
+from mrdiff_jax.training.loop import Diverged, train_and_evaluate
+from mrdiff_jax.training.loop import Run as TypedRun
+from mrdiff_jax.training.step import create_train_state, make_train_step
+
+
+def Run(config, workdir):
+    """A run of the configuration as it is now."""
+    return TypedRun(resolve(config), workdir)
 
 
 def final_state(config, workdir):
@@ -99,8 +110,8 @@ def test_a_run_leaves_its_results_and_compiles_its_step_once(tiny_config, tmp_pa
 
     state, evaluator = final_state(tiny_config, tmp_path), Run(tiny_config, tmp_path).evaluator
     averaged, last = (
-        evaluator(parallel.replicate(params), "test").scores.means(["psnr"], "default")["psnr"]
-        for params in (state.ema_params, state.params)
+        evaluator(parallel.replicate(variables), "test").scores.means(["psnr"], "default")["psnr"]
+        for variables in (state.evaluated(), state.variables)
     )
     assert averaged == summary["synthesis"]["psnr"] != last
 
@@ -112,14 +123,12 @@ def test_same_seed_same_numbers_and_another_seed_others(tiny_config, tmp_path):
     tiny_config.train.seed = 1
     other = Run(tiny_config, tmp_path / "c")
     assert not np.array_equal(next(run.iterator)["target"], next(other.iterator)["target"])
-    kernels = [r.initial.params["generator"]["encoder"]["conv_in"]["kernel"] for r in (run, other)]
+    kernels = [r.initial.variables.params["generator"]["encoder"]["conv_in"]["kernel"] for r in (run, other)]
     assert not np.array_equal(*kernels)
 
 
 def test_stopping_and_starting_again_changes_nothing_under_the_authors_preset(tiny_config, tmp_path):
-    tiny_config.model.update(wavelet_of="features", spectral_norm=True)
-    tiny_config.loss.update(joint_mean=True, draw_reduction="sum", cct_normalize=True, cct_stop_gradient=True)
-    tiny_config.optimizer.update(name="adamw", weight_decay=0.05)
+    tiny_config.mrdiff.update(PRESETS["authors"])
     tiny_config.train.checkpoint_every = 3  # 5 batches are a pass over the data: the shuffle must go on, too
     tiny_config.train.steps = 8
     train_and_evaluate(tiny_config, tmp_path / "whole")
@@ -130,21 +139,23 @@ def test_stopping_and_starting_again_changes_nothing_under_the_authors_preset(ti
     whole, parts = (final_state(tiny_config, tmp_path / name) for name in ("whole", "parts"))
     assert int(whole.step) == 8
     assert_same(whole, parts)
-    lengths = [np.linalg.norm(leaf) for leaf in jax.tree.leaves(whole.ema_params["stats"])]
+    lengths = [np.linalg.norm(leaf) for leaf in jax.tree.leaves(whole.variables.state)]
     np.testing.assert_allclose(lengths, 1, rtol=1e-5)  # singular vectors, not averages of them
 
 
 def test_two_devices_take_the_step_of_one_and_the_average_warms_up(tiny_config, batch):
-    method, optimizer = methods.create(tiny_config), make_optimizer(tiny_config.optimizer)
-    initial = create_train_state(method, optimizer, jax.random.key(0), batch)
-    step = make_train_step(method, optimizer, 0.9, jax.random.key(1))
+    tiny_config.mrdiff.optimizer.update(ema_decay=0.9, hold=0.5)
+    config = resolve(tiny_config)
+    method = methods.create(config)
+    initial = create_train_state(method, config.optimizer, jax.random.key(0), batch)
+    step = make_train_step(method, config.optimizer, jax.random.key(1))
     states, losses, histories = [], [], []
     for count in (1, 2):
         devices, history = jax.local_devices()[:count], [initial]
         state, pmapped = parallel.replicate(initial, devices), parallel.pmap(step, devices)
-        rate = np.ones(count, np.float32)
+        progress = np.zeros(count, np.float32)
         for _ in range(2):
-            state, metrics = pmapped(state, parallel.shard(batch, count), rate)
+            state, metrics = pmapped(state, parallel.shard(batch, count), progress)
             history.append(parallel.unreplicate(state))
         states.append(history[-1])
         histories.append(history)
@@ -152,24 +163,25 @@ def test_two_devices_take_the_step_of_one_and_the_average_warms_up(tiny_config, 
     for name, value in losses[0].items():
         assert losses[1][name] == pytest.approx(value, rel=1e-3), name
     # Adam divides by the gradient's size, so where that is all but zero rounding decides: compare with the step's length
-    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), states[0].params, states[1].params)
-    assert max(jax.tree.leaves(moved)) < 0.2 * tiny_config.optimizer.learning_rate
-    assert np.mean(jax.tree.leaves(moved)) < 0.01 * tiny_config.optimizer.learning_rate
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), states[0].variables.params, states[1].variables.params)
+    assert max(jax.tree.leaves(moved)) < 0.2 * config.optimizer.learning_rate
+    assert np.mean(jax.tree.leaves(moved)) < 0.01 * config.optimizer.learning_rate
 
-    state, _ = pmapped(state, parallel.shard(batch, count), 0 * rate)
-    assert_same(parallel.unreplicate(state).params, states[1].params)
+    state, _ = pmapped(state, parallel.shard(batch, count), progress + 1)  # at the end the rate is 0
+    assert_same(parallel.unreplicate(state).variables.params, states[1].variables.params)
 
     # the moving average forgets the start first: decays 1/10 and 2/11 before the one that is set
     zeroth, first, second = histories[0]
-    expected = jax.tree.map(lambda a, p: 0.1 * a + 0.9 * p, zeroth.params, first.params)
-    expected = jax.tree.map(lambda a, p: 2 / 11 * a + 9 / 11 * p, expected, second.params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), second.ema_params, expected)
+    expected = jax.tree.map(lambda a, p: 0.1 * a + 0.9 * p, zeroth.variables.params, first.variables.params)
+    expected = jax.tree.map(lambda a, p: 2 / 11 * a + 9 / 11 * p, expected, second.variables.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), second.average, expected)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_config, tmp_path):
     train_and_evaluate(tiny_config, tmp_path)
     good = final_state(tiny_config, tmp_path)
-    broken = good.replace(params=jax.tree.map(lambda p: np.full_like(p, np.nan), good.params))
+    nowhere = jax.tree.map(lambda p: np.full_like(p, np.nan), good.variables.params)
+    broken = good.replace(variables=good.variables.replace(params=nowhere))
     run = Run(tiny_config, tmp_path)
     run.checkpoints.save(5, broken.replace(step=np.int32(5)), run.iterator)
     run.checkpoints.close()
@@ -179,16 +191,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_c
     assert Checkpoints(tmp_path, keep=3).latest() == 5
 
 
-def test_the_linear_schedule_falls_with_steps_and_clock(tiny_config, tmp_path):
-    constant = Run(tiny_config, tmp_path)
-    assert constant.rate(3, constant.started + 1e-9) == 1
-    tiny_config.optimizer.schedule = "linear"
+def test_progress_goes_by_steps_or_by_the_clock_whichever_is_further(tiny_config, tmp_path):
     run = Run(tiny_config, tmp_path)
-    assert [run.rate(step, float("inf")) for step in range(4)] == [1, 0.75, 0.5, 0.25]
+    assert [run.progress(step, float("inf")) for step in range(5)] == [0, 0.25, 0.5, 0.75, 1]
     half_way = 2 * time.monotonic() - run.started
-    assert run.rate(0, half_way) == pytest.approx(0.5, abs=0.05)
-    assert run.rate(3, half_way) == 0.25
-    assert run.rate(0, time.monotonic() - 1e-6) == 0
+    assert run.progress(0, half_way) == pytest.approx(0.5, abs=0.05)
+    assert run.progress(3, half_way) == 0.75
+    assert run.progress(0, time.monotonic() - 1e-6) == 1
 
 
 def test_a_time_limit_ends_with_checkpoint_and_evaluation(tiny_config, tmp_path):
@@ -205,7 +214,7 @@ def test_a_workdir_of_other_settings_is_refused_by_field(tiny_config, tmp_path):
     tiny_config.train.steps = 2  # may change
     Run(tiny_config, tmp_path)
     for field, value, message in (
-        ("model.map_channels", 2, r"--config\.model\.map_channels=4, now 2"),
+        ("mrdiff.map_channels", 2, r"--config\.mrdiff\.map_channels=4, now 2"),
         ("train.seed", 5, r"--config\.train\.seed=0, now 5"),
         ("data.test_fraction", 0.4, r"--config\.data\.test_fraction=0\.2, now 0\.4"),
     ):
@@ -271,7 +280,7 @@ def test_a_picture_that_fails_is_a_warning_and_comes_after_the_checkpoint(tiny_c
         raise ValueError("no such backend")
 
     monkeypatch.setattr("mrdiff_jax.evaluation.figures.sample_panel", fail)
-    monkeypatch.setattr("mrdiff_jax.training.writer.logger.propagate", True)
+    monkeypatch.setattr("mrdiff_jax.log.logger.propagate", True)
     train_and_evaluate(tiny_config, tmp_path)
     assert seen == [2, 4]
     assert caplog.text.count("could not be drawn (no such backend)") == 2
@@ -297,12 +306,15 @@ def test_evaluation_needs_a_checkpoint(tiny_config, tmp_path):
 def test_an_unknown_method_lists_the_methods(tiny_config):
     tiny_config.method.name = "magic"
     with pytest.raises(UserError, match="magic: no such method; choose one of mrdiff"):
-        methods.create(tiny_config)
+        resolve(tiny_config)
+    tiny_config.method.name = "pix2pics"
+    with pytest.raises(UserError, match=r"did you mean pix2pix\?"):
+        resolve(tiny_config)
 
 
 def test_linear_reference_solves_least_squares_on_the_training_subjects(tiny_config):
     dataset = open_dataset(tiny_config.data)
-    references = fit(dataset)
+    references = fit(evaluation_batches(dataset, "train", 4), 2)
     train = dataset.split("train")
     sources = np.stack([train[i]["sources"] for i in range(len(train))]).reshape(-1, 2)
     target = np.stack([train[i]["target"] for i in range(len(train))]).reshape(-1)
@@ -317,7 +329,7 @@ def test_linear_reference_solves_least_squares_on_the_training_subjects(tiny_con
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
 def test_synthesis_of_an_example_does_not_depend_on_its_neighbours(tiny_config, batch, sampler):
     tiny_config.sample.sampler = sampler
-    method = methods.create(tiny_config)
+    method = methods.create(resolve(tiny_config))
     params = method.init(jax.random.key(0), batch)
     keys = jax.random.split(jax.random.key(1), 2)
     together = jax.jit(method.synthesize)(params, batch, keys)
@@ -328,12 +340,12 @@ def test_synthesis_of_an_example_does_not_depend_on_its_neighbours(tiny_config, 
 
 def test_the_authors_optimizer_decays_matrices_gains_and_biases():
     """The first step of AdamW in closed form: - rate (g / (|g| + eps) + decay w), whatever the leaf."""
-    config = default("authors").optimizer
-    assert (config.learning_rate, config.weight_decay) == (1e-4, 0.05)
+    recipe = resolve(default("authors")).optimizer
+    assert recipe == Optimizer("adamw", 1e-4, weight_decay=0.05, ema_warmup=False)
     rng = np.random.default_rng(0)
     shapes = {"kernel": (3, 4), "scale": (4,), "bias": (4,)}
     params, gradient = ({name: 10 * rng.standard_normal(shape) for name, shape in shapes.items()} for _ in range(2))
-    optimizer = make_optimizer(config)
-    updates, _ = optimizer.update(gradient, optimizer.init(params), params, rate=1.0)
+    optimizer = make_optimizer(recipe)
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params, progress=0.0)
     for name, w in params.items():
         np.testing.assert_allclose(updates[name], -1e-4 * (np.sign(gradient[name]) + 0.05 * w), rtol=1e-4)

@@ -12,8 +12,8 @@ from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation.results import Row
 from mrdiff_jax.evaluation.studies import hallucination, lesions, maps, robustness, sampling, uncertainty
 from mrdiff_jax.evaluation.studies.context import Context
-from mrdiff_jax.methods import Method
-from mrdiff_jax.training.writer import logger
+from mrdiff_jax.log import logger
+from mrdiff_jax.methods.contract import Method
 
 _STUDIES = {
     "sampling": sampling,

@@ -5,10 +5,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from mrdiff_jax.data.datasets import Dataset
 from mrdiff_jax.evaluation.evaluator import Evaluator
 from mrdiff_jax.evaluation.results import Row
-from mrdiff_jax.methods import Method, Params
+from mrdiff_jax.methods.contract import Method, Variables
+
+NO_SAMPLES = "this method does not sample: it has one image for the same sources"
 
 
 @dataclass(frozen=True)
@@ -19,19 +23,23 @@ class Context:
       config: the whole configuration.
       dataset, method: of the run.
       evaluator: synthesises and scores by `config.evaluate`.
-      params: replicated over the local devices.
+      variables: replicated over the local devices.
     """
 
     config: Any
     dataset: Dataset
     method: Method
     evaluator: Evaluator
-    params: Params
+    variables: Variables
 
     def batches(self, text: str) -> Iterator[dict[str, Any]]:
         """The slices of a study, evenly spread over the test subjects, behind a progress bar with this text."""
         wanted = self.evaluator.slices("test", self.config.evaluate.study_slices)
         return self.evaluator.batches("test", wanted, text)
+
+    def synthesis(self, batch: dict[str, Any]) -> np.ndarray:
+        """The images (B, H, W) that evaluation scores, of these sources."""
+        return self.evaluator.sample(self.variables, batch, self.evaluator.keys(batch))[0]
 
 
 def rows(study: str, setting: str, method: str, of: Row, values: Mapping[str, float]) -> Iterator[Row]:

@@ -24,7 +24,7 @@ REACH = 1  # pixels
 def run(context: Context) -> Iterator[Row]:
     """Errors by region, and shares of invented and lost edges, of the synthesis and the references."""
     for batch in context.batches("hallucination"):
-        images = {SYNTHESIS: context.evaluator.sample(context.params, batch)[0]}
+        images = {SYNTHESIS: context.synthesis(batch)}
         images |= context.evaluator.references.predict(batch["sources"])
         for i in scoring.valid(batch):
             for method, image in images.items():

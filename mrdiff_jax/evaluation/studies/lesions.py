@@ -9,7 +9,7 @@ from mrdiff_jax.evaluation import scoring
 from mrdiff_jax.evaluation.evaluator import evenly
 from mrdiff_jax.evaluation.results import SYNTHESIS, Row
 from mrdiff_jax.evaluation.studies.context import Context, rows
-from mrdiff_jax.methods import Method
+from mrdiff_jax.methods.contract import Method
 
 
 def obstacle(dataset: Dataset, method: Method) -> str:
@@ -23,7 +23,7 @@ def run(context: Context) -> Iterator[Row]:
     """Errors of the synthesis and the references on test slices that show a lesion."""
     wanted = evenly(_with_lesions(context.dataset), context.config.evaluate.study_slices)
     for batch in context.evaluator.batches("test", wanted, "lesions"):
-        images = {SYNTHESIS: context.evaluator.sample(context.params, batch)[0]}
+        images = {SYNTHESIS: context.synthesis(batch)}
         images |= context.evaluator.references.predict(batch["sources"])
         for i in scoring.valid(batch):
             for method, image in images.items():

@@ -4,19 +4,18 @@ A method has many channels for each map. The one that correlates best, and a lin
 slices and measured on test slices. The same fit of the sources stands beside them: what can be read off the images anyway.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from mrdiff_jax import parallel
 from mrdiff_jax.data.datasets import Dataset
 from mrdiff_jax.evaluation import scoring
-from mrdiff_jax.evaluation.evaluator import arrays
 from mrdiff_jax.evaluation.results import SYNTHESIS, Row
 from mrdiff_jax.evaluation.studies.context import Context, rows
-from mrdiff_jax.methods import Batch, Method, Params
+from mrdiff_jax.methods.contract import Method
+from mrdiff_jax.synthesis.sampling import Compiled, on_devices
 
 NAMES = ("T1", "T2", "S0")
 _FEWEST = 10  # blocks of brain in a slice, for a correlation to mean something
@@ -40,12 +39,12 @@ def obstacle(dataset: Dataset, method: Method) -> str:
 
 def run(context: Context) -> Iterator[Row]:
     """Pearson's correlation inside each test slice, by map: best channel, linear fit of all, linear fit of the sources."""
-    key = jax.random.key(context.config.evaluate.seed)
 
-    def maps(params: Params, batch: Batch) -> Mapping[str, jax.Array]:
-        return context.method.maps(params, batch, parallel.keys_at(key, batch["index"]))
+    def in_order(*args: Any) -> tuple[jax.Array, ...]:
+        maps = context.method.maps(*args)
+        return tuple(maps[name] for name in NAMES)
 
-    see = parallel.pmap(maps)
+    see = on_devices(in_order)
     train = list(blocks(context, "train", see))
     sources = np.concatenate([slice_.sources for slice_ in train])
     fits = {}
@@ -65,11 +64,12 @@ def run(context: Context) -> Iterator[Row]:
             yield from rows("maps", name, "linear", test.of, beside)
 
 
-def blocks(context: Context, split: str, see: Callable[[Params, Batch], Mapping[str, jax.Array]]) -> Iterator[Blocks]:
-    """The slices of a split, so many as a study has, that show enough of the brain; `see` gives their maps."""
+def blocks(context: Context, split: str, see: Compiled) -> Iterator[Blocks]:
+    """The slices of a split, as many as a study has, that show enough of the brain; `see` is the compiled function of maps."""
     wanted = context.evaluator.slices(split, context.config.evaluate.study_slices)
     for batch in context.evaluator.batches(split, wanted, f"maps: {split}"):
-        features = parallel.gather(see(context.params, arrays(batch)))
+        found = see(context.variables, batch, context.evaluator.keys(batch))
+        features = dict(zip(NAMES, found, strict=True))
         for i in scoring.valid(batch):
             factor = batch["target"].shape[1] // features["T1"].shape[1]
             truth, brain = block_means(batch["maps"][i], factor)

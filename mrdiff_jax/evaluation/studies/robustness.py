@@ -26,7 +26,7 @@ def run(context: Context) -> Iterator[Row]:
         for batch in context.batches(f"robustness: {setting}"):
             spoiled = batch | {"sources": spoil(batch)}
             images = {
-                SYNTHESIS: context.evaluator.sample(context.params, spoiled)[0],
+                SYNTHESIS: context.synthesis(spoiled),
                 "linear": references.predict(spoiled["sources"])["linear"],
             }
             for method, image in images.items():

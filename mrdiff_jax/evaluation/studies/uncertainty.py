@@ -10,24 +10,31 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import stats
 
+from mrdiff_jax.data.datasets import Dataset
 from mrdiff_jax.evaluation import scoring
-from mrdiff_jax.evaluation.evaluator import Sampler
 from mrdiff_jax.evaluation.results import SYNTHESIS, Row
-from mrdiff_jax.evaluation.studies.context import Context, rows
+from mrdiff_jax.evaluation.studies.context import NO_SAMPLES, Context, rows
+from mrdiff_jax.methods.contract import Method
+from mrdiff_jax.synthesis.sampling import Sampler
 
 CALIBRATED = "calibrated"  # the method whose rows hold what a perfect one would have
 ROUNDING = 1e-5  # of the data range: a smaller deviation is that of equal syntheses in float32
 EDGES = 0.001 * 2.0 ** np.arange(0, 9.5, 0.5)  # between bins of predicted error, of the data range
 
 
+def obstacle(dataset: Dataset, method: Method) -> str:
+    """Why the study cannot be done, or ''."""
+    return "" if method.samples else NO_SAMPLES
+
+
 def run(context: Context) -> Iterator[Row]:
     """Measures of calibration inside the body, and under 'reliability' the sums of each bin of predicted error."""
     samples, steps = context.config.evaluate.samples, context.config.sample.steps
-    sample = Sampler(context.method, context.config.evaluate.seed, samples)
+    sample = Sampler(context.method, samples)
     setting = f"{samples} syntheses of {steps} step{'s' * (steps > 1)}"
     ideal = {f"within_{width}": coverage(width, samples) for width in (1, 2)}
     for batch in context.batches(f"uncertainty: {setting}"):
-        means, deviations = sample(context.params, batch)
+        means, deviations = sample(context.variables, batch, context.evaluator.keys(batch))
         for i in scoring.valid(batch):
             of, body = scoring.about(batch, i), batch["body"][i]
             error = np.abs(means[i] - batch["target"][i])[body]

@@ -64,12 +64,12 @@ def blocks(size: Backbone) -> Iterator[tuple[str, str]]:
 
 
 def entries(like: dict[str, Any], size: Backbone) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """For each of our parameters, by path ('stats/map_block/film/u'), name and shape of the entry that fills it."""
+    """For each of our parameters, by path ('spectral/map_block/film/u'), name and shape of the entry that fills it."""
     layers = _SINGLE | {f"{ours}/{a}": f"{theirs}.{b}" for ours, theirs in blocks(size) for a, b in _INSIDE.items()}
     leaves, found = flatten_dict(like, sep="/"), {}
     for path, leaf in leaves.items():
         layer, _, leaf_name = path.partition("/")[2].rpartition("/")
-        weight = "weight_orig" if f"stats/{layer}/u" in leaves else "weight"
+        weight = "weight_orig" if f"spectral/{layer}/u" in leaves else "weight"
         name = {"kernel": weight, "scale": weight, "bias": "bias", "u": "weight_u", "v": "weight_v"}[leaf_name]
         trailing = _TRAILING.get(layers[layer].rpartition(".")[2], ()) if leaf_name == "kernel" else ()
         found[path] = f"{layers[layer]}.{name}", np.shape(leaf)[::-1] + trailing
@@ -142,13 +142,13 @@ _READS = (
 _WRITES = tuple((f"{layer}/{leaf}", -1, True) for layer in ("conv_out", "skip", "out") for leaf in ("kernel", "bias"))
 
 
-def in_our_bands(params: dict[str, Any], size: Backbone) -> dict[str, Any]:
+def in_our_bands(variables: dict[str, Any], size: Backbone) -> dict[str, Any]:
     """The same network on our bands, cA, cH, cV, cD, where theirs has LL, LH, HL, HH = cA, -cV, -cH, cD.
 
     The bands are channels of the encoder's input, of both outputs, and of the deepest features: the last level of the encoder
     writes e_t, which is split into bands, and the signals come back as bands, for both decoders to read.
     """
-    flat, last, deepest = flatten_dict(params["generator"], sep="/"), len(size.channels) - 1, size.channels[-1]
+    flat, last, deepest = flatten_dict(variables["params"], sep="/"), len(size.channels) - 1, size.channels[-1]
 
     def turn(block: str, leaves: tuple[tuple[str, int, bool], ...], part: slice = slice(None)) -> None:
         for leaf, axis, signed in leaves:
@@ -171,7 +171,7 @@ def in_our_bands(params: dict[str, Any], size: Backbone) -> dict[str, Any]:
         for i in range(size.blocks_per_level):
             turn(f"{half}/block_{last}_{i}", _READS, slice(deepest, None))
         turn(half, (("conv_out/kernel", -1, True), ("conv_out/bias", -1, True)))
-    return params | {"generator": unflatten_dict(flat, sep="/")}
+    return variables | {"params": unflatten_dict(flat, sep="/")}
 
 
 def _other_bands(x: np.ndarray, signed: bool) -> np.ndarray:
@@ -181,8 +181,8 @@ def _other_bands(x: np.ndarray, signed: bool) -> np.ndarray:
     return np.concatenate([low, sign * third, sign * second, diagonal])
 
 
-def to_params(theirs: StateDict, like: dict[str, Any], size: Backbone) -> dict[str, Any]:
-    """Parameters, in the structure and shapes of `like`, from their whole state dict.
+def to_variables(theirs: StateDict, like: dict[str, Any], size: Backbone) -> dict[str, Any]:
+    """The network's variables ('params', 'spectral'), in the structure and shapes of `like`, from their whole state dict.
 
     Raises:
       ValueError: an entry is missing, surplus or ill-shaped, or a wavelet filter is not Haar's; the message names it.

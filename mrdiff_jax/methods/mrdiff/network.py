@@ -155,5 +155,5 @@ class Network(nn.Module):
         if shape[1] % factor or shape[2] % factor:
             raise ValueError(
                 f"images of {shape[1]} x {shape[2]} do not fit the network: with {len(self.backbone.channel_mult)} levels"
-                f" both sides must divide by {factor}"
+                f" both sides must be multiples of {factor}"
             )

@@ -1,0 +1,75 @@
+"""A trained run scored on its held-out subjects: the end of training, and all of `--mode=eval`."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from mrdiff_jax import methods, parallel, workdir
+from mrdiff_jax.config import Config, resolve
+from mrdiff_jax.data.datasets import Dataset, open_dataset
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.evaluation import evaluator, results, studies
+from mrdiff_jax.evaluation.evaluator import Evaluator
+from mrdiff_jax.evaluation.studies.context import Context
+from mrdiff_jax.log import logger
+from mrdiff_jax.methods.contract import Variables
+from mrdiff_jax.methods.reading import restore_evaluated, synthesis_part
+from mrdiff_jax.storage.checkpoints import restore_part
+from mrdiff_jax.storage.paths import check_writable
+
+
+def evaluate_only(config: ConfigDict, folder: Path) -> dict[str, Any]:
+    """Evaluates the newest checkpoint on the test subjects; of it, only what synthesis and studies read is loaded.
+
+    Returns:
+      The content of metrics.json.
+
+    Raises:
+      UserError: a field, the data or the workdir does not fit.
+    """
+    config = resolve(config)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; train first, with --mode=train")
+    check_writable(folder)
+    method, dataset = methods.create(config), open_dataset(config.data)
+    workdir.check_same_run(folder, config, dataset)
+    names = studies.chosen(config, dataset, method)
+    with workdir.evaluating(folder):
+        workdir.describe(folder, dataset, method)
+        choose = partial(synthesis_part, method, config, described=True)
+        step, read = restore_evaluated(partial(restore_part, folder), choose)
+        variables, scores = parallel.replicate(read), Evaluator(method, dataset, config.evaluate)
+        summary = finish(config, folder, dataset, scores, variables, step)
+        rows = list(studies.run(names, Context(config, dataset, method, scores, variables)))
+        if jax.process_index() == 0:
+            results.write_studies(rows, config.evaluate.convention, folder)
+    return summary
+
+
+def finish(
+    config: Config, folder: Path, dataset: Dataset, evaluate: Evaluator, variables: Variables, step: int
+) -> dict[str, Any]:
+    """Evaluates replicated variables on the test subjects, writes the results and prints them; returns their summary."""
+    logger.info("evaluating %d slices of the test subjects", len(dataset.split("test")))
+    evaluation = evaluate(variables, "test")
+    about = {
+        "step": step,
+        "method": config.method.name,
+        "sources": list(dataset.sources),
+        "target": dataset.target,
+        "copied": dataset.sources[evaluate.references.better_source],
+        "linear_weights": evaluate.references.weights.tolist(),
+        **({"sample": config.to_dict()["sample"]} if config.sample else {}),
+        "seed": config.evaluate.seed,
+        "dataset": dataset.fingerprint,
+    }
+    scores = {"synthesis": evaluation.scores, **evaluate.reference_scores}
+    summary = evaluator.summarise(scores, config.evaluate.convention, about)
+    print(evaluator.table(summary, dataset.sources))
+    if jax.process_index() == 0:
+        written = evaluator.write(evaluation, scores, summary, folder)
+        print(f"{', '.join(written)}, checkpoints and event files are in {folder}")
+    return summary

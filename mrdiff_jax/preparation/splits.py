@@ -1,0 +1,104 @@
+"""Which subjects are for training, validation and test: assigned by chance or by name, kept in a CSV that users may edit."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.scans.visits import patients
+from mrdiff_jax.storage.files import replacing
+
+SPLITS = ("train", "validation", "test")
+
+
+def assign_splits(
+    subjects: Sequence[str],
+    *,
+    test_subjects: str = "",
+    test_fraction: float = 0.2,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+) -> dict[str, str]:
+    """Subject -> split. Test subjects are those that match a glob pattern of `test_subjects`, else a seeded fraction.
+
+    Subjects that look like visits of one patient (`visits.patients`) come into one split, but where a pattern parts them.
+    A fraction above 0 means at least one patient, as long as one is left to train. Raises UserError where a pattern matches
+    nobody, or train or test would be empty.
+    """
+    groups = list(patients(subjects).values())
+    shuffled = [groups[i] for i in np.random.default_rng(seed).permutation(len(groups))]
+    if test_subjects.strip():
+        chosen = matching(test_subjects, subjects)
+        test = [[subject for subject in group if subject in chosen] for group in shuffled]
+        shuffled = [[subject for subject in group if subject not in chosen] for group in shuffled]
+        rest = [group for group in shuffled if group]
+    else:
+        count = _share(test_fraction, len(groups))
+        test, rest = shuffled[:count], shuffled[count:]
+    validation = rest[: min(_share(validation_fraction, len(groups)), max(len(rest) - 1, 0))]
+    splits = dict.fromkeys(sorted(subjects), "train")
+    splits |= dict.fromkeys(chain(*validation), "validation") | dict.fromkeys(chain(*test), "test")
+    return require_train_and_test(splits, "the choice of test subjects")
+
+
+def matching(patterns: str, subjects: Sequence[str]) -> set[str]:
+    """The subjects that match one of the glob patterns 'a,b'. Raises UserError where a pattern matches nobody."""
+    chosen: set[str] = set()
+    for pattern in filter(None, map(str.strip, patterns.split(","))):
+        found = {subject for subject in subjects if fnmatchcase(subject, pattern)}
+        if not found:
+            raise UserError(f"test subjects: {pattern!r} matches none of the {len(subjects)} subjects")
+        chosen |= found
+    return chosen
+
+
+def _share(fraction: float, count: int) -> int:
+    return max(round(fraction * count), 1) if fraction > 0 else 0
+
+
+def require_train_and_test(splits: Mapping[str, str], field: str) -> dict[str, str]:
+    """The same splits. Raises UserError, naming the field that decides them, where nobody is in train or in test."""
+    for split in ("train", "test"):
+        if split not in splits.values():
+            raise UserError(f"{field}: leaves no subject for {split}, of {len(splits)}; train and test need one each")
+    return dict(splits)
+
+
+def read_splits(path: Path, subjects: Sequence[str]) -> dict[str, str]:
+    """Subject -> split from a CSV file with the columns subject, split.
+
+    Raises UserError, naming the file and the row, for an unknown split or a subject given twice or not at all.
+    """
+    splits = read_rows(path)
+    for subject in sorted(subjects):
+        if subject not in splits:
+            raise UserError(f"{path}: no row for {subject}; add '{subject},train' (or {', '.join(SPLITS[1:])})")
+    return require_train_and_test({subject: splits[subject] for subject in sorted(subjects)}, str(path))
+
+
+def read_rows(path: Path) -> dict[str, str]:
+    """Subject -> split of all rows of such a file, whoever its subjects are. Raises UserError as `read_splits` does."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"config.data.splits_file: cannot read {path} ({error})") from None
+    splits: dict[str, str] = {}
+    for line, row in enumerate(rows, start=2):
+        subject, split = ((row.get(key) or "").strip() for key in ("subject", "split"))
+        if split not in SPLITS:
+            raise UserError(f"{path}, row {line}: split {split!r} of {subject!r} is not one of {', '.join(SPLITS)}")
+        if subject in splits:
+            raise UserError(f"{path}, row {line}: {subject!r} stands there a second time; keep one row")
+        splits[subject] = split
+    return splits
+
+
+def write_splits(path: Path, splits: Mapping[str, str]) -> None:
+    """Write subject -> split as the CSV file that `read_splits` reads."""
+    with replacing(path) as aside, open(aside, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([("subject", "split"), *sorted(splits.items())])

@@ -1,0 +1,101 @@
+"""What holds for every method, whatever it is: each name of the registry runs this list."""
+
+import jax
+import numpy as np
+import pytest
+from conftest import make_batch
+from helpers.models import TINY_METHODS, tiny
+
+import mrdiff_jax
+from mrdiff_jax import methods, parallel
+from mrdiff_jax.config import resolve
+from mrdiff_jax.synthesis import model_files
+from mrdiff_jax.training.loop import Run, train_and_evaluate
+from mrdiff_jax.training.step import create_train_state, make_train_step
+
+KEYS = jax.random.split(jax.random.key(0), 2)
+NAMES = pytest.mark.parametrize("name", methods.NAMES)
+
+
+def configured(name, **changes):
+    return tiny(**{"method.name": name} | TINY_METHODS[name] | changes)
+
+
+def steps_of(name, devices, count, batch, **changes):
+    """The state after some steps on one batch, and the scalars of each step."""
+    config = resolve(configured(name, **changes))
+    method, chosen = methods.create(config), jax.local_devices()[:devices]
+    state = parallel.replicate(create_train_state(method, config.optimizer, jax.random.key(0), batch), chosen)
+    step = parallel.pmap(make_train_step(method, config.optimizer, jax.random.key(1)), chosen)
+    history = []
+    for n in range(count):
+        state, metrics = step(state, parallel.shard(batch, devices), np.full(devices, n / count, np.float32))
+        history.append(metrics)
+    return method, parallel.unreplicate(state), [parallel.unreplicate(metrics) for metrics in history]
+
+
+@NAMES
+def test_every_player_moves_by_finite_gradients_and_two_devices_take_the_step_of_one(name):
+    batch = make_batch(2, 32)
+    method, one, first = steps_of(name, 1, 1, batch)
+    _, two, second = steps_of(name, 2, 1, batch)
+    for player in method.players:
+        assert np.isfinite(first[0][f"{player}/loss"])
+        assert 0 < first[0][f"{player}/gradient_norm"] < np.inf
+    for scalar, value in first[0].items():
+        assert second[0][scalar] == pytest.approx(value, rel=1e-2, abs=1e-5), scalar
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).mean(), one.variables, two.variables)
+    assert np.mean(jax.tree.leaves(moved)) < 1e-4
+
+
+@NAMES
+def test_images_are_in_range_and_depend_on_the_sources_and_not_on_the_target(name):
+    method, batch = methods.create(resolve(configured(name))), make_batch(2, 32)
+    rng = np.random.default_rng(0)
+    fresh = method.init(jax.random.key(0), batch)
+    variables = jax.tree.map(lambda leaf: leaf + 0.1 * np.abs(rng.standard_normal(np.shape(leaf), np.float32)), fresh)
+    synthesize = jax.jit(method.synthesize)
+    without_target = {key: value for key, value in batch.items() if key != "target"}
+    image = synthesize(variables, without_target, KEYS)
+    assert image.shape == (2, 32, 32)
+    assert np.isfinite(image).all()
+    other = synthesize(variables, without_target | {"sources": batch["sources"][:, ::-1]}, KEYS)
+    assert np.abs(image - other).max() > 1e-6
+    alone = synthesize(variables, {key: value[1:] for key, value in without_target.items()}, KEYS[1:])
+    np.testing.assert_allclose(alone, image[1:], atol=1e-4)  # nor on its neighbours
+
+
+@NAMES
+def test_a_stopped_run_goes_on_exactly_and_its_export_synthesises_as_it_does(name, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for steps, folder in ((4, whole), (2, parts), (4, parts)):
+        summary = train_and_evaluate(configured(name, **{"train.steps": steps}), folder)
+    assert summary["method"] == name
+    assert ("sample" in summary) == methods.create(resolve(configured(name))).samples
+    run = Run(resolve(configured(name)), whole)
+    states = [Run(resolve(configured(name)), folder).checkpoints.restore_state(run.initial) for folder in (whole, parts)]
+    jax.tree.map(np.testing.assert_array_equal, *states)
+
+    model_files.export(model_files.load(whole), tmp_path / "model.safetensors")
+    sources = np.random.default_rng(0).random((2, 32, 32, 2), np.float32)
+    images = [
+        mrdiff_jax.Synthesizer.load(path)(sources, (4000, 2000), (100, 10), rng=jax.random.key(0))
+        for path in (whole, tmp_path / "model.safetensors")
+    ]
+    np.testing.assert_array_equal(*images)
+
+
+@NAMES
+def test_two_slices_can_be_learnt_by_heart(name):
+    """Smooth slices whose target is another mixture of the sources in each half: half of the error must go."""
+    y, x = np.mgrid[-1:1:32j, -1:1:32j].astype(np.float32)
+    waves = np.stack([np.sin(3 * x + phase) * np.cos(2 * y) for phase in (0.0, 1.0)]) / 2 + 0.5
+    batch = make_batch(2, 32) | {"sources": np.stack([waves, 1 - waves[::-1]], -1).astype(np.float32)}
+    batch["target"] = np.where(x > 0, batch["sources"][..., 0], 1 - batch["sources"][..., 1]).astype(np.float32)
+    changes = {"optimizer.learning_rate": 3e-3, "optimizer.ema_decay": 0.0, "optimizer.hold": 1.0}
+    errors = []
+    for count in (1, 150):
+        method, state, _ = steps_of(name, 1, count, batch, **changes)
+        image = jax.jit(method.synthesize)(state.variables, batch, KEYS)
+        errors.append(float(np.abs(image - batch["target"]).mean()))
+    assert errors[1] < 0.5 * errors[0], errors
