@@ -7,6 +7,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.methods.contract import Tree, Variables
+from mrdiff_jax.methods.reading import restore_evaluated
 
 PLAYER = "generator"
 
@@ -17,7 +18,6 @@ def trained_params(workdir: Path) -> Tree:
     Raises:
       UserError: there is no checkpoint, or it is damaged, or its method has no such player.
     """
-    from mrdiff_jax.methods.reading import restore_evaluated
     from mrdiff_jax.storage.checkpoints import restore_part  # orbax, which few runs need here
 
     def choose(shapes: Variables) -> Variables:

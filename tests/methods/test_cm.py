@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from conftest import make_batch
 from helpers.fitting import count, disturbed, fit, gradients, smooth_batch
+from helpers.models import tiny, write_run
 
 from mrdiff_jax import config as configuration
 from mrdiff_jax import methods
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.methods.cm import Network
-from mrdiff_jax.methods.transfer import fitting
+from mrdiff_jax.methods.transfer import fitting, trained_params
 from mrdiff_jax.networks.unet import Backbone
 
 KEYS = jax.random.split(jax.random.key(0), 2)
@@ -154,6 +155,19 @@ def test_all_of_mrdiffs_encoder_and_generator_fit_a_consistency_model(tmp_path):
     partly = fitting(fresh, {"encoder": {"conv_in": {"bias": np.full(8, 7.0)}}, "generator": {"conv_out": 0}}, tmp_path)
     assert (partly["encoder"]["conv_in"]["bias"] == 7).all()
     np.testing.assert_array_equal(partly["encoder"]["conv_in"]["kernel"], fresh["encoder"]["conv_in"]["kernel"])
+
+
+def test_a_run_of_mrdiff_is_what_training_starts_from(tmp_path):
+    config = tiny()
+    config.model.update(SMALL)
+    workdir = write_run(tmp_path / "mrdiff", config)
+    method = cm(model={"wavelet_domain": True}, init="diffusion", init_workdir=str(workdir))
+    variables = method.init(jax.random.key(1), make_batch(1))
+    average = trained_params(workdir)
+    for tree in (variables.params["generator"], variables.targets["generator"]):
+        jax.tree.map(np.testing.assert_array_equal, tree, {name: average[name] for name in tree})
+    with pytest.raises(UserError, match="no checkpoint"):
+        cm(init="diffusion", init_workdir=str(tmp_path / "other")).init(jax.random.key(1), make_batch(1))
 
 
 def test_of_cdpm_the_step_and_the_blocks_of_the_levels_fit(tmp_path):
