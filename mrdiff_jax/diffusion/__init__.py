@@ -1,6 +1,6 @@
 """The diffusion process: noise schedules, the forward process, and reverse samplers."""
 
-from mrdiff_jax.diffusion.process import Posterior, posterior, q_sample
+from mrdiff_jax.diffusion.process import Posterior, posterior, q_sample, x_0_of_noise
 from mrdiff_jax.diffusion.samplers import Denoiser, chain_of, ddim, ddpm, sample, start
 from mrdiff_jax.diffusion.schedules import SCHEDULES, Schedule, Spacing, cosine_schedule, linear_schedule, respace
 
@@ -20,4 +20,5 @@ __all__ = [
     "respace",
     "sample",
     "start",
+    "x_0_of_noise",
 ]

@@ -22,6 +22,12 @@ def q_sample(schedule: Schedule, x_0: Array, t: Array, noise: Array) -> Array:
     return jnp.sqrt(alpha_bar) * x_0 + jnp.sqrt(1 - alpha_bar) * noise
 
 
+def x_0_of_noise(schedule: Schedule, x_t: Array, t: Array, noise: Array) -> Array:
+    """The x_0 whose x_t has this noise: undoes `q_sample`; arguments as there."""
+    alpha_bar = _column(jnp.asarray(schedule.alpha_bar, x_t.dtype)[t], x_t)
+    return (x_t - jnp.sqrt(1 - alpha_bar) * noise) / jnp.sqrt(alpha_bar)
+
+
 class Posterior(NamedTuple):
     """q(x_{t-1} | x_t, x_0) = N(x_0_weight x_0 + x_t_weight x_t, variance) at each step of a chain; fields (S,)."""
 

@@ -83,9 +83,10 @@ def _normalise(x: Array) -> Array:
 
 
 class Conv(nn.Module):
-    """3 x 3 convolution, zero padded."""
+    """3 x 3 convolution, zero padded by a pixel on all sides."""
 
     features: int
+    stride: int = 1
     zero: bool = False
     dtype: Any = jnp.float32
 
@@ -94,9 +95,9 @@ class Conv(nn.Module):
         fan_in = 9 * x.shape[-1]
         kernel = self.param("kernel", fan_in_uniform(fan_in, self.zero), (3, 3, x.shape[-1], self.features))
         bias = self.param("bias", fan_in_uniform(fan_in, self.zero), (self.features,))
-        layout = ("NHWC", "HWIO", "NHWC")
+        layout, margin = ("NHWC", "HWIO", "NHWC"), ((1, 1), (1, 1))
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+        y = jax.lax.conv_general_dilated(x, kernel, (self.stride, self.stride), margin, dimension_numbers=layout)
         return y + bias.astype(self.dtype)
 
 
@@ -127,22 +128,28 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Residual self-attention over all pixels, in heads of `head_channels`."""
+    """Self-attention over all pixels, in heads of `head_channels`, added to its input.
+
+    Attributes:
+      onto_normalized: it is added to the normalised input, as in video diffusion (Harvey et al. 2022).
+    """
 
     head_channels: int = 64
     norm_groups: int = 32
+    onto_normalized: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         b, h, w, c = x.shape
         heads = max(c // self.head_channels, 1)
-        qkv = Linear(3 * c, dtype=self.dtype, name="qkv")(GroupNorm(self.norm_groups, name="norm")(x))
+        normalized = GroupNorm(self.norm_groups, name="norm")(x)
+        qkv = Linear(3 * c, dtype=self.dtype, name="qkv")(normalized)
         q, k, v = jnp.moveaxis(qkv.reshape(b, h * w, 3, heads, c // heads), 2, 0)
         logits = jnp.einsum("bqhd,bkhd->bhqk", q, k).astype(jnp.float32) * (c // heads) ** -0.5
         weights = jax.nn.softmax(logits).astype(self.dtype)
         mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(b, h, w, c)
-        return x + Linear(c, zero=True, dtype=self.dtype, name="out")(mixed)
+        return (normalized if self.onto_normalized else x) + Linear(c, zero=True, dtype=self.dtype, name="out")(mixed)
 
 
 def upsample(x: Array) -> Array:

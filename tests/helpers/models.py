@@ -21,6 +21,9 @@ TINY_METHODS = {  # what makes each method small, for images of 32 x 32
         "mrdiff": {},
         "regression": {},
         "pix2pix": {"pix2pix.base_channels": 8, "pix2pix.discriminator_channels": 8},
+        "cm": {"cm.last_levels": 4},
+        "cdpm": {"cdpm.heads": 2, "sample.steps": 10},
+        "m2dn": {"m2dn.widths": (8, 8), "m2dn.norm_groups": 4},
     }.items()
 }
 

@@ -1,0 +1,106 @@
+"""cDPM as a method: sources and target as frames, of which the target is latent."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from jax import Array
+
+from mrdiff_jax import diffusion
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.fields import Optimizer, Sampling, field
+from mrdiff_jax.methods.cdpm.attention import Frames
+from mrdiff_jax.methods.cdpm.network import Network
+from mrdiff_jax.methods.contract import Batch, Method, Outcome, Player, Variables
+from mrdiff_jax.methods.optimizers import make_optimizer
+from mrdiff_jax.networks.initializers import init_on_host
+from mrdiff_jax.networks.unet import Backbone, build_backbone
+from mrdiff_jax.streams import normal_like, steps_like, stream
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The recipe of the video model that it is built on.
+
+    Small enough for CPUs: config.model of base_channels 32, channel_mult (1, 2, 2) and norm_groups 8, with 64 x 64 images on
+    wavelet bands: 1.63 million parameters; learning_rate 1e-3, for runs of minutes.
+    """
+
+    attention_sides: tuple[int, ...] = field((16, 8), "sides, in pixels or bands, of the features with attention", least=1)
+    heads: int = field(4, "of all attention", least=1)
+    schedule: Literal["linear", "cosine"] = field("linear", "of the noise", choices=("linear", "cosine"))
+    chain: int = field(1000, "T, the steps of the forward process", least=2)
+    optimizer: Optimizer = Optimizer(learning_rate=1e-4)
+    sample: Sampling = Sampling()
+
+
+class CDPM(Method):
+    """One network that says which noise is in the target."""
+
+    samples = True
+
+    def __init__(self, config: Any):
+        own = self.settings = config.own
+        self.network = Network(_backbone(config), own.heads, config.model.wavelet_domain)
+        self.schedule = diffusion.SCHEDULES[own.schedule](own.chain)
+        self.sampler, self.chain = config.sample, diffusion.chain_of(self.schedule, config.sample)
+        self.stride = self.network.backbone.image_stride(self.network.wavelet_domain)
+        self.players = {"generator": Player(self.loss, make_optimizer(config.optimizer))}
+
+    def init(self, key: Array, batch: Batch) -> Variables:
+        """Fresh weights."""
+        x_0 = _frames_of(batch["sources"], batch["sources"][..., 0])
+        params = init_on_host(self.network, key, x_0, x_0, jnp.zeros(len(x_0)), contrasts(*x_0.shape[:2]))["params"]
+        return Variables({"generator": params})
+
+    def loss(self, variables: Variables, batch: Batch, rng: Array, progress: Array) -> tuple[Array, Outcome]:
+        """The error of the noise of latent frames, over all elements."""
+        x_0 = 2 * _frames_of(batch["sources"], batch["target"]) - 1
+        t, noise = steps_like(stream(rng, "t"), self.settings.chain), normal_like(x_0, stream(rng, "noise"))
+        x_t, frames = diffusion.q_sample(self.schedule, x_0, t, noise), contrasts(*x_0.shape[:2])
+        error = jnp.square(noise - self._noise(variables, x_t, x_0, t, frames)).mean((2, 3))
+        return (frames.latent * error).mean(), Outcome({"L_eps": error[:, -1].mean()})
+
+    def synthesize(self, variables: Variables, batch: Batch, rng: Array) -> Array:
+        """Walks the reverse chain of the target, with the sources as observed frames."""
+        y = 2 * batch["sources"] - 1
+        frames = contrasts(len(y), y.shape[-1] + 1)
+
+        def denoise(x_t: Array, t: Array) -> Array:
+            x = _frames_of(y, x_t)
+            noise = self._noise(variables, x, x, t, frames)[:, -1]
+            return diffusion.x_0_of_noise(self.schedule, x_t, t, noise)
+
+        return (diffusion.sample(denoise, self.chain, y[..., 0], rng, self.sampler) + 1) / 2
+
+    def _noise(self, variables: Variables, x_t: Array, x_0: Array, t: Array, frames: Frames) -> Array:
+        return self.network.apply(variables.of("generator"), x_t, x_0, t, frames)
+
+
+def contrasts(examples: int, count: int) -> Frames:
+    """The frames of `count` contrasts, the target last: it is latent, the others are observed."""
+    index = jnp.broadcast_to(jnp.arange(count), (examples, count))
+    latent = (index == count - 1).astype(jnp.float32)
+    return Frames(1 - latent, latent, index)
+
+
+def _frames_of(sources: Array, target: Array) -> Array:
+    """Sources (B, H, W, K) and target (B, H, W) as frames (B, K + 1, H, W)."""
+    return jnp.moveaxis(jnp.concatenate([sources, target[..., None]], axis=-1), -1, 1)
+
+
+def _backbone(config: Any) -> Backbone:
+    """The backbone of `config.model`, with attention where the method has it.
+
+    Raises:
+      UserError: the heads do not divide the channels of a level with attention, the deepest among them.
+    """
+    own, backbone = config.own, build_backbone(config)
+    side = config.data.image_size // (2 if config.model.wavelet_domain else 1)
+    levels = tuple(n for n in range(len(backbone.channels)) if side // 2**n in own.attention_sides)
+    for level in sorted({*levels, len(backbone.channels) - 1}):
+        if backbone.channels[level] % own.heads:
+            raise UserError(
+                f"--config.cdpm.heads={own.heads}: does not divide the {backbone.channels[level]} channels of level {level}"
+            )
+    return backbone._replace(attention_levels=levels)

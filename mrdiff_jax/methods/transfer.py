@@ -1,0 +1,43 @@
+"""Weights of a trained run as the start of another network."""
+
+from functools import partial
+from pathlib import Path
+
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.methods.contract import Tree, Variables
+from mrdiff_jax.methods.reading import restore_evaluated
+
+PLAYER = "generator"
+
+
+def trained_params(workdir: Path) -> Tree:
+    """The parameters of a run's generator that are evaluated: their average, where one is kept.
+
+    Raises:
+      UserError: there is no checkpoint, or it is damaged, or its method has no such player.
+    """
+    from mrdiff_jax.storage.checkpoints import restore_part  # orbax, which few runs need here
+
+    def choose(shapes: Variables) -> Variables:
+        if PLAYER not in shapes.params:
+            raise UserError(f"{workdir}: a run without a {PLAYER}; give one of mrdiff or cdpm")
+        return Variables({PLAYER: shapes.params[PLAYER]})
+
+    return restore_evaluated(partial(restore_part, workdir), choose)[1].params[PLAYER]
+
+
+def fitting(fresh: Tree, trained: Tree, origin: Path) -> Tree:
+    """Fresh parameters, with those of another network in the place of each that has the same name and shape.
+
+    Raises:
+      UserError: none has; the message names the run that the others come from.
+    """
+    own, other = flatten_dict(fresh), flatten_dict(trained)
+    found = {path: other[path] for path, leaf in own.items() if path in other and other[path].shape == leaf.shape}
+    if not found:
+        raise UserError(
+            f"{origin}: none of its weights fits the network; give a run of mrdiff or cdpm of the same config.model"
+        )
+    return unflatten_dict(own | found)
