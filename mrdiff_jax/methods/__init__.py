@@ -7,7 +7,7 @@ from typing import Any
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.methods.contract import Method
 
-NAMES = ("mrdiff", "regression", "pix2pix", "hinet")
+NAMES = ("mrdiff", "regression", "pix2pix", "hinet", "resvit", "blochgan")
 
 
 def require(name: str) -> str:

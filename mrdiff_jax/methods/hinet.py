@@ -8,13 +8,14 @@ L_G = LSGAN(D(x0_hat)) + 100 |x0_hat - x_0| + 20 sum_k |R_k(E_k(y_k)) - y_k|; D 
 the weights before the step: the published code takes G's step first and then shows D the image that G made before it.
 
 Choices, where the publication leaves them open or its code differs:
-- Any number of sources K >= 1: sum, product and maximum are taken over all K, so that the fusion does not grow with K. With K = 1
-  they are three copies of the same features.
-- Whole slices, in place of four corner patches of 128 x 128: the network is fully convolutional, and nothing has to be stitched.
+- Any number of sources K >= 1: sum, product and maximum are taken over all K, so that the fusion does not grow with K. With
+  K = 1 they are three copies of the same features.
+- Whole slices, in place of four corner patches of 128 x 128: the network is fully convolutional, and nothing is stitched.
 - Learning rate 2e-4, the usual one of such GANs and the safer: the published code's configuration has 1e-3.
-- Running statistics in synthesis: the published code normalises with the test batch, so that a result depends on its neighbours.
-- The epsilon of D's normalisation stays at the published 0.8, though probably meant as a momentum: it weakens D, and the weights
-  100 and 20 were found with it.
+- Running statistics in synthesis: the published code normalises with the test batch, so that a result depends on what stands
+  beside it.
+- The epsilon of D's normalisation stays at the published 0.8, though probably meant as a momentum: it weakens D, and the
+  weights 100 and 20 were found with it.
 - Predictions are not set to 0 where the truth is.
 """
 
@@ -100,7 +101,7 @@ class SourceDecoder(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Mixed fusion block: the sources' features at one scale, by sum, product and maximum, joined with what was fused before."""
+    """Mixed fusion block: the sources' features at one scale, by sum, product and maximum, beside what was fused before."""
 
     features: int
     decoding: bool = False
