@@ -45,7 +45,7 @@ EPSILON = 0.8  # of the discriminator's normalisation
 class Settings:
     """The published recipe (400 epochs, the rate constant for the first 100).
 
-    Tiny, for CPUs: base_channels 8 and discriminator_channels 8 (243 thousand and 25 thousand parameters).
+    Tiny, for CPUs: base_channels 8 and discriminator_channels 8 (244 and 25 thousand parameters).
     """
 
     base_channels: int = field(32, "at full resolution", least=1)

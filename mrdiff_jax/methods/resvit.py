@@ -44,21 +44,20 @@ from mrdiff_jax.networks.initializers import init_on_host, zeros
 from mrdiff_jax.networks.vit import Pretrained, VisionTransformer
 from mrdiff_jax.streams import stream
 
-BLOCKS, TRANSFORMERS = 9, (0, 5)  # blocks in all, and those with a transformer
-
 
 @dataclass(frozen=True)
 class Settings:
     """The published recipe, but for the rate of stage 2.
 
-    Tiny, for CPUs: base_channels 8, discriminator_channels 8, vit_layers 2, vit_width 64, vit_heads 4 (0.67 million and 45
-    thousand parameters at 64 x 64).
+    Tiny, for CPUs: base_channels 8, discriminator_channels 8, vit_layers 2, vit_width 64, vit_heads 4 (654 and 45 thousand
+    parameters at 64 x 64).
     """
 
     base_channels: int = field(64, "of the generator, at full resolution", least=1)
     discriminator_channels: int = field(64, "of the discriminator", least=1)
     patch_layers: int = field(3, "3 judges patches of 70 x 70 pixels, 2 of 34, 1 of 16", least=1, most=5)
     norm: Literal["batch", "instance"] = field("batch", "what is normalised over", choices=("batch", "instance"))
+    blocks: int = field(9, "residual blocks; the first and the sixth of nine have the transformer", least=2)
     vit_layers: int = field(12, "of the transformer", least=1)
     vit_width: int = field(768, "channels of a token", least=1)
     vit_heads: int = field(12, "of its attention", least=1)
@@ -119,6 +118,7 @@ class Generator(nn.Module):
 
     Attributes:
       base: channels at full resolution.
+      count: blocks.
       layers, width, heads: of the vision transformer.
       side: tokens along each side of the training images.
       rate: of the dropout in the transformer.
@@ -126,6 +126,7 @@ class Generator(nn.Module):
     """
 
     base: int = 64
+    count: int = 9
     layers: int = 12
     width: int = 768
     heads: int = 12
@@ -133,11 +134,16 @@ class Generator(nn.Module):
     rate: float = 0.1
     norm: Literal["batch", "instance"] = "batch"
 
+    @property
+    def places(self) -> tuple[int, int]:
+        """The blocks that have a transformer."""
+        return 0, 5 * self.count // 9
+
     def setup(self) -> None:
         style = Style(self.norm, start=None, gain_deviation=0.0)
         self.contraction = Contraction(self.base, style)
-        self.blocks = [ResidualBlock(style=style) for _ in range(BLOCKS)]
-        self.aggregations = [Aggregation(self.width, self.side, self.rate, style) for _ in TRANSFORMERS]
+        self.blocks = [ResidualBlock(style=style) for _ in range(self.count)]
+        self.aggregations = [Aggregation(self.width, self.side, self.rate, style) for _ in self.places]
         self.transformer = VisionTransformer(self.layers, self.heads, self.rate)
         self.expansion = Expansion(self.base, style=style)
         self.stage = self.variable("stage", "transformers", zeros, None, ())
@@ -155,8 +161,8 @@ class Generator(nn.Module):
             self.stage.value = transformers.astype(jnp.float32)
         h = self.contraction(y, train)
         for i, block in enumerate(self.blocks):
-            if i in TRANSFORMERS:
-                h = self._aggregated(TRANSFORMERS.index(i), h, train, None if keys is None else stream(keys, "block", i))
+            if i in self.places:
+                h = self._aggregated(self.places.index(i), h, train, None if keys is None else stream(keys, "block", i))
             h = block(h, train)
         return self.expansion(h, train)
 
@@ -186,7 +192,14 @@ class ResViT(ConditionalGAN):
                 f"--config.resvit.vit_heads={own.vit_heads}: does not divide the {own.vit_width} channels of vit_width"
             )
         self.generator = Generator(
-            own.base_channels, own.vit_layers, own.vit_width, own.vit_heads, size // self.stride, own.dropout, own.norm
+            own.base_channels,
+            own.blocks,
+            own.vit_layers,
+            own.vit_width,
+            own.vit_heads,
+            size // self.stride,
+            own.dropout,
+            own.norm,
         )
         self.players = {
             name: player._replace(optimizer=in_two_stages(player.optimizer, own.stage_2_start, own.stage_2_rate))
@@ -201,7 +214,7 @@ class ResViT(ConditionalGAN):
             return variables
         file = Pretrained(own.vit_init)
         read = {"transformer": file.transformer(own.vit_layers, own.vit_heads, own.vit_width)}
-        for i in range(len(TRANSFORMERS)):
+        for i in range(len(self.generator.places)):
             name = f"aggregations_{i}"
             positions = file.positions(self.generator.side, own.vit_width)
             embedding = file.embedding(16 * own.base_channels, own.vit_width)

@@ -1,7 +1,6 @@
 """Methods as tests build, differentiate and train them, without a loop around them."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mrdiff_jax import methods, parallel
@@ -36,15 +35,20 @@ def stirred(variables, scale=0.1):
     )
 
 
-def differentiate(method, variables, batch, name, progress=0.0):
-    """Value, outcome and gradient of a player's loss, as training has them."""
+def differentiable(method, name):
+    """A player's loss as training has it: (variables, batch, progress) -> value, outcome and gradient; compiled once."""
 
-    def loss(params):
-        return method.players[name].loss(variables.with_params(name, params), batch, keys(), jnp.float32(progress))
+    def loss(params, variables, batch, progress):
+        return method.players[name].loss(variables.with_params(name, params), batch, keys(), progress)
 
     run = parallel.pmap(jax.value_and_grad(loss, has_aux=True), jax.local_devices()[:1])
-    (value, outcome), gradient = run(jax.tree.map(lambda leaf: leaf[None], variables.params[name]))
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[0], (value, outcome, gradient))
+
+    def differentiate(variables, batch, progress=0.0):
+        args = (variables.params[name], variables, dict(batch), np.float32(progress))
+        (value, outcome), gradient = run(*jax.tree.map(lambda leaf: np.asarray(leaf)[None], args))
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[0], (value, outcome, gradient))
+
+    return differentiate
 
 
 def largest(tree):
@@ -52,16 +56,15 @@ def largest(tree):
     return max((float(np.abs(leaf).max()) for leaf in jax.tree.leaves(tree)), default=0.0)
 
 
-def train(config, batch, steps, devices=1):
-    """The method, and its variables after steps on one batch."""
-    method = methods.create(config)
-    held = jax.local_devices()[:devices]
+def train(config, batch, progress):
+    """The method, and its variables before and after a step on one batch at each progress."""
+    method, held = methods.create(config), jax.local_devices()[:1]
     step = parallel.pmap(make_train_step(method, config.optimizer, jax.random.key(1)), held)
-    state = parallel.replicate(create_train_state(method, config.optimizer, jax.random.key(0), batch), held)
-    shards = parallel.shard(batch, devices)
-    for n in range(steps):
-        state, _ = step(state, shards, np.full(devices, n / steps, np.float32))
-    return method, parallel.unreplicate(state).evaluated()
+    fresh = create_train_state(method, config.optimizer, jax.random.key(0), batch)
+    state, shards = parallel.replicate(fresh, held), parallel.shard(batch, 1)
+    for share in progress:
+        state, _ = step(state, shards, np.full(1, share, np.float32))
+    return method, fresh.variables, parallel.unreplicate(state).evaluated()
 
 
 def two_slices(size=32, sources=2):
