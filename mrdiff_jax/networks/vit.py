@@ -95,7 +95,7 @@ class Pretrained:
         """Opens a file. Raises UserError where it is missing, or not such a file."""
         self.path = path
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 self.arrays = {name: file[name] for name in file.files if _is_read(name)}
         except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else "not a .npz file of arrays"
