@@ -145,9 +145,7 @@ class Pretrained:
             raise UserError(f"{self.path}: has no array {name!r}; give Google's .npz of R50+ViT-B/16")
         array = self.arrays[name]
         if array.shape != shape or not np.issubdtype(array.dtype, np.floating) or not np.all(np.isfinite(array)):
-            raise UserError(
-                f"{self.path}: {name!r} is {array.dtype} {array.shape}, not finite numbers {shape} as the settings have"
-            )
+            raise UserError(f"{self.path}: {name!r} holds {array.dtype} {array.shape}; finite numbers {shape} are needed")
         return array.astype(np.float32)
 
 
