@@ -71,8 +71,12 @@ def test_every_weight_that_a_stage_has_gets_a_finite_gradient():
     assert not outcome.state
 
 
-def test_stage_1_sees_87_pixels_around():
-    """With kernels of one sign, so that nothing cancels, and frozen statistics."""
+def test_stage_1_sees_less_than_87_pixels_around():
+    """With kernels of one sign, so that nothing cancels, and frozen statistics.
+
+    87 = 3 + 1 + 2 + 9 * 2 * 4 + 4 + 2 + 3 is what kernels and strides allow; a transposed convolution of stride 2 has an input
+    at two of its three places at most, which leaves 84.
+    """
     method = resvit(192, base_channels=1, blocks=9)
     variables = method.init(jax.random.key(0), make_batch(1, 192))
     params = outside(variables.params["generator"])
@@ -88,7 +92,7 @@ def test_stage_1_sees_87_pixels_around():
     for row in range(96, 100):
         rows = np.flatnonzero(np.abs(seen(jnp.full((1, 192, 192, 2), 0.5005), row)).sum((0, 2, 3)))
         radii += [row - rows.min(), rows.max() - row]
-    assert max(radii) == 87
+    assert max(radii) == 84
 
 
 def test_a_change_96_pixels_away_shows_in_stage_2_alone():
