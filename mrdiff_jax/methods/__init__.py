@@ -7,7 +7,7 @@ from typing import Any
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.methods.contract import Method
 
-NAMES = ("mrdiff", "regression", "pix2pix", "cm", "cdpm", "m2dn")
+NAMES = ("mrdiff", "regression", "pix2pix", "hinet", "resvit", "blochgan", "cm", "cdpm", "m2dn")
 
 
 def require(name: str) -> str:

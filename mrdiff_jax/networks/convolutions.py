@@ -1,5 +1,6 @@
 """Convolutions of any size, and what stands around them in the networks of the image-to-image literature; channels last."""
 
+import math
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from mrdiff_jax.networks.initializers import Initializer, normal, zeros
+from mrdiff_jax.networks.initializers import Initializer, normal, uniform, zeros
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 NORMAL_02 = normal(0.02)
@@ -17,7 +18,7 @@ class Convolution(nn.Module):
     """Convolution, padded on all sides by `padding` pixels.
 
     Attributes:
-      start: of the kernel; the bias starts at zero.
+      start: of the kernel, and the bias then starts at zero; None draws both within 1 / sqrt(fan-in), as torch does by default.
       border: what the padding holds.
     """
 
@@ -27,32 +28,39 @@ class Convolution(nn.Module):
     padding: int = 1
     border: Literal["zero", "reflect"] = "zero"
     bias: bool = True
-    start: Initializer = NORMAL_02
+    start: Initializer | None = NORMAL_02
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        kernel = self.param("kernel", self.start, (self.kernel, self.kernel, x.shape[-1], self.features))
+        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        start, bias_start = _starts(self.start, math.prod(shape[:3]))
+        kernel = self.param("kernel", start, shape)
         margin = (self.padding, self.padding)
         if self.border == "reflect":
             x, margin = jnp.pad(x, ((0, 0), margin, margin, (0, 0)), mode="reflect"), (0, 0)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         y = jax.lax.conv_general_dilated(x, kernel, (self.stride,) * 2, (margin, margin), dimension_numbers=LAYOUT)
-        return y + self.param("bias", zeros, (self.features,)).astype(self.dtype) if self.bias else y
+        return y + self.param("bias", bias_start, (self.features,)).astype(self.dtype) if self.bias else y
 
 
 class Upconvolution(nn.Module):
-    """Transposed convolution of stride 2 that doubles both sides; of an even kernel, or of 3 (padded at the far end)."""
+    """Transposed convolution of stride 2 that doubles both sides; of an even kernel, or of 3 (padded at the far end).
+
+    Attributes:
+      start: as that of `Convolution`.
+    """
 
     features: int
     kernel: int = 4
     bias: bool = True
-    start: Initializer = NORMAL_02
+    start: Initializer | None = NORMAL_02
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        kernel = self.param("kernel", self.start, (self.kernel, self.kernel, x.shape[-1], self.features))
+        start, bias_start = _starts(self.start, self.kernel**2 * self.features)  # torch counts the outputs here
+        kernel = self.param("kernel", start, (self.kernel, self.kernel, x.shape[-1], self.features))
         low = self.kernel // 2
         margin = (low, self.kernel - low)
         y = jax.lax.conv_general_dilated(
@@ -63,7 +71,12 @@ class Upconvolution(nn.Module):
             lhs_dilation=(2, 2),
             dimension_numbers=LAYOUT,
         )
-        return y + self.param("bias", zeros, (self.features,)).astype(self.dtype) if self.bias else y
+        return y + self.param("bias", bias_start, (self.features,)).astype(self.dtype) if self.bias else y
+
+
+def _starts(start: Initializer | None, fan_in: int) -> tuple[Initializer, Initializer]:
+    """Of kernel and bias."""
+    return (start, zeros) if start else (uniform(fan_in**-0.5), uniform(fan_in**-0.5))
 
 
 def dropout(x: Array, rate: float, keys: Array | None) -> Array:

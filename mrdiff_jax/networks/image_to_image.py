@@ -1,11 +1,17 @@
-"""The two generators of pix2pix (Isola et al. 2017; Johnson et al. 2016): sources to target, in [-1, 1], channels last."""
+"""The two generators of pix2pix (Isola et al. 2017; Johnson et al. 2016): sources to target, in [-1, 1], channels last.
+
+The parts of the residual one are those of ResViT and of BlochGAN, too.
+"""
+
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from mrdiff_jax.networks.convolutions import Convolution, Upconvolution, dropout, leaky
-from mrdiff_jax.networks.normalization import BatchNorm
+from mrdiff_jax.networks.convolutions import NORMAL_02, Convolution, Upconvolution, dropout, leaky
+from mrdiff_jax.networks.initializers import Initializer
+from mrdiff_jax.networks.normalization import BatchNorm, InstanceNorm
 from mrdiff_jax.streams import stream
 
 
@@ -42,19 +48,75 @@ class SkipUNet(nn.Module):
         return jnp.tanh(Upconvolution(1, name="up_0")(nn.relu(h)))
 
 
+class Style(NamedTuple):
+    """How the layers of a residual network start, and what they normalise over.
+
+    Attributes:
+      norm: the batch, with running statistics outside of training, or each image by itself.
+      start: of the kernels, as that of `Convolution`.
+      gain_deviation: the gains of the normalisation start at N(1, gain_deviation).
+    """
+
+    norm: Literal["batch", "instance"] = "batch"
+    start: Initializer | None = NORMAL_02
+    gain_deviation: float = 0.02
+
+    def normalization(self, name: str) -> nn.Module:
+        """A layer that takes (x, train)."""
+        return {"batch": BatchNorm, "instance": InstanceNorm}[self.norm](gain_deviation=self.gain_deviation, name=name)
+
+
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions with batch normalisation, added to the input."""
+    """Two 3 x 3 convolutions with normalisation, added to the input.
+
+    Attributes:
+      rate: of the dropout between them.
+    """
 
     rate: float = 0.0
+    style: Style = Style()
 
     @nn.compact
     def __call__(self, x: Array, train: bool, keys: Array | None = None) -> Array:
-        features = x.shape[-1]
-        h = Convolution(features, border="reflect", bias=False, name="conv_in")(x)
-        h = nn.relu(BatchNorm(gain_deviation=0.02, name="norm_in")(h, train))
+        features, norm, start = x.shape[-1], self.style.normalization, self.style.start
+        h = Convolution(features, border="reflect", bias=False, start=start, name="conv_in")(x)
+        h = nn.relu(norm("norm_in")(h, train))
         h = dropout(h, self.rate, keys)
-        h = Convolution(features, border="reflect", bias=False, name="conv_out")(h)
-        return x + BatchNorm(gain_deviation=0.02, name="norm_out")(h, train)
+        h = Convolution(features, border="reflect", bias=False, start=start, name="conv_out")(h)
+        return x + norm("norm_out")(h, train)
+
+
+class Contraction(nn.Module):
+    """The first third of a `ResNet`: images (B, H, W, K) to features (B, H / 4, W / 4, 4 base)."""
+
+    base: int = 64
+    style: Style = Style()
+
+    @nn.compact
+    def __call__(self, y: Array, train: bool) -> Array:
+        norm, start = self.style.normalization, self.style.start
+        h = Convolution(self.base, 7, padding=3, border="reflect", bias=False, start=start, name="stem")(y)
+        h = nn.relu(norm("stem_norm")(h, train))
+        for level in (1, 2):
+            h = Convolution(self.base * 2**level, 3, 2, bias=False, start=start, name=f"down_{level}")(h)
+            h = nn.relu(norm(f"down_norm_{level}")(h, train))
+        return h
+
+
+class Expansion(nn.Module):
+    """The last third: features (B, h, w, C) to images (B, 4 h, 4 w, channels) in [-1, 1]."""
+
+    base: int = 64
+    channels: int = 1
+    style: Style = Style()
+
+    @nn.compact
+    def __call__(self, h: Array, train: bool) -> Array:
+        norm, start = self.style.normalization, self.style.start
+        for level in (1, 0):
+            h = Upconvolution(self.base * 2**level, 3, bias=False, start=start, name=f"up_{level}")(h)
+            h = nn.relu(norm(f"up_norm_{level}")(h, train))
+        return jnp.tanh(Convolution(self.channels, 7, padding=3, border="reflect", start=start, name="head")(h))
 
 
 class ResNet(nn.Module):
@@ -73,14 +135,7 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, y: Array, train: bool, keys: Array | None = None) -> Array:
         """As that of `SkipUNet`."""
-        h = Convolution(self.base, 7, padding=3, border="reflect", bias=False, name="stem")(y)
-        h = nn.relu(BatchNorm(gain_deviation=0.02, name="stem_norm")(h, train))
-        for level in (1, 2):
-            h = Convolution(self.base * 2**level, 3, 2, bias=False, name=f"down_{level}")(h)
-            h = nn.relu(BatchNorm(gain_deviation=0.02, name=f"down_norm_{level}")(h, train))
+        h = Contraction(self.base, name="contraction")(y, train)
         for i in range(self.blocks):
             h = ResidualBlock(self.rate, name=f"block_{i}")(h, train, None if keys is None else stream(keys, "dropout", i))
-        for level in (1, 0):
-            h = Upconvolution(self.base * 2**level, 3, bias=False, name=f"up_{level}")(h)
-            h = nn.relu(BatchNorm(gain_deviation=0.02, name=f"up_norm_{level}")(h, train))
-        return jnp.tanh(Convolution(1, 7, padding=3, border="reflect", name="head")(h))
+        return Expansion(self.base, name="expansion")(h, train)

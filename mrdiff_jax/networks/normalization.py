@@ -88,6 +88,25 @@ class BatchNorm(nn.Module):
         return (x.astype(jnp.float32) * gain + (beta - mean * gain)).astype(x.dtype)
 
 
+class InstanceNorm(nn.Module):
+    """Normalisation of each image by its own moments, in training and outside of it: what `BatchNorm` does to a batch of one.
+
+    Attributes:
+      gain_deviation: the gain starts at N(1, gain_deviation).
+    """
+
+    epsilon: float = 1e-5
+    gain_deviation: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        """Normalises x (B, H, W, C)."""
+        c = x.shape[-1]
+        gamma = self.param("scale", normal(self.gain_deviation, 1.0) if self.gain_deviation else ones, (c,))
+        beta = self.param("bias", zeros, (c,))
+        return _normalise_groups(x, gamma, beta, None, c, self.epsilon)
+
+
 def batch_moments(x: Array) -> tuple[Array, Array]:
     """Mean and variance (C,) of x (B, H, W, C) over the batch of all devices; inside `parallel.pmap`."""
     x32 = x.astype(jnp.float32)

@@ -1,25 +1,29 @@
 """The PatchGAN discriminator (Isola et al. 2017), and the least-squares losses (Mao et al. 2017)."""
 
+from typing import Literal
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
 from mrdiff_jax.networks.convolutions import Convolution, leaky
-from mrdiff_jax.networks.normalization import BatchNorm
+from mrdiff_jax.networks.normalization import BatchNorm, InstanceNorm
 
 
 class PatchGAN(nn.Module):
     """Images (B, H, W, C) to a map of scores (B, h, w, 1), each of a patch: of 70 x 70 pixels with three `layers`.
 
-    It is used in training alone, so that it normalises by the batch at hand and keeps no statistics.
+    It is used in training alone, so that it normalises by the batch or the image at hand and keeps no statistics.
 
     Attributes:
       base: channels of the first convolution.
       layers: convolutions of stride 2; patches of 16, 34 and 70 pixels with one, two and three.
+      norm: what is normalised over.
     """
 
     base: int = 64
     layers: int = 3
+    norm: Literal["batch", "instance"] = "batch"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -27,8 +31,13 @@ class PatchGAN(nn.Module):
         for n in range(1, self.layers + 1):
             stride = 2 if n < self.layers else 1
             x = Convolution(self.base * min(2**n, 8), 4, stride, bias=False, name=f"conv_{n}")(x)
-            x = leaky(BatchNorm(gain_deviation=0.02, running=False, name=f"norm_{n}")(x, train=True))
+            x = leaky(self._norm(f"norm_{n}")(x, train=True))
         return Convolution(1, 4, name="scores")(x)
+
+    def _norm(self, name: str) -> nn.Module:
+        if self.norm == "instance":
+            return InstanceNorm(gain_deviation=0.02, name=name)
+        return BatchNorm(gain_deviation=0.02, running=False, name=name)
 
 
 def smallest_side(layers: int) -> int:

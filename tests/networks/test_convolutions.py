@@ -38,3 +38,12 @@ def test_dropout_keeps_the_mean_and_goes_by_example():
     assert y.mean() == pytest.approx(1, abs=0.02)
     np.testing.assert_array_equal(y[1:], dropout(x[1:], 0.25, keys[1:]))
     np.testing.assert_array_equal(dropout(x, 0.25, None), x)
+
+
+@pytest.mark.parametrize(("layer", "fan_in"), [(Convolution(8, 3), 9 * 16), (Upconvolution(8, 3), 9 * 8)])
+def test_without_a_start_kernel_and_bias_are_drawn_by_fan_in(layer, fan_in):
+    """As torch does: uniform, and for a transposed convolution by its outputs."""
+    params = init_on_host(layer.clone(start=None), jax.random.key(0), np.zeros((1, 4, 4, 16), np.float32))["params"]
+    assert np.abs(params["kernel"]).max() == pytest.approx(fan_in**-0.5, rel=0.02)
+    assert 0 < np.abs(params["bias"]).max() <= fan_in**-0.5
+    assert not init_on_host(layer, jax.random.key(0), np.zeros((1, 4, 4, 16), np.float32))["params"]["bias"].any()

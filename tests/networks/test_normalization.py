@@ -5,7 +5,7 @@ import pytest
 
 from mrdiff_jax import parallel
 from mrdiff_jax.networks.initializers import init_on_host
-from mrdiff_jax.networks.normalization import BatchNorm
+from mrdiff_jax.networks.normalization import BatchNorm, InstanceNorm
 
 X = 3 + 2 * np.random.default_rng(0).standard_normal((4, 5, 6, 7)).astype(np.float32)
 
@@ -53,3 +53,13 @@ def test_without_running_statistics_there_is_no_state():
     variables = init_on_host(layer, jax.random.key(0), X, train=True)
     assert set(variables) == {"params"}
     assert np.std(variables["params"]["scale"]) == pytest.approx(0.02, rel=0.8)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_instances_are_normalised_as_batches_of_one_are(train):
+    layer = InstanceNorm()
+    variables = init_on_host(layer, jax.random.key(0), X, train=train)
+    assert jax.tree.map(np.shape, variables) == {"params": {"scale": (7,), "bias": (7,)}}
+    y = layer.apply(variables, X, train=train)
+    for i in range(len(X)):
+        np.testing.assert_allclose(y[i, None], trained(1, X[i, None])[0], atol=1e-4)

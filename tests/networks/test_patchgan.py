@@ -3,6 +3,7 @@ import jax
 import numpy as np
 import pytest
 
+from mrdiff_jax import parallel
 from mrdiff_jax.networks import patchgan
 from mrdiff_jax.networks.initializers import init_on_host
 from mrdiff_jax.networks.patchgan import PatchGAN, discriminator_loss, generator_loss, smallest_side
@@ -55,3 +56,14 @@ def test_losses_of_scores_that_are_right_and_wrong():
     assert discriminator_loss(wrong, right) == 1
     assert generator_loss(right) == 0
     assert generator_loss(wrong) == 1
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_scores_depend_on_other_images_by_batch_normalisation_alone(norm):
+    x, network = np.random.default_rng(0).random((2, 32, 32, 3), np.float32), PatchGAN(4, 2, norm)
+    variables = init_on_host(network, jax.random.key(0), x)
+
+    def score(x):
+        return parallel.pmap(lambda x: network.apply(variables, x), jax.local_devices()[:1])(x[None])[0]
+
+    assert np.allclose(score(x)[:1], score(x[:1]), atol=1e-5) == (norm == "instance")

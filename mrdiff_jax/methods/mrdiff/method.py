@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from mrdiff_jax import diffusion
-from mrdiff_jax.fields import split_names
 from mrdiff_jax.methods.contract import Batch, Method, Outcome, Player, Tree, Variables
 from mrdiff_jax.methods.mrdiff.losses import consistency_loss, image_loss, image_weights, over_draws
-from mrdiff_jax.methods.mrdiff.network import Features, Network, ScanParameters
+from mrdiff_jax.methods.mrdiff.network import Features, Network
 from mrdiff_jax.methods.optimizers import make_optimizer
+from mrdiff_jax.networks.bloch import ScanParameters, inverted, signals_of
 from mrdiff_jax.networks.initializers import init_on_host
 from mrdiff_jax.networks.layers import power_iteration, settle
 from mrdiff_jax.networks.unet import build_backbone
@@ -34,8 +34,7 @@ class MRDiff(Method):
         self.sampler = config.sample
         self.players = {"generator": Player(self.loss, make_optimizer(config.optimizer))}
         self.stride = self.network.backbone.image_stride(self.network.wavelet_domain)
-        signals = zip(split_names(config.data.sources), self.network.signals, strict=True)
-        self.inverted = tuple(source for source, signal in signals if signal == "inversion_recovery")
+        self.inverted = inverted(self.network.signals, config.data.sources)
 
     def init(self, key: Array, batch: Batch) -> Variables:
         """Fresh weights, and the singular vectors that go with them."""
@@ -123,7 +122,7 @@ def build_network(config: Any) -> Network:
     own = config.own
     return Network(
         backbone=build_backbone(config, spectral_norm=own.spectral_norm),
-        signals=own.signals_of(config.data.sources),
+        signals=signals_of(own.signals, config.data.sources, "--config.mrdiff.signals"),
         wavelet_domain=config.model.wavelet_domain,
         stem_channels=config.model.base_channels // 8 if own.wavelet_of == "features" else 0,
         map_channels=own.map_channels,

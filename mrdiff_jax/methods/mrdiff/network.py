@@ -7,21 +7,17 @@
 Synthesis runs E and G alone; M and D regularise e_t in training. Images are in [-1, 1], times in milliseconds.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from mrdiff_jax import physics
+from mrdiff_jax.networks import bloch
+from mrdiff_jax.networks.bloch import ContentMaps, Positivity, ScanParameters, Signal
 from mrdiff_jax.networks.layers import Conv
 from mrdiff_jax.networks.unet import Backbone, Decoder, Encoder, StepEmbedding
 from mrdiff_jax.wavelets import dwt2, idwt2
-
-T1_UNIT, T2_UNIT = 3000.0, 2000.0  # milliseconds: the units of the feature maps T1 and T2
-_SHORTEST = 1e-5  # added to both maps, in their units
-
-Signal = Literal["spin_echo", "inversion_recovery"]
 
 
 class Features(NamedTuple):
@@ -36,25 +32,6 @@ class Features(NamedTuple):
     e_t: Array
     skips: tuple[Array, ...]
     embedding: Array
-
-
-class ContentMaps(NamedTuple):
-    """h_t: non-negative feature maps that stand for T1, T2 and S0 (paper, Eq. 5); each (B, h, w, C), float32.
-
-    They are shaped by the physics, but they are features: nothing makes their values quantitative.
-    """
-
-    t1: Array
-    t2: Array
-    s0: Array
-
-
-class ScanParameters(NamedTuple):
-    """Repetition, echo and inversion times of the K sources, (B, K), milliseconds."""
-
-    tr: Array
-    te: Array
-    ti: Array
 
 
 class Network(nn.Module):
@@ -76,7 +53,7 @@ class Network(nn.Module):
     wavelet_domain: bool = True
     stem_channels: int = 0
     map_channels: int = 128
-    positivity: Literal["relu", "softplus"] = "relu"
+    positivity: Positivity = "relu"
     decoder_skips: bool = True
 
     def setup(self) -> None:
@@ -117,21 +94,11 @@ class Network(nn.Module):
     def content_maps(self, features: Features) -> ContentMaps:
         """I_sigma: features to the maps h_t (paper, Eq. 5), at twice the resolution of e_t."""
         maps = self.map_block(self._to_pixels(features.e_t), features.embedding)
-        positive = {"relu": nn.relu, "softplus": nn.softplus}[self.positivity]
-        return ContentMaps(*jnp.split(positive(maps.astype(jnp.float32)), 3, axis=-1))
+        return bloch.content_maps(maps, self.positivity)
 
     def modulate(self, maps: ContentMaps, scan: ScanParameters, embedding: Array) -> Array:
         """M_sigma: the sources' contrasts put on the maps by the signal equations (paper, Eq. 7), in float32."""
-        t1, t2 = maps.t1 + _SHORTEST, maps.t2 + _SHORTEST
-        weighted = []
-        for k, signal in enumerate(self.signals):
-            tr, te, ti = (time[:, k, None, None, None] for time in scan)
-            if signal == "spin_echo":
-                s = physics.spin_echo(t1, t2, maps.s0, tr / T1_UNIT, te / T2_UNIT)
-            else:
-                s = physics.inversion_recovery(t1, t2, maps.s0, tr / T1_UNIT, te / T2_UNIT, ti / T1_UNIT)
-            weighted.append(2 * s - 1)
-        modulated = jnp.concatenate(weighted, axis=-1).astype(self.backbone.dtype)
+        modulated = (2 * bloch.modulate(maps, scan, self.signals) - 1).astype(self.backbone.dtype)
         return self._to_bands(self.signal_block(modulated, embedding))
 
     def reconstruct(self, features: Features, scan: ScanParameters) -> Array:

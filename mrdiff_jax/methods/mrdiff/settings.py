@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from mrdiff_jax.errors import UserError
-from mrdiff_jax.fields import Optimizer, Sampling, field, split_names
-
-SIGNALS = ("spin_echo", "inversion_recovery")
+from mrdiff_jax.fields import Optimizer, Sampling, field
+from mrdiff_jax.networks.bloch import POSITIVITIES
 
 
 @dataclass(frozen=True)
@@ -15,7 +13,7 @@ class Settings:
 
     signals: str = field("spin_echo", "or 'inversion_recovery'; once for all sources, or one each, comma-separated")
     map_channels: int = field(128, "of each of the feature maps T1, T2, S0", least=1)
-    positivity: Literal["relu", "softplus"] = field("relu", "what keeps the maps from 0 up", choices=("relu", "softplus"))
+    positivity: Literal["relu", "softplus"] = field("relu", "what keeps the maps from 0 up", choices=POSITIVITIES)
     decoder_skips: bool = field(True, "D sees the encoder's features too")
     wavelet_of: Literal["images", "features"] = field(
         "images", "what is transformed; 'features' are those of convolutions at full resolution", choices=("images", "features")
@@ -34,17 +32,6 @@ class Settings:
     cct_stop_gradient: bool = field(False, "the global content feature is a constant target")
     optimizer: Optimizer = Optimizer()
     sample: Sampling = Sampling()
-
-    def signals_of(self, sources: str) -> tuple[str, ...]:
-        """The signal equation of each source. Raises UserError where they do not match the sources."""
-        sources, signals = split_names(sources), split_names(self.signals)
-        signals = signals * len(sources) if len(signals) == 1 else signals
-        if len(signals) != len(sources) or not set(signals) <= set(SIGNALS):
-            raise UserError(
-                f"--config.mrdiff.signals={self.signals}: give {' or '.join(SIGNALS)} once for all sources,"
-                f" or once for each of {','.join(sources)}"
-            )
-        return signals
 
 
 PRESETS = {  # what each changes of the defaults
