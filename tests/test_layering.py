@@ -11,7 +11,7 @@ LAYERS = [
     "__init__ errors storage.files storage.paths storage.json_files storage.checksums scans.scan_path scans.air",
     "wavelets physics diffusion metrics.* evaluation.averages comparison.significance metrics.conventions config",
     "networks.layers networks.unet methods.mrdiff.network methods.mrdiff.losses methods.mrdiff.authors_weights",
-    "preparation.options scans.sequence_times scans.descriptions scans.contrasts scans.dicom_stack",
+    "preparation.options scans.sequence_times scans.vocabulary scans.descriptions scans.contrasts scans.dicom_stack",
     "scans.dicom_headers scans.dicom_pixels scans.dicom scans.nifti scans.exam_files scans.volumes scans.bids",
     "scans.archives scans.candidates scans.series_choice scans.layouts scans.visits",
     "data.identity preparation.registration preparation.bias_field preparation.alignment preparation.records",

@@ -15,9 +15,9 @@ from pydicom.uid import EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageSt
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans.contrasts import Header
-from mrdiff_jax.scans.descriptions import Meaning
 from mrdiff_jax.scans.dicom_stack import ORIENTATION_TOLERANCE, DicomSlice
 from mrdiff_jax.scans.sequence_times import SequenceTimes
+from mrdiff_jax.scans.vocabulary import Meaning
 
 _GROUPS = {  # where multi-frame files have what classic ones have at the top: sequence and name in it
     "ImagePositionPatient": ("PlanePositionSequence", "ImagePositionPatient"),

@@ -3,8 +3,8 @@
 import pytest
 
 from mrdiff_jax.scans.contrasts import Header, Verdict, contradiction, judge, part_of
-from mrdiff_jax.scans.descriptions import Meaning
 from mrdiff_jax.scans.sequence_times import SequenceTimes
+from mrdiff_jax.scans.vocabulary import Meaning
 
 T1, GE, T2, STIR, PD, FLAIR = "T1w", "ce-gad_T1w", "T2w", "T2wFS", "PDw", "FLAIR"
 TIMES = {
