@@ -22,6 +22,9 @@ class Words(NamedTuple):
     strange: str = ""
 
 
+_TRANSPARENT = {Meaning.FILLER, Meaning.WITH, Meaning.FREE, Meaning.EITHER}  # a negation reaches over them
+
+
 class _Strange(NamedTuple):
     """A word that is not known."""
 
@@ -87,10 +90,8 @@ def _split(chunk: str) -> tuple[str, ...]:
     best: tuple[str, ...] = ()
     for end in range(len(chunk), 0, -1):
         word, rest = chunk[:end], chunk[end:]
-        if (
-            not (MEANINGS.get(word, Meaning.NEUTRAL) is not Meaning.NEUTRAL or word in ("2d", "3d") or word.isdecimal())
-            or word == "t2s"
-        ):  # of t2stir, t2space
+        known = MEANINGS.get(word, Meaning.NEUTRAL) is not Meaning.NEUTRAL and word != "t2s"  # of t2stir, t2space
+        if not (known or word in ("2d", "3d") or word.isdecimal()):
             continue
         if word[-1].isdecimal() and rest[:1].isdecimal() and not (word[0] == "t" and rest[:2] in ("2d", "3d")):
             continue
@@ -130,9 +131,8 @@ def _negated(meanings: Sequence[Meaning]) -> tuple[list[Meaning], str]:
     negation: Meaning | None = None  # of the words that follow
     for place, meaning in enumerate(meanings):
         last = place == len(meanings) - 1
-        if (meaning in (Meaning.WITHOUT, Meaning.BEFORE) and holding[-1:] == [Meaning.AGENT] and last) or (
-            meaning is Meaning.FREE and holding[-1:] == [Meaning.AGENT]
-        ):  # 'KM vor'
+        after_agent = holding[-1:] == [Meaning.AGENT]
+        if after_agent and (meaning is Meaning.FREE or (last and meaning in (Meaning.WITHOUT, Meaning.BEFORE))):  # 'KM vor'
             holding.pop()
             before = True
         elif meaning in (Meaning.WITHOUT, Meaning.BEFORE):
@@ -140,9 +140,7 @@ def _negated(meanings: Sequence[Meaning]) -> tuple[list[Meaning], str]:
             before |= meaning is Meaning.BEFORE
         elif negation and meaning in (Meaning.AGENT, Meaning.PERHAPS_AGENT):
             before, after = True, after or Meaning.WITH in meanings  # 'with and without contrast'
-        elif meaning in (Meaning.FILLER, Meaning.WITH, Meaning.FREE, Meaning.EITHER) or (
-            negation is Meaning.WITHOUT and meaning is Meaning.FAT_SATURATED
-        ):
+        elif meaning in _TRANSPARENT or (negation is Meaning.WITHOUT and meaning is Meaning.FAT_SATURATED):
             continue
         elif meaning is Meaning.NEUTRAL:  # 'no wrap' says nothing of agent
             negation = None

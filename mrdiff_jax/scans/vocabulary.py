@@ -41,7 +41,8 @@ _WORDS = {
     Meaning.GRADIENT_T1: "mprage rage spgr fspgr bravo",
     Meaning.REFORMAT: "mpr",
     Meaning.GRADIENT: (
-        "gre gradient gradienten gradiente grad ge sge spoiled ffe mffe tffe tfe me2d me3d ci3d de3d fi2d fi3d medic merge hemo haemo heme "
+        "gre gradient gradienten gradiente grad ge sge spoiled ffe mffe tffe tfe me2d me3d ci3d de3d fi2d fi3d medic merge "
+        "hemo haemo heme "
         "hem hemorrhage haemorrhage hemosiderin "
         "blut blutung blutungen bleed microbleed microbleeds blood fl2d "
         "fl3d fl flash fgre efgre mpgr vibe lava thrive ethrive fisp trufi trufisp truefisp cosmic presto grase "
@@ -85,7 +86,7 @@ _WORDS = {
         "en y l ein eine agent agente media medium mittel gabe d op ed"
     ),
     Meaning.NEUTRAL: (
-        "axis axl transaxial transverse transversale transvers sagittale saggital sagitt coro korona frontal obliq oblq dbl "
+        "density densite densidad dichte intensity longtr longte axis axl transaxial transverse transversale transvers sagittale saggital sagitt coro korona frontal obliq oblq dbl "
         "straight tilted angled acpc ap pa lr rl hf fh is si hippo hippocampus hippocampal hippocampi temporal lobe lobes "
         "neuro cerebral cerebrum cerebellum cranial cranium skull kopf schadel schaedel hirn gehirn hals tete crane cerveau "
         "craneo craneal cerebro cabeza testa encefalo encefalico cranio hoofd hersenen pituitary hypophyse hypophysis sella "
