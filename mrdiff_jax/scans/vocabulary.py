@@ -86,7 +86,8 @@ _WORDS = {
         "en y l ein eine agent agente media medium mittel gabe d op ed"
     ),
     Meaning.NEUTRAL: (
-        "density densite densidad dichte intensity longtr longte axis axl transaxial transverse transversale transvers sagittale saggital sagitt coro korona frontal obliq oblq dbl "
+        "density densite densidad dichte intensity longtr longte "
+        "axis axl transaxial transverse transversale transvers sagittale saggital sagitt coro korona frontal obliq oblq dbl "
         "straight tilted angled acpc ap pa lr rl hf fh is si hippo hippocampus hippocampal hippocampi temporal lobe lobes "
         "neuro cerebral cerebrum cerebellum cranial cranium skull kopf schadel schaedel hirn gehirn hals tete crane cerveau "
         "craneo craneal cerebro cabeza testa encefalo encefalico cranio hoofd hersenen pituitary hypophyse hypophysis sella "

@@ -32,9 +32,10 @@ def of(description, **header):
                 "T1 w/o contrast|T1 WO GAD|T1 (C-)|T1 C-|T1 -C|T1 nativ|T1 vor KM|T1 KM vor|T1 avant injection|"
                 "T1 pré gado|T1 sin contraste|T1 zonder contrast|T1 senza mdc|non-contrast T1|T1 noncontrast|"
                 "unenhanced T1|SAG T1 C-SPINE|T1 FA 15|T1 5cm slab|T1 post-op|SAG T1 no FS|T1 without fat sat|"
-                "T1 o. KM|T1 o KM|t1_tse_oKM|T1 v. KM|T1 kontrastlos|kontrastfrei T1|contrast-free T1|T1 gad free|uncontrasted T1|"
-                "T1 kontrastsiz|T1 bez kontrastu|T1 post ictal|T1 post laminectomy|T1 post SRS|T1 post surg|T1 post-radio|"
-                "SAG T1 MPRAGE ISO (1mm)|NEURO^T1 tra|Head-T1 SE|WIP T1W_SE|Accelerated Sagittal MPRAGE|ADNI GO AC - MPRAGE|"
+                "T1 o. KM|T1 o KM|t1_tse_oKM|T1 v. KM|T1 kontrastlos|kontrastfrei T1|contrast-free T1|T1 gad free|"
+                "uncontrasted T1|T1 kontrastsiz|T1 bez kontrastu|T1 post ictal|T1 post laminectomy|T1 post SRS|T1 post surg|"
+                "T1 post-radio|SAG T1 MPRAGE ISO (1mm)|NEURO^T1 tra|Head-T1 SE|WIP T1W_SE|Accelerated Sagittal MPRAGE|"
+                "ADNI GO AC - MPRAGE|"
                 "t1_mprage_sag_p2_iso_32ch|MPRAGE SENSE2|MP-RAGE REPEAT|AX T1 SE 256x256|t1_se_sag_5mm_NORM|pat017_T1w.nii.gz|"
                 "sub-01_ses-1_acq-hi_run-1_T1w.nii.gz|T1W SE AX CLEAR|T1 non-selective|T1 free breathing|"
                 "t1_fl2d_tra|T1 s/c|T1 posterior fossa|T1w|t1_mprage_sag_p2_iso|BRAVO"
@@ -48,8 +49,8 @@ def of(description, **header):
                 "T1 met contrast|T1 na contrast|T1 mdc|T1 Gadovist|T1 DOTAREM|t1 ProHance|T1 Magnevist|T1 gadobutrol|"
                 "T1 MultiHance|T1 Clariscan|T1 Eovist|T1 W GAD|T1w CE|T1 W/ GAD|T1 contrast enhanced|postcontrast T1|"
                 "MPRAGE POST|FSPGR 3D +C|T1 i.v. KM|T1 kontrastverstärkt|ce-gad_T1w|PRE-OP T1 GAD|T1 with C|T1 late|"
-                "T1 mKM|T1 m. KM|T1 nKM|T1 n. KM|T1 IVKM|T1 Dotagraf|T1 Magnetolux|T1 Resovist|T1 bolus|T1 spät|T1 po kontraście|"
-                "T1 sonrası|AX T1 SE C+ 150|MPRAGE + C|T1 +C free breathing|T1 no wrap +C|T1 post op post gad|"
+                "T1 mKM|T1 m. KM|T1 nKM|T1 n. KM|T1 IVKM|T1 Dotagraf|T1 Magnetolux|T1 Resovist|T1 bolus|T1 spät|"
+                "T1 po kontraście|T1 sonrası|AX T1 SE C+ 150|MPRAGE + C|T1 +C free breathing|T1 no wrap +C|T1 post op post gad|"
                 "T1 Kontrastmittel|T1 GBCA|T1 without FS post GD"
             ),
         ),
@@ -72,8 +73,9 @@ def of(description, **header):
         (
             FLAIR,
             (
-                "FLAIR|AX T2 FLAIR|FLAIR dark fluid|t2_tirm_tra_dark-fluid|T2W_FLAIR_SPIR|AXFLAIR|t2_spc_da-fl_sag|Dark-Fluid T2|"
-                "AXIAL FLAIR RF2 150|Sagittal 3D FLAIR|t2_blade_dark-fl|T2_DarkFl|T2 CSF suppressed|T2 fluid suppressed"
+                "FLAIR|AX T2 FLAIR|FLAIR dark fluid|t2_tirm_tra_dark-fluid|T2W_FLAIR_SPIR|AXFLAIR|t2_spc_da-fl_sag|"
+                "Dark-Fluid T2|AXIAL FLAIR RF2 150|Sagittal 3D FLAIR|t2_blade_dark-fl|T2_DarkFl|T2 CSF suppressed|"
+                "T2 fluid suppressed"
             ),
         ),
     ],
