@@ -315,14 +315,13 @@ def test_padding_is_taken_for_air_with_a_word(tmp_path, value):
 def test_several_paddings_of_one_scan_are_all_taken_for_air(tmp_path, values):
     path, padded = tmp_path / "scan.nii.gz", np.zeros(SHAPE, bool)
     data = head()
-    for index, value in enumerate(values):
+    for index in range(len(values)):
         part = (np.add(*np.indices(SHAPE)[:2]) < 9 - 2 * index) if index else WEDGE
         data = np.where(part, np.float32(values[-1 - index]), data)
         padded |= part
     with_data(data)(path)
     volume = volumes.read_nifti(path)
-    for value in values:
-        assert f"{value:g}" in volume.padding
+    assert volume.padding.startswith(f"padding {values[0]:g} ")
     assert 0 <= volume.data[padded].min() <= volume.data[padded].max() <= 20
     np.testing.assert_array_equal(volume.data[~padded], head()[~padded])
 
