@@ -9,6 +9,8 @@ from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans.scan_path import ScanPath
 
 LEAST_SHARE = 5e-4  # of the voxels: fewer of one value are no padding
+MOST_VALUES = 4  # of padding on one side
+LEAST_GREY_SHARE = 0.05  # of the voxels: a constant that fewer have is no background
 FAR = 4.0  # times the spread of the other values: padding lies at least so far below or above them,
 FAR_BELOW_ZERO = 0.05  # or so far below, where it is a whole number under LEAST_BELOW_ZERO and the others are not negative
 LEAST_BELOW_ZERO = -10.0
@@ -44,25 +46,55 @@ def is_foreground(scaled: np.ndarray, air: np.ndarray) -> np.ndarray:
 def without_padding(data: np.ndarray, path: Path | ScanPath) -> tuple[np.ndarray, str]:
     """The voxels of a scan (X, Y, Z) with its padding taken for air, and what was so taken; '' where it has none.
 
-    Padding is what is not a number around the edges of the volume, and a value of many voxels far below or above all others.
+    Padding is what is not a number around the edges of the volume, and values of many voxels far below or above all others.
+    A constant around a body whose values lie on both sides of it, as in z-scored scans without a skull, takes the darkest.
 
     Raises UserError, naming the values, for voxels that are not finite elsewhere, and for integers of 16 bits that wrapped
     around: bright voxels that became negative, or negative ones bright.
     """
-    padding, value = _not_numbers(data, path), float("nan")
-    if not padding.any():
-        values = np.sort(data, axis=None)
-        found = _padding_range(values)
-        if found is None:
-            _refuse_wrapped(values, path)
-            return data, ""
-        low, high, value = found
-        padding = (data >= low) & (data <= high)
-        _refuse_wrapped(np.sort(data[~padding]), path)
+    padding, found = _padding(data, path)
     if padding.all():
         raise UserError(f"{path}: has no voxel that is a number; convert it again from the scanner's files")
-    air = air_level(data, ~padding)
-    return np.where(padding, np.float32(air), data), f"padding {value:g} ({padding.mean():.1%} of the voxels) taken for air"
+    said = []
+    if found:
+        air = np.float32(air_level(data, ~padding))
+        data = np.where(padding, air, data)
+        said.append(f"padding {' and '.join(found)} ({padding.mean():.1%} of the voxels) taken for air")
+    outside = _grey_outside(data, padding)
+    if outside is not None:
+        grey, darkest = data[outside][0], data[~outside].min()
+        said.append(f"background {grey:g} ({outside.mean():.1%} of the voxels) set to the darkest value, {darkest:.4g}")
+        data = np.where(outside, darkest, data)
+    return data, "; ".join(said)
+
+
+def _padding(data: np.ndarray, path: Path | ScanPath) -> tuple[np.ndarray, list[str]]:
+    """Where a scan is padded, and with which values."""
+    padding = _not_numbers(data, path)
+    values = np.sort(data[~padding], axis=None)
+    names = ["nan"] if padding.any() else []
+    while values.size and (found := _padding_range(values)):
+        low, high, value = found
+        padding |= (data >= low) & (data <= high)
+        values = values[(values < low) | (values > high)]
+        names.append(f"{value:g}")
+    if values.size:
+        _refuse_wrapped(values, path)
+    return padding, names
+
+
+def _grey_outside(data: np.ndarray, padding: np.ndarray) -> np.ndarray | None:
+    """Where a scan whose padding was filled is constant around its body, and neither dark nor bright; None where it is not."""
+    level = np.float32(air_level(data))
+    constant = data == level
+    if (constant & ~padding).mean() < LEAST_GREY_SHARE or constant.all():
+        return None
+    low, high = np.percentile(data[~constant], (0.5, 99.5))
+    if not low + FOREGROUND_LEVEL * (high - low) < level < high - FOREGROUND_LEVEL * (high - low):
+        return None
+    parts, _ = ndimage.label(constant)
+    at_edge = [np.unique(parts.take(side, axis)) for axis in range(2) for side in (0, -1)]
+    return constant & np.isin(parts, np.concatenate(at_edge))
 
 
 def _not_numbers(data: np.ndarray, path: Path | ScanPath) -> np.ndarray:
@@ -88,7 +120,7 @@ def _not_numbers(data: np.ndarray, path: Path | ScanPath) -> np.ndarray:
 
 
 def _padding_range(values: np.ndarray) -> tuple[float, float, float] | None:
-    """(lowest, highest, most frequent) of the padding among sorted values, those blurred into the scan included."""
+    """(lowest, highest, outermost) of the padding among sorted values, those blurred into the scan included."""
     below = _far_below(values)
     if below is not None:
         return float(values[0]), below, float(values[0])
@@ -97,24 +129,43 @@ def _padding_range(values: np.ndarray) -> tuple[float, float, float] | None:
 
 
 def _far_below(values: np.ndarray, at_top: bool = False) -> float | None:
-    """Up to which value sorted values are padding, of which the lowest is the most frequent; None where there is none."""
-    lowest = float(values[0])
-    count = int(np.searchsorted(values, lowest, "right"))
+    """Up to which value sorted values are padding, with one value or a few; None where there is none."""
+    for highest in _frequent(values):
+        limit = _limit(values, highest, at_top)
+        if limit is not None:
+            return limit
+    return None
+
+
+def _frequent(values: np.ndarray) -> np.ndarray:
+    """The lowest few of sorted values that many voxels have; none where the very lowest has not."""
+    least = max(LEAST_SHARE * values.size, 8)
+    if np.searchsorted(values, values[0], "right") < least:
+        return values[:0]
+    starts = np.flatnonzero(np.diff(values, prepend=-np.inf))
+    counts = np.diff(starts, append=values.size)
+    return values[starts[counts >= least][:MOST_VALUES]]
+
+
+def _limit(values: np.ndarray, highest: float, at_top: bool) -> float | None:
+    """Up to which value sorted values are padding whose values end with `highest`; None where it is not far off the rest."""
+    highest = float(highest)
+    count = int(np.searchsorted(values, highest, "right"))
     rest = values[count:]
-    if count < max(LEAST_SHARE * values.size, 8) or rest.size < 8:
+    if rest.size < 8:
         return None
     low, high = rest[int(0.01 * rest.size)], rest[int(0.99 * rest.size)]
     if at_top:
         low = rest[int(0.001 * rest.size)]  # bright vessels and fat are few
     far = FAR
-    if lowest.is_integer() and at_top and lowest <= -LEAST_ABOVE:
+    if highest.is_integer() and at_top and highest <= -LEAST_ABOVE:
         far = FAR_ABOVE
-    elif lowest.is_integer() and not at_top and lowest <= LEAST_BELOW_ZERO and low >= 0:
+    elif highest.is_integer() and not at_top and highest <= LEAST_BELOW_ZERO and low >= 0:
         far = FAR_BELOW_ZERO
     spread = float(high - low)
-    if spread <= 0 or low - lowest <= far * spread or (not at_top and lowest >= 0):
+    if spread <= 0 or low - highest <= far * spread or (not at_top and highest >= 0):
         return None
-    limit = low - min(spread, (low - lowest) / 2)
+    limit = low - min(spread, (low - highest) / 2)
     blurred = int(np.searchsorted(rest, limit))
     return float(np.nextafter(limit, -np.inf, dtype=np.float32)) if blurred <= BLURRED * count else None
 

@@ -41,12 +41,15 @@ IXI_TIMES = {  # by site, as the archive publishes them; it does not for the sit
 
 _BRATS_CONTRAST = rf"(?P<contrast>t1n|t1c|t2w|t2f){NIFTI}"  # since 2023, and before, with relatives:
 _OLD_BRATS_CONTRAST = rf"(?P<contrast>(?i:t1ce|t1gd|t1c|t1n|t1|t2w|t2f|t2|flair)){NIFTI}"
-_VISIT_WORDS = r"(?i:time ?point|time|tp|visit|ses|session|week|month|day|fu)[-_]?\d+\w*?"
+_VISIT_WORDS = (
+    r"(?i:time ?point|time|tp|visit|ses|session|week|month|day|fu)[-_]?\d+\w*?"
+    r"|(?i:pre|intra|post)[-_]?(?i:op)|(?:19|20)\d\d[-_.]?\d\d[-_.]?\d\d"
+)
 BRATS_FILES = (  # subject and session; the first that fits counts
     re.compile(rf"(.*/)?(?P<subject>[^/]+?\d)-(?P<session>\d{{1,3}})[-_]{_BRATS_CONTRAST}"),  # BraTS-GLI-00005-000-t1n
     re.compile(rf"(.*/)?(?P<subject>BraTSReg_\d+)_(?P<session>\d+_\d+)_{_OLD_BRATS_CONTRAST}"),  # BraTSReg_001_00_0000_t1
     re.compile(
-        rf"(.*/)?(?P<subject>(?i:brats1[78])_[^/_]+_[^/_]+)_(?P<session>\d+)_{_OLD_BRATS_CONTRAST}"
+        rf"(.*/)?(?P<subject>(?i:brats1[789])_[^/_]+_[^/_]+)_(?P<session>\d+)_{_OLD_BRATS_CONTRAST}"
     ),  # Brats18_TCIA01_131_1_t1
     re.compile(rf"(.*/)?(?P<subject>UPENN-GBM-\d+)_(?P<session>\d+)_{_OLD_BRATS_CONTRAST}"),  # UPENN-GBM-00001_11_T1GD
     re.compile(rf"(.*/)?(?P<subject>[^/]+?)[-_](?P<session>{_VISIT_WORDS})(_brain)?[-_]{_OLD_BRATS_CONTRAST}"),  # 1001_time1_t1

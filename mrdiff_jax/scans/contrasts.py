@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from mrdiff_jax.scans import descriptions
-from mrdiff_jax.scans.descriptions import Meaning, Words
+from mrdiff_jax.scans.descriptions import Words
 from mrdiff_jax.scans.sequence_times import SequenceTimes
+from mrdiff_jax.scans.vocabulary import Meaning
 
 NAMES = ("T1w", "T2w", "PDw", "FLAIR", "ce-gad_T1w", "T2wFS")  # those that are known without a rule of the user's
 SLACK = 2.0  # times in sidecars are often nominal: what is off by less than this factor may be meant
@@ -26,12 +27,17 @@ _LIMITS = {
     "PDw": Limits((0.0, 60.0), None),
     "FLAIR": Limits((40.0, float("inf")), (1000.0, float("inf"))),
 }
+_SPIN_ECHO_TR = {  # ms; of those without inversion
+    **dict.fromkeys(("T1w", "ce-gad_T1w"), (0.0, 2000.0)),
+    **dict.fromkeys(("T2w", "T2wFS", "PDw", "FLAIR"), (1000.0, float("inf"))),
+}
 PROTON_DENSITY_TE, T2_TE = 40.0, 60.0  # ms: of the echoes of 'PD/T2', those below are PD, those above T2
 
 
 class Header(NamedTuple):
     """What the header of a series says of its contrast; empty where it says nothing.
 
+    protocol: the name of its protocol, which may be that of the whole exam.
     agent: whether a contrast agent was given; sequence: GRADIENT and INVERSION, where it is such; image_type: of the frames,
     in capitals; echo: which of its `echoes` it is, from 1, the shortest first.
     """
@@ -44,6 +50,7 @@ class Header(NamedTuple):
     times: SequenceTimes = SequenceTimes()
     echo: int = 1
     echoes: int = 1
+    protocol: str = ""
 
 
 class Verdict(NamedTuple):
@@ -119,7 +126,8 @@ def _meant(words: Words, header: Header) -> set[str]:
     if said & {Meaning.T1, Meaning.GRADIENT_T1}:
         native, enhanced = {"T1w"}, {"ce-gad_T1w"}
         silent = native | enhanced if header.agent else native
-        meant |= {"": silent, "before": native, "after": enhanced, "unclear": native | enhanced}[words.agent]
+        said_of_agent = "unclear" if words.strange else words.agent
+        meant |= {"": silent, "before": native, "after": enhanced, "unclear": native | enhanced}[said_of_agent]
     if Meaning.FLAIR in said:
         return meant | {"FLAIR"}
     dual = Meaning.DUAL_ECHO in said or {Meaning.T2, Meaning.PD} <= said
@@ -147,6 +155,8 @@ def _clash(words: Words, meant: set[str]) -> str:
     """Why the words alone leave a doubt."""
     if words.other_kind:
         return f"its description says {words.other_kind}"
+    if words.strange:
+        return f"{words.strange[:20]!r} in its description is no word that is known"
     if meant == {"T1w", "ce-gad_T1w"} and not words.agent:
         return "its header names a contrast agent, its description does not"
     if meant == {"T1w", "ce-gad_T1w"}:
@@ -178,8 +188,10 @@ def _doubts(contrast: str, words: Words, header: Header) -> Iterator[str]:
         yield "its description says T2*"
     if header.echo_planar:
         yield "its header says echo planar"
-    if contrast in ("T2w", "PDw") and Meaning.INVERSION in said:
+    if contrast in ("T2w", "PDw") and said & {Meaning.INVERSION, Meaning.TIRM}:
         yield "it is an inversion recovery"
+    if is_t1 and Meaning.TIRM in said:
+        yield "TIRM may be a T1 FLAIR"
     if Meaning.DIXON in said and Meaning.FAT_SATURATED not in said:
         yield "it is a part of a Dixon scan"
     if (is_t1 or contrast == "PDw") and Meaning.FAT_SATURATED in said:
@@ -188,14 +200,31 @@ def _doubts(contrast: str, words: Words, header: Header) -> Iterator[str]:
         yield "its header says fat-saturated"
     if contrast == "T1w" and header.agent:
         yield "its header names a contrast agent"
+    if contrast == "T1w" and _is_enhanced_t1(descriptions.read(header.protocol)):
+        yield "its ProtocolName says contrast agent"
     if contrast == "ce-gad_T1w" and header.agent is False:
         yield "its header says no contrast agent"
     if not is_t1 and words.agent in ("after", "unclear") and Meaning.PERHAPS_AGENT not in said:
         yield "its description says contrast agent"
     yield contradiction(contrast, header.times)
+    if not said & {Meaning.GRADIENT, Meaning.GRADIENT_T1, Meaning.INVERSION} and not header.times.ti:
+        yield _spin_echo_contradiction(contrast, header.times.tr)
     inverted = Meaning.INVERSION in header.sequence
     if contrast == "FLAIR" and not (header.times.ti or inverted) and header.times.te is not None:
         yield "its header has no inversion time"
+
+
+def _is_enhanced_t1(protocol: Words) -> bool:
+    """Whether a protocol's name is that of a T1w after contrast agent, not of an exam that holds one."""
+    return protocol.agent == "after" and bool(protocol.meanings & {Meaning.T1, Meaning.GRADIENT_T1})
+
+
+def _spin_echo_contradiction(contrast: str, tr: float | None) -> str:
+    """Why a TR (ms) cannot be that of a spin echo of a contrast."""
+    least, most = _SPIN_ECHO_TR[contrast]
+    if tr and not least <= tr <= most:
+        return f"TR {tr:g} ms is too {'short' if tr < least else 'long'} for {contrast}"
+    return ""
 
 
 def contradiction(contrast: str, times: SequenceTimes, slack: float = 1.0) -> str:

@@ -1,6 +1,7 @@
 """Headers of DICOM files: frames in space, and what is said of their contrast. Only what is named here is ever read."""
 
 import logging
+import re
 import struct
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,9 +16,10 @@ from pydicom.uid import EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageSt
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans.contrasts import Header
-from mrdiff_jax.scans.descriptions import Meaning
 from mrdiff_jax.scans.dicom_stack import ORIENTATION_TOLERANCE, DicomSlice
 from mrdiff_jax.scans.sequence_times import SequenceTimes
+from mrdiff_jax.scans.vocabulary import Meaning
+from mrdiff_jax.storage.files import require_file
 
 _GROUPS = {  # where multi-frame files have what classic ones have at the top: sequence and name in it
     "ImagePositionPatient": ("PlanePositionSequence", "ImagePositionPatient"),
@@ -32,12 +34,15 @@ _GROUPS = {  # where multi-frame files have what classic ones have at the top: s
     "ComplexImageComponent": ("MRImageFrameTypeSequence", "ComplexImageComponent"),
     "InversionRecovery": ("MRModifierSequence", "InversionRecovery"),
 }
+_GE_CREATOR, _GE_DATA_TYPE = 0x00430010, 0x0043102F  # who owns the private group, and GE's raw data type in it
+_GE_PARTS = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
 TAGS = [
     *("SOPClassUID", "Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription"),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("ScanningSequence", "SequenceVariant", "SequenceName", "ScanOptions", "EchoPulseSequence", "EchoPlanarPulseSequence"),
     *("ContrastBolusAgent", "ContrastBolusAgentSequence", "ContrastBolusIngredient", "ContrastBolusVolume"),
+    *("ContrastBolusRoute", "ContrastBolusTotalDose", "ContrastBolusStartTime", "ProtocolName", _GE_CREATOR, _GE_DATA_TYPE),
     *_GROUPS,
 ]
 _MR_STORAGE = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
@@ -53,7 +58,10 @@ MALFORMED = (  # what a damaged file makes pydicom raise
     ValueError,
     struct.error,
 )
-_NO_AGENT = ("none", "no", "n", "non", "nein", "ohne", "without", "nil", "na", "n/a", "not given", "0", "-")
+_NO_AGENT = re.compile(
+    r"(none|no|n|non|nein|ohne|without|sans|sin|senza|kein\w*|nil|na|n/a|not|0+([.,]0+)?|-+)"
+    r"([\s_-]*(contrast\w*|kontrast\w*|km|agent|gad\w*|gd|given|applicable|used|administered|inject\w*|ml|cc))*"
+)
 _GRADIENT_NAMES = ("me", "qme", "fl", "tfl", "fi", "ci", "de", "swi", "fm", "ps")  # of Siemens' sequences, as *me2d1r4
 _INVERSION_NAMES = ("tir", "tirb", "spcir", "ir")
 _MAGNITUDE = ("MAGNITUDE", "MIXED")
@@ -103,16 +111,15 @@ def read_header(path: Path) -> pydicom.Dataset:
 
     Raises:
       InvalidDicomError: it is not DICOM.
-      UserError: it cannot be read.
+      UserError: it cannot be read, or its content was not fetched.
     """
     try:
+        require_file(path)
         if not is_dicom_file(path):
             raise InvalidDicomError
         return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS, force=True)
     except InvalidDicomError:
         raise
-    except FileNotFoundError:
-        raise UserError(f"{path}: a link to a file that is not there; fetch the file, or remove the link") from None
     except PermissionError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); fix its permissions") from None
     except MALFORMED:
@@ -169,7 +176,7 @@ def _frame(header: pydicom.Dataset, groups: Sequence[pydicom.Dataset | None], pa
     slope, intercept = number("RescaleSlope"), number("RescaleIntercept")
     times = SequenceTimes(time("RepetitionTime"), time("EchoTime"), time("InversionTime"))
     image_type = _words(value("ImageType"))
-    component = str(value("ComplexImageComponent") or "").upper()
+    component = str(value("ComplexImageComponent") or "").upper() or _ge_part(header)
     if component and component not in _MAGNITUDE and component not in image_type:
         image_type = (*image_type, *("",) * (2 - len(image_type)), component)
     return DicomSlice(
@@ -184,6 +191,16 @@ def _frame(header: pydicom.Dataset, groups: Sequence[pydicom.Dataset | None], pa
         dark_is_high=header.get("PhotometricInterpretation") == "MONOCHROME1",
         header=_said(header, image_type, value("InversionRecovery")),
     )
+
+
+def _ge_part(header: pydicom.Dataset) -> str:
+    """The part of a complex image that GE writes, whatever its ImageType says; '' for magnitude, and where it says nothing."""
+    if not str(header[_GE_CREATOR].value if _GE_CREATOR in header else "GEMS_PARM_01").startswith("GEMS"):
+        return ""
+    value = header[_GE_DATA_TYPE].value if _GE_DATA_TYPE in header else None
+    if isinstance(value, bytes):  # of a private element that no dictionary knows
+        value = int.from_bytes(value[:2], "little" if header.original_encoding[1] is not False else "big")
+    return _GE_PARTS.get(value if isinstance(value, int) else (value or [0])[0], "")
 
 
 def _words(value: Any) -> tuple[str, ...]:
@@ -211,6 +228,7 @@ def _said(header: pydicom.Dataset, image_type: tuple[str, ...], inversion: str |
         echo_planar="EP" in scanning or header.get("EchoPlanarPulseSequence") == "YES" or name in ("ep", "epse", "epfid"),
         fat_saturated="FS" in options,
         image_type=image_type,
+        protocol=str(header.get("ProtocolName") or ""),
     )
 
 
@@ -218,6 +236,8 @@ def _agent(header: pydicom.Dataset) -> bool | None:
     """Whether a contrast agent was given; None where the header does not say."""
     text = str(header.get("ContrastBolusAgent") or "").strip().casefold()
     if text:
-        return text not in _NO_AGENT
-    others = ("ContrastBolusAgentSequence", "ContrastBolusIngredient", "ContrastBolusVolume")
-    return True if any(header.get(keyword) for keyword in others) else None
+        return not _NO_AGENT.fullmatch(text)
+    others = ("ContrastBolusAgentSequence", "ContrastBolusIngredient", "ContrastBolusVolume", "ContrastBolusTotalDose")
+    said = any(header.get(keyword) for keyword in (*others, "ContrastBolusStartTime"))
+    route = str(header.get("ContrastBolusRoute") or "").strip().casefold()
+    return True if said or (route and not _NO_AGENT.fullmatch(route)) else None

@@ -34,3 +34,32 @@ def test_patterns_choose_the_test_subjects():
     assert list(splits.values()).count("validation") == 1
     with pytest.raises(UserError, match=r"test subjects: 'sub-C\*'"):
         assign_splits(names, test_subjects="sub-A*,sub-C*")
+
+
+@pytest.mark.parametrize(
+    "visits",
+    [
+        *[
+            "sub-01before sub-01after",
+            "sub-01date20100102 sub-01date20110203",
+            "01_6m 01_12m",
+            "016mo 0112mo",
+            "sub-01 sub-01rescan",
+        ],
+        *["sub-01s1 sub-01s2", "RHUH-0001_0 RHUH-0001_1", "sub-01wave1 sub-01wave2", "01rec1 01rec2", "sub-01I sub-01II"],
+        *["002_S_0295_20060418 002_S_0295_20070525", "UCSF-PDGM-0004 UCSF-PDGM-0004_FU003d", "JohnV1 JohnV2"],
+        *["TCGA-02-0006_1996.08.23 TCGA-02-0006_1997.08.23", "YG_ABC_2010-01-02 YG_ABC_2011-03-04"],
+        *["p1_preop p1_postop", "ReMIND-001-preop ReMIND-001-intraop", "sub-01pre sub-01post", "John_visit1 John_visit2"],
+    ],
+)
+def test_names_of_visits_of_one_patient(visits):
+    assert sorted(visits.split()) in patients([*visits.split(), "sub-77"]).values()
+
+
+def test_names_of_patients_are_not_taken_for_visits():
+    names = "sub-01 sub-02 sub-11 sub-12 002_S_0295 002_S_0413 IXI002 IXI012 TCGA-02-0006 TCGA-02-0007 BraTS2021_00005 BraTS2021_00006"
+    names += (
+        " UCSF-PDGM-0004 UCSF-PDGM-0005 site1_01 site1_02 c01s12 c01s13 11m 12f John Jane"
+    names += " patient_1 patient_2 sub-V1 sub-V2"
+    )
+    assert all(len(group) == 1 for group in patients(names.split()).values())

@@ -311,6 +311,37 @@ def test_padding_is_taken_for_air_with_a_word(tmp_path, value):
     np.testing.assert_array_equal(volume.data[~WEDGE], head()[~WEDGE])
 
 
+@pytest.mark.parametrize("values", [(-2000, -1024), (65535, 65534), (-1024, 4095), (-32768, -2000, -1024), (np.nan, -1024)])
+def test_several_paddings_of_one_scan_are_all_taken_for_air(tmp_path, values):
+    path, padded = tmp_path / "scan.nii.gz", np.zeros(SHAPE, bool)
+    data = head()
+    for index in range(len(values)):
+        part = (np.add(*np.indices(SHAPE)[:2]) < 9 - 2 * index) if index else WEDGE
+        data = np.where(part, np.float32(values[-1 - index]), data)
+        padded |= part
+    with_data(data)(path)
+    volume = volumes.read_nifti(path)
+    assert volume.padding.startswith(f"padding {values[0]:g} ")
+    assert 0 <= volume.data[padded].min() <= volume.data[padded].max() <= 20
+    np.testing.assert_array_equal(volume.data[~padded], head()[~padded])
+
+
+def test_the_grey_background_of_a_scan_with_z_scores_becomes_dark(tmp_path):
+    brain = head() > 300
+    scores = np.where(brain, (head() - head()[brain].mean()) / head()[brain].std(), 0).astype(np.float32)
+    with_data(scores)(tmp_path / "scan.nii.gz")
+    volume = volumes.read_nifti(tmp_path / "scan.nii.gz")
+    assert volume.padding.startswith("background 0 (")
+    np.testing.assert_array_equal(volume.data, np.where(brain, scores, scores.min()))
+
+
+def test_grey_air_with_noise_stays_as_it_is(tmp_path):
+    data = head() - 600
+    data[~(head() > 300)] = np.random.default_rng(0).normal(0, 1, (~(head() > 300)).sum())
+    with_data(data.astype(np.float32))(tmp_path / "scan.nii.gz")
+    assert not volumes.read_nifti(tmp_path / "scan.nii.gz").padding
+
+
 def test_values_of_every_other_kind_are_no_padding(tmp_path):
     brain = np.where(head() > 300, head(), 0)
     for data in (head(), -head(), head() - 1000, brain, (brain - 600) / 150, brain / 450 - 1, np.minimum(head(), 700)):

@@ -3,8 +3,8 @@
 import pytest
 
 from mrdiff_jax.scans.contrasts import Header, Verdict, contradiction, judge, part_of
-from mrdiff_jax.scans.descriptions import Meaning
 from mrdiff_jax.scans.sequence_times import SequenceTimes
+from mrdiff_jax.scans.vocabulary import Meaning
 
 T1, GE, T2, STIR, PD, FLAIR = "T1w", "ce-gad_T1w", "T2w", "T2wFS", "PDw", "FLAIR"
 TIMES = {
@@ -32,6 +32,12 @@ def of(description, **header):
                 "T1 w/o contrast|T1 WO GAD|T1 (C-)|T1 C-|T1 -C|T1 nativ|T1 vor KM|T1 KM vor|T1 avant injection|"
                 "T1 pré gado|T1 sin contraste|T1 zonder contrast|T1 senza mdc|non-contrast T1|T1 noncontrast|"
                 "unenhanced T1|SAG T1 C-SPINE|T1 FA 15|T1 5cm slab|T1 post-op|SAG T1 no FS|T1 without fat sat|"
+                "T1 o. KM|T1 o KM|t1_tse_oKM|T1 v. KM|T1 kontrastlos|kontrastfrei T1|contrast-free T1|T1 gad free|"
+                "uncontrasted T1|T1 kontrastsiz|T1 bez kontrastu|T1 post ictal|T1 post laminectomy|T1 post SRS|T1 post surg|"
+                "T1 post-radio|SAG T1 MPRAGE ISO (1mm)|NEURO^T1 tra|Head-T1 SE|WIP T1W_SE|Accelerated Sagittal MPRAGE|"
+                "ADNI GO AC - MPRAGE|"
+                "t1_mprage_sag_p2_iso_32ch|MPRAGE SENSE2|MP-RAGE REPEAT|AX T1 SE 256x256|t1_se_sag_5mm_NORM|pat017_T1w.nii.gz|"
+                "sub-01_ses-1_acq-hi_run-1_T1w.nii.gz|T1W SE AX CLEAR|T1 non-selective|T1 free breathing|"
                 "t1_fl2d_tra|T1 s/c|T1 posterior fossa|T1w|t1_mprage_sag_p2_iso|BRAVO"
             ),
         ),
@@ -43,6 +49,8 @@ def of(description, **header):
                 "T1 met contrast|T1 na contrast|T1 mdc|T1 Gadovist|T1 DOTAREM|t1 ProHance|T1 Magnevist|T1 gadobutrol|"
                 "T1 MultiHance|T1 Clariscan|T1 Eovist|T1 W GAD|T1w CE|T1 W/ GAD|T1 contrast enhanced|postcontrast T1|"
                 "MPRAGE POST|FSPGR 3D +C|T1 i.v. KM|T1 kontrastverstärkt|ce-gad_T1w|PRE-OP T1 GAD|T1 with C|T1 late|"
+                "T1 mKM|T1 m. KM|T1 nKM|T1 n. KM|T1 IVKM|T1 Dotagraf|T1 Magnetolux|T1 Resovist|T1 bolus|T1 spät|"
+                "T1 po kontraście|T1 sonrası|AX T1 SE C+ 150|MPRAGE + C|T1 +C free breathing|T1 no wrap +C|T1 post op post gad|"
                 "T1 Kontrastmittel|T1 GBCA|T1 without FS post GD"
             ),
         ),
@@ -50,6 +58,7 @@ def of(description, **header):
             T2,
             (
                 "t2_tse_tra|AXT2|T2 FSE AX|T2W_TSE|sT2W_TSE|T2 BLADE|t2_spc_sag_iso|T2 HASTE|T2 no FS|T2 w/o fatsat|"
+                "Ax T2 FRFSE|T2W_TSE_SENSE|AX T2 FRFSE PROPELLER|t2_tse_tra_512_5mm|T2 TSE tra 3mm HIPPO|AXIAL T2 RF2 150|"
                 "T2 CUBE|T2SPACE|T2w|T12 T2"
             ),
         ),
@@ -63,7 +72,11 @@ def of(description, **header):
         (PD, ("PD_TSE|PDw|proton density|FSE PD AXIAL OBL|DP tra")),
         (
             FLAIR,
-            ("FLAIR|AX T2 FLAIR|FLAIR dark fluid|t2_tirm_tra_dark-fluid|T2W_FLAIR_SPIR|AXFLAIR|t2_spc_da-fl_sag|Dark-Fluid T2"),
+            (
+                "FLAIR|AX T2 FLAIR|FLAIR dark fluid|t2_tirm_tra_dark-fluid|T2W_FLAIR_SPIR|AXFLAIR|t2_spc_da-fl_sag|"
+                "Dark-Fluid T2|AXIAL FLAIR RF2 150|Sagittal 3D FLAIR|t2_blade_dark-fl|T2_DarkFl|T2 CSF suppressed|"
+                "T2 fluid suppressed"
+            ),
         ),
     ],
 )
@@ -80,7 +93,10 @@ NOT_CERTAIN = (
     "ADC T2|DWI T2|ep2d T2|T2 diffusion|T1 perfusion|T1 DCE|T1 dynamic|T1 TOF|T1 MIP|T2 MIP|T1 localizer|"
     "T2 scout|T2 survey|loc T2|T1 subtraction|T1 SUB|T2 phase|T2 in phase|T1 mDixon|T2 Dixon F|T2 post GD|"
     "FLAIR +C|FLAIR post|T1 W/|T1 with|T1 p.i.|T2 MyoMaps|t2_ci3d|T1 MPR tra|T1 fs|t1_vibe_fs_tra_post|"
-    "T1 SPIR|T1 MT|T2 DIR|SyMRI T1W|PD FS"
+    "T1 SPIR|T1 MT|T2 DIR|SyMRI T1W|PD FS|T1 +/- KM|T1 +- contrast|T1 contrast?|T1 ±KM|T1 KM 0|T1 x KM|T1 KM n|T1 10ml|"
+    "T1 增强|T1增强|T1 造影後|T1 с контрастом|T1 με σκιαγραφικό|T1 WATS|T1 PSIR|T1 TIRM|T1 in/out|T2 GRAD ECHO|T2 grad|T2 GE|"
+    "T2 gre2d|T2 mFFE|T2 TruFISP|T2 COSMIC|T2 PRESTO|T2 hemorrhage|T2 blut|T2 starmap|T2 isoDWI|T2 calculated|T2 CALC|T2 fit|"
+    "T2 mask|T2 seg|T2 color|T2 MESE|T2 multiecho|T2 multi-echo|FLAIR*"
 )
 
 
@@ -89,6 +105,15 @@ def test_what_is_not_certain_is_not_taken(description):
     verdict = of(description, times=SequenceTimes(4000.0, 90.0 if "T1" not in description else 10.0))
     assert verdict.doubt or not verdict.contrasts
     assert not any(verdict.surely(contrast) for contrast in TIMES)
+
+
+@pytest.mark.parametrize("description", ["T1 Foovist", "T1 post zyxw", "T2 zyxw", "FLAIR zyxw", "T2 взвешенное", "PD zyxw"])
+def test_a_word_that_is_not_known_leaves_a_doubt(description):
+    assert "no word that is known" in of(description).doubt
+
+
+def test_an_unknown_word_may_be_an_agent():
+    assert of("T1 Foovist").contrasts == {T1, GE}
 
 
 def test_words_that_name_no_contrast_mean_none():
@@ -120,6 +145,10 @@ def test_words_that_name_no_contrast_mean_none():
         ("T1 tra", {"image_type": ("DERIVED", "PRIMARY", "M", "WATER_X", "IN_PHASE")}, "Dixon"),
         ("t1_mpr_tra", {"image_type": ("DERIVED", "SECONDARY", "OTHER")}, "derived"),
         ("PD/T2 FSE", {"times": SequenceTimes(3000.0, 50.0)}, "fits PDw and T2w"),
+        ("T1 SE", {"times": SequenceTimes(6000.0, 12.0)}, "TR 6000 ms is too long for T1w"),
+        ("T2 TSE", {"times": SequenceTimes(500.0, 80.0)}, "TR 500 ms is too short for T2w"),
+        ("PD TSE", {"times": SequenceTimes(500.0, 12.0)}, "TR 500 ms is too short for PDw"),
+        ("T1 tra", {"protocol": "t1_tse_KM"}, "ProtocolName says contrast agent"),
     ],
 )
 def test_a_header_that_contradicts_the_words_leaves_a_doubt(description, header, doubt):
@@ -141,6 +170,9 @@ def test_headers_as_scanners_write_them_leave_none():
     assert of("T1 POST", agent=True, times=TIMES[GE]).surely(GE)
     assert of("T1 POST", times=TIMES[GE]).surely(GE)  # old exports say nothing of the agent
     assert of("T1 FFE", sequence=gradient).surely(T1)
+    assert of("T1 IR", times=SequenceTimes(6000.0, 12.0, 400.0)).surely(T1)
+    assert of("T1 tra", protocol="BRAIN W WO CONTRAST").surely(T1)  # of the exam
+    assert of("T1 tra", protocol="t1_tse_tra").surely(T1)
     assert of("t2_tse_tra", agent=True, times=TIMES[T2]).surely(T2)
     assert of("T2 tra", image_type=("ORIGINAL", "PRIMARY", "MPR")).surely(T2)  # GE, oblique
     assert of("T2 tra", image_type=("ORIGINAL", "PRIMARY", "M_SE", "M", "SE")).surely(T2)  # Philips
