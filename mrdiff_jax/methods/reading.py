@@ -84,10 +84,11 @@ def restore_evaluated(restore_part: RestorePart, choose: Callable[[Variables], V
         chosen = choose(Variables(**variables | {"params": variables["params"] | average}))
         own = {player: tree for player, tree in chosen.params.items() if player not in average}
         rest = {"params": own, "state": chosen.state, "targets": chosen.targets}
-        return {
+        wanted = {
             "variables": {name: tree for name, tree in rest.items() if tree},
             "average": {player: chosen.params[player] for player in chosen.params if player in average},
         }
+        return {name: tree for name, tree in wanted.items() if tree}
 
     step, read = restore_part(part)
     variables = read.get("variables", {})
