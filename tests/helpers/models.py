@@ -21,6 +21,15 @@ TINY_METHODS = {  # what makes each method small, for images of 32 x 32
         "mrdiff": {},
         "regression": {},
         "pix2pix": {"pix2pix.base_channels": 8, "pix2pix.discriminator_channels": 8},
+        "hinet": {"hinet.base_channels": 4, "hinet.discriminator_channels": 4},
+        "resvit": {
+            **{"resvit.base_channels": 4, "resvit.discriminator_channels": 4, "resvit.blocks": 2},
+            **{"resvit.vit_layers": 1, "resvit.vit_width": 16, "resvit.vit_heads": 2},
+        },
+        "blochgan": {
+            **{"blochgan.base_channels": 4, "blochgan.discriminator_channels": 4, "blochgan.map_channels": 4},
+            **{f"blochgan.{part}_blocks": 1 for part in ("encoder", "generator", "decoder")},
+        },
         "cm": {"cm.last_levels": 4},
         "cdpm": {"cdpm.heads": 2, "sample.steps": 10},
         "m2dn": {"m2dn.widths": (8, 8), "m2dn.norm_groups": 4},
