@@ -186,11 +186,8 @@ def test_two_filterings_of_the_same_slices_are_two_series(tmp_path):
 @pytest.mark.parametrize(
     ("header", "agent"),
     [
-        *(
-            ({"ContrastBolusAgent": text}, False)
-            for text in ("NO CONTRAST", "none", "No", "NONE GIVEN", "0", "without KM", "0 ml")
-        ),
-        *(({"ContrastBolusAgent": text}, True) for text in ("Gadovist", "10 ml Dotarem", "Normal dose gad", "yes")),
+        *(({"ContrastBolusAgent": text}, False) for text in ("NO CONTRAST", "none", "No", "NONE GIVEN", "0", "0 ml")),
+        *(({"ContrastBolusAgent": text}, True) for text in ("Gadovist", "10 ml Dotarem", "Normal dose", "yes")),
         ({"ContrastBolusRoute": "IV"}, True),
         ({"ContrastBolusRoute": "NONE"}, None),
         ({"ContrastBolusTotalDose": 7.5}, True),
