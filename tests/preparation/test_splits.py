@@ -64,7 +64,7 @@ def test_names_of_patients_are_not_taken_for_visits():
 
 
 def test_visits_of_one_patient_alone_leave_nobody_to_train(tmp_path):
-    with pytest.raises(UserError, match="visits of one patient.*leaves no subject for train, of 2"):
+    with pytest.raises(UserError, match=r"visits of one patient.*leaves no subject for train, of 2"):
         assign_splits(["sub-01a", "sub-01b"])
 
 
