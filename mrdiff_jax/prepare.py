@@ -50,7 +50,7 @@ _TEST_SUBJECTS = flags.DEFINE_string("test-subjects", "", "Held-out subjects, as
 _TEST_FRACTION = flags.DEFINE_float("test-fraction", 0.2, "That share.", 0.0, 1.0)
 _VALIDATION_FRACTION = flags.DEFINE_float("validation-fraction", 0.1, "Share of subjects for validation.", 0.0, 1.0)
 _SPLITS = flags.DEFINE_string("splits", "", "CSV of splits, with columns subject, split; others are assigned as below.")
-_SPLIT_SEED = flags.DEFINE_integer("split-seed", 0, "Of the random splits.", 0)
+_SPLIT_SEED = flags.DEFINE_integer("split-seed", 0, "Of the random splits.", 0, 2**32 - 1)
 _PROCESSES = flags.DEFINE_integer("processes", os.cpu_count(), "Subjects that are prepared at a time.", 1)
 _BEAM = flags.DEFINE_string("beam", None, "Run on Apache Beam with these options, as '--runner=DirectRunner', not locally.")
 _ALLOW_FAILURES = flags.DEFINE_bool("allow-failures", False, "Exit with 0 although subjects failed.")

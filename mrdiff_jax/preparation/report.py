@@ -25,6 +25,7 @@ def lines(
         if contrast not in ruled:
             yield from checks.odd_times(contrast, options, done)
     if splits:
+        yield "to train, any of the contrasts may be the target:"
         yield _training(output, options)
 
 
@@ -46,7 +47,7 @@ def _about(contrast: str, index: int, done: Sequence[ExamRecord]) -> Iterator[st
 def _training(output: Path, options: Options) -> str:
     sources = ",".join(contrast for contrast in options.contrasts if contrast != options.reference)
     return (
-        "train (any of the contrasts may be the target): python -m mrdiff_jax.main --config=configs/bids.py"
+        "python -m mrdiff_jax.main --config=configs/bids.py"
         " --workdir=runs/mine --config.data.name=prepared "
         f"--config.data.root={shlex.quote(str(output))} --config.data.image_size={options.image_size} "
         f"--config.data.sources={sources} --config.data.target={options.reference}"

@@ -42,7 +42,9 @@ def assign_splits(
     validation = rest[: min(_share(validation_fraction, len(groups)), max(len(rest) - 1, 0))]
     splits = dict.fromkeys(sorted(subjects), "train")
     splits |= dict.fromkeys(chain(*validation), "validation") | dict.fromkeys(chain(*test), "test")
-    return require_train_and_test(splits, "the choice of test subjects")
+    visits = len(subjects) - len(groups)
+    alike = f" (of which {visits + 1} or more look like visits of one patient)" if visits else ""
+    return require_train_and_test(splits, f"the choice of test subjects{alike}")
 
 
 def matching(patterns: str, subjects: Sequence[str]) -> set[str]:
@@ -86,7 +88,7 @@ def read_rows(path: Path) -> dict[str, str]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"config.data.splits_file: cannot read {path} ({error})") from None
+        raise UserError(f"{path}: not a readable CSV of splits ({error})") from None
     splits: dict[str, str] = {}
     for line, row in enumerate(rows, start=2):
         subject, split = ((row.get(key) or "").strip() for key in ("subject", "split"))

@@ -106,6 +106,12 @@ def part_of(image_type: Sequence[str]) -> str:
     return ""
 
 
+def what_matters(image_type: Sequence[str]) -> tuple[str, ...]:
+    """What sets images of one series apart, not how they were filtered: two series may differ in it, slices of one do not."""
+    kinds = {_OTHER_IMAGES.get(value.replace("_", " "), "") for value in image_type[2:]} - {""}
+    return (part_of(image_type), *(image_type[:2] if image_type[:2] == ("DERIVED", "SECONDARY") else ()), *sorted(kinds))
+
+
 def judge(description: str, header: Header) -> Verdict:
     """What a series is. Where its words are ambiguous, or its header contradicts them, it says why."""
     words = descriptions.read(description)

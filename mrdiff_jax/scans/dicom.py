@@ -12,13 +12,14 @@ from pydicom.errors import InvalidDicomError
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans import dicom_headers, dicom_pixels
-from mrdiff_jax.scans.contrasts import part_of
+from mrdiff_jax.scans.contrasts import part_of, what_matters
 from mrdiff_jax.scans.dicom_headers import MALFORMED
 from mrdiff_jax.scans.dicom_stack import DicomSlice, Series, bounded, count, same_place, stack
 from mrdiff_jax.storage.files import walk_files
 
 ECHOES_APART_MS = 1.0  # echo times of one series that differ by more are echoes of their own
 LISTING_LENGTH = 130  # characters
+_DICOM_EXTENSIONS = (".dcm", ".ima", ".dic", ".dicom")
 
 
 class _Key(NamedTuple):
@@ -45,7 +46,7 @@ def find_series(source: Path) -> list[Series]:
     DICOM, hold no image with a place in space, or are of another modality are passed over.
 
     Raises:
-      UserError: no MR image at all, or a damaged header.
+      UserError: no MR image at all, a damaged header, or a file whose content is lost.
     """
     return list(_series_of(source, tuple(_files(source))))
 
@@ -77,11 +78,12 @@ def _files(source: Path) -> Iterator[_File]:
 @dicom_headers.quiet()
 def _series_of(source: Path, files: tuple[_File, ...]) -> tuple[Series, ...]:
     groups: dict[_Key, list[DicomSlice]] = defaultdict(list)
-    passed_over = 0
+    passed_over, others = 0, []
     for path, *_ in files:
         try:
             header = dicom_headers.read_header(path)
         except InvalidDicomError:
+            others.append(path)
             continue
         try:
             if not dicom_headers.has_slices(header, path):
@@ -96,8 +98,51 @@ def _series_of(source: Path, files: tuple[_File, ...]) -> tuple[Series, ...]:
     if not groups:
         kinds = f" ({count(passed_over, 'DICOM file')} of other kinds)" if passed_over else ""
         raise UserError(f"{source}: has no DICOM images of MR{kinds}; name the folder that holds them")
-    groups = _joined(groups)
+    _refuse_lost(others, {_extension(frame.path) for frames in groups.values() for frame in frames})
+    groups = _joined(_filtered_alike(groups))
     return tuple(series for key in sorted(groups) for series in _echoes(key, groups))
+
+
+def _extension(path: Path) -> str:
+    """Of a file, in small letters; '' where it is a number, as that of a UID or of GE's i1234.MRDC.5."""
+    extension = path.suffix.lower()
+    return "" if extension[1:].isdecimal() else extension
+
+
+def _refuse_lost(others: Sequence[Path], extensions: set[str]) -> None:
+    """Raises UserError for a file that is not DICOM, but is empty or named as those that are: a slice whose content is lost."""
+    for path in others:
+        if _extension(path) not in extensions:
+            continue
+        if not _has_content(path):
+            raise UserError(f"{path}: empty, or nothing but zeros, among DICOM files; copy it again or remove it")
+        if _extension(path) in _DICOM_EXTENSIONS:
+            raise UserError(f"{path}: not DICOM, though it is named so; copy it again or remove it")
+
+
+def _has_content(path: Path) -> bool:
+    """Whether a file holds anything but zeros."""
+    with path.open("rb") as file:
+        return any(block.strip(b"\0") for block in iter(lambda: file.read(2**16), b""))
+
+
+def _filtered_alike(groups: dict[_Key, list[DicomSlice]]) -> dict[_Key, list[DicomSlice]]:
+    """The groups, with those joined whose ImageTypes differ in nothing that matters, where no place is in both."""
+    joined: dict[_Key, list[DicomSlice]] = {}
+    for key, frames in groups.items():
+        places = set(map(same_place, frames))
+        for other, own in joined.items():
+            alike = other._replace(image_type=()) == key._replace(image_type=())
+            if (
+                alike
+                and what_matters(other.image_type) == what_matters(key.image_type)
+                and places.isdisjoint(map(same_place, own))
+            ):
+                own.extend(frames)
+                break
+        else:
+            joined[key] = list(frames)
+    return joined
 
 
 def _joined(groups: dict[_Key, list[DicomSlice]]) -> dict[_Key, list[DicomSlice]]:
@@ -157,14 +202,15 @@ def listing(found: Sequence[Series]) -> str:
     return bounded([f"#{index} {series.label()}" for index, series in enumerate(found, 1)], LISTING_LENGTH)
 
 
-def read_series(series: Series, source: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The voxels of a series, (columns, rows, slices) float32 in scanner units, and the affine (4, 4) to RAS+ mm.
+def read_series(series: Series, source: Path) -> tuple[np.ndarray, np.ndarray, str]:
+    """The voxels of a series, (columns, rows, slices) float32 in scanner units, the affine (4, 4) to RAS+ mm, its padding.
 
     Raises:
       UserError: slices that do not make a stack, as `stack` says, or pixels that cannot be decoded.
     """
     frames, affine = stack(replace(series, frames=_without_copies(series.frames)), source)
-    return dicom_pixels.volume(frames), affine
+    data, padding = dicom_pixels.volume(frames)
+    return data, affine, padding
 
 
 def _without_copies(frames: Sequence[DicomSlice]) -> tuple[DicomSlice, ...]:

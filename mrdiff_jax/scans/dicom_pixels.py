@@ -15,8 +15,8 @@ from mrdiff_jax.scans.dicom_stack import DicomSlice
 _PADDING = ["PixelPaddingValue", "PixelPaddingRangeLimit", "PixelRepresentation", "BitsAllocated"]
 
 
-def volume(frames: Sequence[DicomSlice]) -> np.ndarray:
-    """The pixels of frames, (columns, rows, frames) float32.
+def volume(frames: Sequence[DicomSlice]) -> tuple[np.ndarray, str]:
+    """The pixels of frames, (columns, rows, frames) float32, and what padded them, in words; '' where nothing did.
 
     MONOCHROME1, where low is bright, is turned over: its highest value becomes 0. Voxels of a padding value other than 0 take
     the lowest of the others.
@@ -26,6 +26,7 @@ def volume(frames: Sequence[DicomSlice]) -> np.ndarray:
     """
     data = np.empty((*frames[0].shape[::-1], len(frames)), np.float32)
     padded = np.zeros(data.shape, bool)
+    values: set[int] = set()
     places = sorted(range(len(frames)), key=lambda place: frames[place].path)
     for path, of_file in groupby(places, key=lambda place: frames[place].path):
         pixels, padding = _read(path)
@@ -37,13 +38,16 @@ def volume(frames: Sequence[DicomSlice]) -> np.ndarray:
             data[..., place] = pixels[index].T * np.float32(slope) + np.float32(intercept)
             if padding:
                 padded[..., place] = ((padding[0] <= pixels[index]) & (pixels[index] <= padding[1])).T
+                values.add(padding[0])
     real = data[~padded]
     if not len(real):
-        return data
+        return data, ""
     if frames[0].dark_is_high:
         data, real = real.max() - data, real.max() - real
     data[padded] = real.min()
-    return data
+    if not padded.any():
+        return data, ""
+    return data, f"padding {' and '.join(map(str, sorted(values)))} ({padded.mean():.1%} of the voxels) taken for air"
 
 
 def same(one: DicomSlice, other: DicomSlice) -> bool:

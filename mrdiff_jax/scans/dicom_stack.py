@@ -81,7 +81,7 @@ def stack(series: Series, source: Path) -> tuple[list[DicomSlice], np.ndarray]:
     positions = np.stack([frame.position for frame in frames])
     if len(frames) == 1:
         raise UserError(f"{name} is a single slice, not a volume; name the folder that holds all slices")
-    _check_gaps(name, frames, positions @ normal)
+    _check_gaps(name, frames, positions @ normal, series.beside)
     _check_echoes(name, frames, positions @ normal, series.beside)
     step = (positions[-1] - positions[0]) / (len(frames) - 1)
     off = np.linalg.norm(positions - positions[0] - np.arange(len(frames))[:, None] * step, axis=1)
@@ -97,8 +97,9 @@ def stack(series: Series, source: Path) -> tuple[list[DicomSlice], np.ndarray]:
     return frames, affine
 
 
-def _check_gaps(name: str, frames: Sequence[DicomSlice], along: np.ndarray) -> None:
+def _check_gaps(name: str, frames: Sequence[DicomSlice], along: np.ndarray, others: Sequence[DicomSlice]) -> None:
     """Refuses two slices in one place, and a gap for want of a slice; `along` (S,): rising positions on the normal, mm."""
+    normal = np.cross(*frames[0].directions)
     gaps = np.diff(along)
     usual = np.sort(gaps)[(len(gaps) - 1) // 2]
     for before, after, gap, place in zip(frames[:-1], frames[1:], gaps, along[:-1], strict=True):
@@ -108,8 +109,16 @@ def _check_gaps(name: str, frames: Sequence[DicomSlice], along: np.ndarray) -> N
                 f"{name} has two images in one place, {_named(before)} and {_named(after)}: it holds several volumes; {fix}"
             )
         if gap > 1.5 * usual:
+            missing = count(round(gap / usual) - 1, "slice")
+            for other in others:
+                if place + 0.5 * usual < other.position @ normal < place + gap - 0.5 * usual:
+                    kind = part_of(other.header.image_type) or "of another echo"
+                    raise UserError(
+                        f"{name} lacks {missing} at {place + usual:.1f} mm along the normal, where {_named(other)} is {kind}; "
+                        "export all slices of one kind"
+                    )
             raise UserError(
-                f"{name} lacks {count(round(gap / usual) - 1, 'slice')} at {place + usual:.1f} mm along the normal, between "
+                f"{name} lacks {missing} at {place + usual:.1f} mm along the normal, between "
                 f"{_named(before)} ({place:.1f} mm) and {_named(after)} ({place + gap:.1f} mm); export the series again"
             )
 

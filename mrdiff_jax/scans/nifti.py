@@ -58,8 +58,8 @@ def _checked_affine(image: nib.spatialimages.SpatialImage, path: Path) -> np.nda
         raise UserError(f"{path}: holds {image.get_data_dtype()} values; convert it to single real numbers")
     if header["qform_code"] == 0 and header["sform_code"] == 0:
         raise UserError(
-            f"{path}: states no orientation (qform_code and sform_code are 0); convert it again, or copy the orientation from "
-            f"a scan of its grid (fslcpgeom SCAN {path.name}), or set it as docs/data.md shows"
+            f"{path}: states no orientation (qform_code and sform_code are 0); convert it again, copy it from a scan of its "
+            "grid (fslcpgeom), or see docs/data.md"
         )
     affine[:3] *= MM_OF_UNIT.get(int(header["xyzt_units"]) & UNIT_MASK, 1.0)
     _check_size(shape[:3], affine, path)

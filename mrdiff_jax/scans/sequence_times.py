@@ -3,6 +3,7 @@
 import csv
 import functools
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -94,11 +95,18 @@ def parse_stated(tr: str, te: str, ti: str, flag: str) -> dict[str, SequenceTime
         for part in filter(str.strip, text.split(",")):
             contrast, _, milliseconds = part.partition("=")
             try:
-                time = SequenceTimes(**{field: float(milliseconds)})
+                time = SequenceTimes(**{field: _number(milliseconds)})
             except ValueError:
                 raise UserError(f"{flag}{field}: cannot read {text!r}; write it as T1w=500,FLAIR=9000 (ms)") from None
             stated[contrast.strip()] = time.or_else(stated.get(contrast.strip(), SequenceTimes()))
     return stated
+
+
+def _number(text: str) -> float:
+    """The number that a text says. Raises ValueError where it says none, NaN or infinity."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError
+    return number
 
 
 def read_overrides(path: Path) -> Overrides:
@@ -122,7 +130,7 @@ def read_overrides(path: Path) -> Overrides:
                     raise UserError(f"{where}: each row must name a subject and a contrast, once")
                 try:
                     overrides[scan] = SequenceTimes(
-                        *(float(cells[field]) if cells[field] else None for field in SIDECAR_FIELDS)
+                        *(_number(cells[field]) if cells[field] else None for field in SIDECAR_FIELDS)
                     )
                 except ValueError:
                     raise UserError(f"{where}: tr, te and ti must be numbers (ms) or empty") from None

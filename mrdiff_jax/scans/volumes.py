@@ -68,7 +68,9 @@ def read_scan(written: ScanPath | str | os.PathLike) -> tuple[Volume, SequenceTi
         return read_nifti(scan), read_scan_parameters(scan)
     series = dicom.choose(scan.path, scan.series)
     times = _recorded_times(series.times, scan)
-    return _volume(*dicom.read_series(series, scan.path), scan), times
+    data, affine, padding = dicom.read_series(series, scan.path)
+    volume = _volume(data, affine, scan)
+    return replace(volume, padding="; ".join(filter(None, (padding, volume.padding)))), times
 
 
 def read_scan_parameters(written: ScanPath | str | os.PathLike) -> SequenceTimes:

@@ -3,7 +3,7 @@
 import pytest
 
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.preparation.splits import SPLITS, assign_splits
+from mrdiff_jax.preparation.splits import SPLITS, assign_splits, read_rows
 from mrdiff_jax.scans.visits import look_alike, patients
 
 
@@ -57,9 +57,17 @@ def test_names_of_visits_of_one_patient(visits):
 
 
 def test_names_of_patients_are_not_taken_for_visits():
-    names = "sub-01 sub-02 sub-11 sub-12 002_S_0295 002_S_0413 IXI002 IXI012 TCGA-02-0006 TCGA-02-0007 BraTS2021_00005 BraTS2021_00006"
-    names += (
-        " UCSF-PDGM-0004 UCSF-PDGM-0005 site1_01 site1_02 c01s12 c01s13 11m 12f John Jane"
+    names = "sub-01 sub-02 sub-11 sub-12 002_S_0295 002_S_0413 IXI002 IXI012 TCGA-02-0006 TCGA-02-0007"
+    names += " BraTS2021_00005 BraTS2021_00006 UCSF-PDGM-0004 UCSF-PDGM-0005 site1_01 site1_02 c01s12 c01s13 11m 12f John Jane"
     names += " patient_1 patient_2 sub-V1 sub-V2"
-    )
     assert all(len(group) == 1 for group in patients(names.split()).values())
+
+
+def test_visits_of_one_patient_alone_leave_nobody_to_train(tmp_path):
+    with pytest.raises(UserError, match=r"visits of one patient.*leaves no subject for train, of 2"):
+        assign_splits(["sub-01a", "sub-01b"])
+
+
+def test_a_missing_table_of_splits_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"no\.csv: not a readable CSV of splits"):
+        read_rows(tmp_path / "no.csv")

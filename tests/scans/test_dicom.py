@@ -29,6 +29,7 @@ from pydicom.uid import EncapsulatedPDFStorage, JPEGLosslessSV1, RLELossless, Se
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans import dicom_headers
+from mrdiff_jax.scans.contrasts import part_of
 from mrdiff_jax.scans.dicom import find_series
 from mrdiff_jax.scans.scan_path import ScanPath
 from mrdiff_jax.scans.sequence_times import SequenceTimes
@@ -146,6 +147,64 @@ def test_a_file_without_a_preamble_is_read_if_it_is_dicom(tmp_path):
 # What one volume is made of
 
 
+def write_raw_data_type(path, value):
+    dataset = dcmread(path)
+    block = dataset.private_block(0x0043, "GEMS_PARM_01", create=True)
+    block.add_new(0x2F, "SS", value)
+    save(dataset, path)
+
+
+def test_what_ge_writes_of_magnitude_is_magnitude(tmp_path):
+    for path in write_series(tmp_path):
+        write_raw_data_type(path, 0)
+    assert part_of(find_series(tmp_path)[0].header.image_type) == ""
+
+
+def test_slices_that_are_there_as_another_part_are_named(tmp_path):
+    paths = write_series(tmp_path, ImageType=["ORIGINAL", "PRIMARY", "M", "ND"])
+    for path in paths[2:4]:
+        change(path, ImageType=["ORIGINAL", "PRIMARY", "R", "ND"])
+    refused(tmp_path.with_name(f"{tmp_path.name}#1"), "lacks 2 slices at 17.0 mm", ".dcm is real")
+
+
+def test_filters_make_no_other_series(tmp_path):
+    paths = write_series(tmp_path, ImageType=["ORIGINAL", "PRIMARY", "M", "NORM"])
+    change(paths[2], ImageType=["ORIGINAL", "PRIMARY", "M", "ND"])
+    change(paths[4], ImageType=["ORIGINAL", "PRIMARY"])
+    (series,) = find_series(tmp_path)
+    assert len(series.frames) == SHAPE[2]
+    assert read_scan(tmp_path)[0].data.shape == SHAPE
+
+
+def test_two_filterings_of_the_same_slices_are_two_series(tmp_path):
+    uid = generate_uid()
+    for name in ("NORM", "ND"):
+        write_series(tmp_path, name=name, SeriesInstanceUID=uid, ImageType=["ORIGINAL", "PRIMARY", "M", name])
+    assert [len(series.frames) for series in find_series(tmp_path)] == [SHAPE[2]] * 2
+
+
+@pytest.mark.parametrize(
+    ("header", "agent"),
+    [
+        *(({"ContrastBolusAgent": text}, False) for text in ("NO CONTRAST", "none", "No", "NONE GIVEN", "0", "0 ml")),
+        *(({"ContrastBolusAgent": text}, True) for text in ("Gadovist", "10 ml Dotarem", "Normal dose", "yes")),
+        ({"ContrastBolusRoute": "IV"}, True),
+        ({"ContrastBolusRoute": "NONE"}, None),
+        ({"ContrastBolusTotalDose": 7.5}, True),
+        ({"ContrastBolusStartTime": "101500"}, True),
+        ({}, None),
+    ],
+)
+def test_whether_an_agent_was_given(tmp_path, header, agent):
+    write_series(tmp_path, **header)
+    assert find_series(tmp_path)[0].header.agent is agent
+
+
+def test_the_protocol_of_a_series_is_read(tmp_path):
+    write_series(tmp_path, ProtocolName="t1_tse_KM")
+    assert find_series(tmp_path)[0].header.protocol == "t1_tse_KM"
+
+
 @pytest.mark.parametrize(
     "kind",
     [
@@ -153,12 +212,17 @@ def test_a_file_without_a_preamble_is_read_if_it_is_dicom(tmp_path):
         {"ComplexImageComponent": "PHASE"},
         {"ImageType": ["ORIGINAL", "PRIMARY", "R_SE"]},
         {"ImageType": ["DERIVED", "PRIMARY", "ADC"]},
+        {"ImageType": ["ORIGINAL", "PRIMARY", "OTHER"], "ge": 1},
+        {"ImageType": ["ORIGINAL", "PRIMARY", "OTHER"], "ge": 2},
+        {"ge": 3},
     ],
 )
 def test_another_kind_of_image_is_another_series(tmp_path, kind):
     paths = write_series(tmp_path, ImageType=["ORIGINAL", "PRIMARY", "M", "ND"])
     for path in paths[2:4]:
-        change(path, **kind)
+        change(path, **{keyword: value for keyword, value in kind.items() if keyword != "ge"})
+        if "ge" in kind:
+            write_raw_data_type(path, kind["ge"])
     assert sorted(len(series.frames) for series in find_series(tmp_path)) == [2, 4]
     text = refused(tmp_path, "several series")
     number = text[text.index("4 slices") - 60 :].split("#")[1][0]
@@ -220,7 +284,10 @@ def test_padding_is_as_dark_as_the_darkest_part(tmp_path, attributes, monochrome
     real = 2.0 * pixels[3:] - 50
     shown = real.max() - real if monochrome == "MONOCHROME1" else real
     expected = np.concatenate([np.full((3, *SHAPE[1:]), shown.min()), shown])
-    np.testing.assert_array_equal(read_scan(tmp_path)[0].data, canonical(expected, AXIAL)[0])
+    volume, _ = read_scan(tmp_path)
+    np.testing.assert_array_equal(volume.data, canonical(expected, AXIAL)[0])
+    first = attributes.get("PixelPaddingRangeLimit", 60000)
+    assert volume.padding == f"padding {first} (30.0% of the voxels) taken for air"
 
 
 def test_signed_padding_is_found_however_it_is_written(tmp_path):
@@ -246,7 +313,7 @@ def test_padding_of_0_is_air_and_stays(tmp_path):
 def test_other_files_are_passed_over(tmp_path):
     paths = write_series(tmp_path)
     (tmp_path / "notes.txt").write_text("not a scan")
-    (tmp_path / "empty.dcm").write_bytes(b"")
+    (tmp_path / "empty.txt").write_bytes(b"")
     for name in ("._I000.dcm", ".hidden.dcm", "__MACOSX/I000.dcm", ".Trash/I000.dcm"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(paths[0].read_bytes()[:500])
@@ -263,6 +330,37 @@ def test_other_files_are_passed_over(tmp_path):
     for path in paths:
         path.unlink()
     refused(tmp_path, tmp_path, "no DICOM images of MR (3 DICOM files of other kinds)")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "nothing but zeros"),
+        (bytes(70_000), "nothing but zeros"),
+        (b"<html>Not found</html>", "not DICOM"),
+        (b"/annex/objects/MD5E-s1--0.dcm\n", "was not fetched"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "was not fetched"),
+    ],
+)
+def test_a_slice_whose_content_is_lost_is_refused(tmp_path, content, words):
+    path = write_series(tmp_path)[3]
+    path.write_bytes(content)
+    refused(tmp_path, path, words)
+
+
+def test_a_lost_slice_without_an_extension_is_refused(tmp_path):
+    for number, path in enumerate(write_series(tmp_path)):
+        path.rename(tmp_path / f"1.2.840.{number}")
+    (tmp_path / "README").write_text("of the disc")
+    assert read_scan(tmp_path)[0].data.shape == SHAPE
+    (tmp_path / "1.2.840.3").write_bytes(b"")
+    refused(tmp_path, "1.2.840.3", "empty")
+
+
+def test_a_link_to_itself_is_a_link_to_nothing(tmp_path):
+    write_series(tmp_path)
+    (tmp_path / "self").symlink_to(tmp_path / "self")
+    refused(tmp_path, "self", "a link to a file that is not there")
 
 
 def test_a_folder_without_dicom_and_a_path_to_nowhere(tmp_path):

@@ -22,6 +22,15 @@ def table(tmp_path, text):
     return path
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_what_is_no_number_is_refused(tmp_path, number):
+    for texts in ((f"T1w={number}", "", ""), ("", f"T1w={number}", ""), ("", "", f"T1w={number}")):
+        with pytest.raises(UserError, match="cannot read"):
+            parse_stated(*texts, "--")
+    with pytest.raises(UserError, match="must be numbers"):
+        read_overrides(table(tmp_path, f"subject,contrast,tr,te,ti\nsub-01,T1w,{number},,\n"))
+
+
 def test_a_table_states_times_of_a_subject_and_of_its_sessions(tmp_path):
     text = "subject,session,contrast,tr,te,ti\nsub-01,,T1w,500,10,\nsub-01,ses-2,T1w,,12,900\nsub-02,ses-1,T2w,4000,100,\n"
     overrides = read_overrides(table(tmp_path, text))
