@@ -75,12 +75,9 @@ def restore_evaluated(restore_part: RestorePart, choose: Callable[[Variables], V
     Raises:
       UserError: there is no checkpoint, or it is damaged.
     """
-    averaged: set[str] = set()
-
     def part(shapes: dict[str, Any]) -> dict[str, Any]:
         """What to restore of a `TrainState`."""
         variables, average = shapes["variables"], shapes.get("average") or {}
-        averaged.update(average)
         chosen = choose(Variables(**variables | {"params": variables["params"] | average}))
         own = {player: tree for player, tree in chosen.params.items() if player not in average}
         rest = {"params": own, "state": chosen.state, "targets": chosen.targets}
