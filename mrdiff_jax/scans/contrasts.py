@@ -28,7 +28,7 @@ _LIMITS = {
     "FLAIR": Limits((40.0, float("inf")), (1000.0, float("inf"))),
 }
 _SPIN_ECHO_TR = {  # ms; of those without inversion
-    **dict.fromkeys(("T1w", "ce-gad_T1w"), (0.0, 2000.0)),
+    **dict.fromkeys(("T1w", "ce-gad_T1w"), (0.0, 3000.0)),
     **dict.fromkeys(("T2w", "T2wFS", "PDw", "FLAIR"), (1000.0, float("inf"))),
 }
 PROTON_DENSITY_TE, T2_TE = 40.0, 60.0  # ms: of the echoes of 'PD/T2', those below are PD, those above T2
@@ -161,12 +161,12 @@ def _clash(words: Words, meant: set[str]) -> str:
     """Why the words alone leave a doubt."""
     if words.other_kind:
         return f"its description says {words.other_kind}"
+    if meant == {"T1w", "ce-gad_T1w"} and words.agent == "unclear":
+        return "before or after contrast agent is unclear"
     if words.strange:
         return f"{words.strange[:20]!r} in its description is no word that is known"
-    if meant == {"T1w", "ce-gad_T1w"} and not words.agent:
-        return "its header names a contrast agent, its description does not"
     if meant == {"T1w", "ce-gad_T1w"}:
-        return "before or after contrast agent is unclear"
+        return "its header names a contrast agent, its description does not"
     if len(meant) > 1:
         return f"its description fits {' and '.join(sorted(meant))}"
     return ""
