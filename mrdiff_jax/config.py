@@ -34,7 +34,7 @@ class Data:
     """What is trained on. Of a set that `mrdiff_jax.prepare` wrote (name 'prepared'), the fields from `percentiles` on do not
     count, `image_size` must be that of its slices, and its splits.csv counts unless `splits_file` names another."""
 
-    name: Literal["phantom", "bids", "prepared"] = field("bids", "kind of data set", choices=("phantom", "bids", "prepared"))
+    name: str = field("bids", "kind of data set: phantom, bids, or prepared")
     root: str = field("", "folder of the scans, or of the prepared set")
     cache: str = field("", "where prepared data sets are kept; '' is $MRDIFF_CACHE or ~/.cache/mrdiff_jax")
     sources: str = field("T1w,T2w", "contrasts to synthesise from")

@@ -4,10 +4,9 @@ import hashlib
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from mrdiff_jax.data import phantom
-from mrdiff_jax.data.identity import Checksums
+from mrdiff_jax.data.exam_sources import KINDS, ExamRef, Study
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import split_names
 from mrdiff_jax.preparation import intensity, prepared_set, slice_set, tfds_builder
@@ -26,30 +24,13 @@ from mrdiff_jax.preparation.slices import exam_examples
 from mrdiff_jax.preparation.splits import assign_splits, read_splits, write_splits
 from mrdiff_jax.preparation.tfds_builder import TRUTHS, MRSlices
 from mrdiff_jax.scans import volumes
-from mrdiff_jax.scans.bids import find_exams
-from mrdiff_jax.scans.sequence_times import SequenceTimes, parse_stated, require
+from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.scans.visits import look_alike
-from mrdiff_jax.storage.files import replace_folder, require_file, scratch_folder
+from mrdiff_jax.storage.files import replace_folder, scratch_folder
 from mrdiff_jax.storage.paths import cache_folder, local_path
 
 READ_VERSION = 2  # raise it whenever the same scans give other slices
 logger = logging.getLogger("mrdiff_jax")
-
-
-class ExamRef(NamedTuple):
-    """An exam not yet read."""
-
-    subject: str
-    load: Callable[[], volumes.Exam]
-
-
-class Study(NamedTuple):
-    """What there is to prepare; `identity` is JSON that changes whenever the exams do, `truths` what is known beside them."""
-
-    contrasts: tuple[str, ...]
-    exams: list[ExamRef]
-    identity: Any
-    truths: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -186,54 +167,9 @@ def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Datase
 
 
 def _study(config: Any, sources: tuple[str, ...], target: str) -> Study:
-    if config.name == "phantom":
-        return _phantom_study(config)
-    if config.name == "bids":
-        return _bids_study(config, split_names(config.contrasts) or tuple(dict.fromkeys((*sources, target))), sources)
-    raise UserError(f"config.data.name: {config.name!r} is not one of phantom, bids, prepared")
-
-
-def _phantom_study(config: Any) -> Study:
-    contrasts = split_names(config.contrasts) or phantom.CONTRASTS
-    for contrast in contrasts:
-        if contrast not in phantom.CONTRASTS:
-            raise UserError(f"config.data.contrasts: the phantom has {', '.join(phantom.CONTRASTS)}, not {contrast!r}")
-    size = {"image_size": config.image_size, "slice_count": config.subject_slices}
-    exams = [
-        ExamRef(
-            phantom.subject_name(index),
-            partial(phantom.simulate_exam, config.seed, index, contrasts=contrasts, **size),
-        )
-        for index in range(config.subjects)
-    ]
-    return Study(contrasts, exams, [config.subjects, config.subject_slices, config.seed], ("maps", "lesions"))
-
-
-def _bids_study(config: Any, contrasts: tuple[str, ...], sources: tuple[str, ...]) -> Study:
-    if not config.root:
-        raise UserError("config.data.root is empty; set it to the folder of your scans")
-    root = local_path(config.root, "--config.data.root")
-    stated = parse_stated(config.tr, config.te, config.ti, "config.data.")
-    exams, identity, masked, timed = [], [], False, []
-    checksums = Checksums(cache_folder(config.cache))
-    for files in find_exams(root, contrasts, config.lesions):
-        times = {name: volumes.scan_times(path, name, stated, required=False) for name, path in files.scans.items()}
-        for name, path in files.scans.items():
-            volumes.refuse_contradiction(path, name, times[name])
-        timed += [(path, name, times[name]) for name, path in files.scans.items() if name in sources]
-        exams.append(ExamRef(files.subject, partial(volumes.read_exam, files, times)))
-        masks = {"lesions": files.lesions} if files.lesions else {}
-        for name, path in {**{name: scan.path for name, scan in files.scans.items()}, **masks}.items():
-            require_file(path)
-            identity.append([path.relative_to(root).as_posix(), checksums.of(path), times.get(name)])
-        masked = masked or bool(masks)
-    checksums.keep()
-    require(timed, "--config.data.")
-    if config.lesions and not masked:
-        raise UserError(
-            f"--config.data.lesions={config.lesions}: no exam under {root} has a file sub-*_{config.lesions}.nii.gz"
-        )
-    return Study(contrasts, exams, identity, ("lesions",) if masked else ())
+    if config.name not in KINDS:
+        raise UserError(f"--config.data.name={config.name}: choose one of {', '.join([*KINDS, 'prepared'])}")
+    return KINDS[config.name](config, sources, target)
 
 
 def _splits(config: Any, subjects: list[str]) -> dict[str, str]:

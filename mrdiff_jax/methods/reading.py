@@ -75,6 +75,7 @@ def restore_evaluated(restore_part: RestorePart, choose: Callable[[Variables], V
     Raises:
       UserError: there is no checkpoint, or it is damaged.
     """
+
     def part(shapes: dict[str, Any]) -> dict[str, Any]:
         """What to restore of a `TrainState`."""
         variables, average = shapes["variables"], shapes.get("average") or {}

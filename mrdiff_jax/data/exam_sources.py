@@ -1,0 +1,80 @@
+"""Where exams come from: each kind of data set as a list of exams that are read when they are needed."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from mrdiff_jax.data import phantom
+from mrdiff_jax.data.identity import Checksums
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.fields import split_names
+from mrdiff_jax.scans import volumes
+from mrdiff_jax.scans.bids import find_exams
+from mrdiff_jax.scans.sequence_times import parse_stated, require
+from mrdiff_jax.storage.files import require_file
+from mrdiff_jax.storage.paths import cache_folder, local_path
+
+
+class ExamRef(NamedTuple):
+    """An exam not yet read."""
+
+    subject: str
+    load: Callable[[], volumes.Exam]
+
+
+class Study(NamedTuple):
+    """What there is to prepare; `identity` is JSON that changes whenever the exams do, `truths` what is known beside them."""
+
+    contrasts: tuple[str, ...]
+    exams: list[ExamRef]
+    identity: Any
+    truths: tuple[str, ...]
+
+
+def phantom_study(config: Any, sources: tuple[str, ...], target: str) -> Study:
+    """Simulated heads, as many as `config.subjects`."""
+    contrasts = split_names(config.contrasts) or phantom.CONTRASTS
+    for contrast in contrasts:
+        if contrast not in phantom.CONTRASTS:
+            raise UserError(f"config.data.contrasts: the phantom has {', '.join(phantom.CONTRASTS)}, not {contrast!r}")
+    size = {"image_size": config.image_size, "slice_count": config.subject_slices}
+    exams = [
+        ExamRef(
+            phantom.subject_name(index),
+            partial(phantom.simulate_exam, config.seed, index, contrasts=contrasts, **size),
+        )
+        for index in range(config.subjects)
+    ]
+    return Study(contrasts, exams, [config.subjects, config.subject_slices, config.seed], ("maps", "lesions"))
+
+
+def bids_study(config: Any, sources: tuple[str, ...], target: str) -> Study:
+    """Scans in BIDS layout under `config.root`."""
+    contrasts = split_names(config.contrasts) or tuple(dict.fromkeys((*sources, target)))
+    if not config.root:
+        raise UserError("config.data.root is empty; set it to the folder of your scans")
+    root = local_path(config.root, "--config.data.root")
+    stated = parse_stated(config.tr, config.te, config.ti, "config.data.")
+    exams, identity, masked, timed = [], [], False, []
+    checksums = Checksums(cache_folder(config.cache))
+    for files in find_exams(root, contrasts, config.lesions):
+        times = {name: volumes.scan_times(path, name, stated, required=False) for name, path in files.scans.items()}
+        for name, path in files.scans.items():
+            volumes.refuse_contradiction(path, name, times[name])
+        timed += [(path, name, times[name]) for name, path in files.scans.items() if name in sources]
+        exams.append(ExamRef(files.subject, partial(volumes.read_exam, files, times)))
+        masks = {"lesions": files.lesions} if files.lesions else {}
+        for name, path in {**{name: scan.path for name, scan in files.scans.items()}, **masks}.items():
+            require_file(path)
+            identity.append([path.relative_to(root).as_posix(), checksums.of(path), times.get(name)])
+        masked = masked or bool(masks)
+    checksums.keep()
+    require(timed, "--config.data.")
+    if config.lesions and not masked:
+        raise UserError(
+            f"--config.data.lesions={config.lesions}: no exam under {root} has a file sub-*_{config.lesions}.nii.gz"
+        )
+    return Study(contrasts, exams, identity, ("lesions",) if masked else ())
+
+
+KINDS = {"phantom": phantom_study, "bids": bids_study}  # (config.data, sources, target) -> Study, by config.data.name
