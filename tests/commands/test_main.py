@@ -33,8 +33,8 @@ def test_demo_config_trains_and_evaluates_from_the_command_line(tiny_flags, tmp_
     assert "left" in run.stderr
     made_of = Synthesizer.load(tmp_path).trained
     assert made_of.step == 4
-    assert made_of.data["target"]["name"] == "T1w"
-    assert made_of.data["sources"]["PDw"]["te"] < made_of.data["sources"]["T2w"]["te"]
+    assert made_of.data.target == "T1w"
+    assert made_of.data.sources["PDw"].te < made_of.data.sources["T2w"].te
     (tmp_path / "training_data.json").unlink()
     again = call("--config=configs/demo.py", f"--workdir={tmp_path}", "--mode=eval", *tiny_flags)
     assert again.returncode == 0, again.stderr

@@ -1,5 +1,6 @@
 """From scans to a synthetic volume on disk: geometry, intensities, what is written, and what is refused."""
 
+import dataclasses
 import json
 import subprocess
 from pathlib import Path
@@ -303,8 +304,9 @@ def test_missing_times_are_refused_and_may_be_stated(pair):
     refused(pair, "PDw.nii.gz", "EchoTime", "--te=PDw=MILLISECONDS", stated=TIMES | {"PDw": SequenceTimes(tr=2000.0)})
     refused(pair, "T2w.nii.gz", "implausible", stated=TIMES | {"T2w": SequenceTimes(4.0, 0.1)})
     copy = Copy()
-    with copy.trained.config.unlocked():
-        copy.trained.config.data.update(tr="T2w=4000,PDw=2000", te="T2w=100,PDw=10")
+    config = copy.trained.config
+    data = dataclasses.replace(config.data, tr="T2w=4000,PDw=2000", te="T2w=100,PDw=10")
+    copy.trained = dataclasses.replace(copy.trained, config=dataclasses.replace(config, data=data))
     assert from_scans.read_scans(copy, pair, None, {}).times[:, 0].tolist() == [4000, 2000]  # as stated in training
     (pair["T2w"].parent / "T2w.json").write_text('{"RepetitionTime": 3.5, "EchoTime": 0.08}')
     assert from_scans.read_scans(copy, pair, None, TIMES).times[0].tolist() == [3500, 80, 0]  # the sidecar before all

@@ -170,7 +170,7 @@ def change_description(path, **changes):
 
 def test_a_pair_that_does_not_fit_is_refused_by_name(pair):
     weights = load_file(pair)
-    kernel = "generator/encoder/conv_in/kernel"
+    kernel = "params/generator/encoder/conv_in/kernel"
 
     def refused(changed, *words):
         save_file(changed, pair)
@@ -181,7 +181,7 @@ def test_a_pair_that_does_not_fit_is_refused_by_name(pair):
             assert word in str(caught.value)
 
     refused({name: array for name, array in weights.items() if name != kernel}, "kernel", "/encoder/conv_in")
-    refused(weights | {"generator/decoder/conv_out/bias": np.zeros(4, np.float32)}, "generator/decoder/conv_out/bias")
+    refused(weights | {"params/generator/decoder/conv_out/bias": np.zeros(4, np.float32)}, "decoder/conv_out/bias")
     refused(weights | {kernel: weights[kernel][:, :, :-1]}, "kernel", "/encoder/conv_in", str(weights[kernel].shape))
     refused(weights | {kernel: 2 * weights[kernel]}, "other weights")
     pair.write_bytes(b"not a safetensors file")
