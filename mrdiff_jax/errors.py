@@ -1,5 +1,5 @@
-"""The one exception that means: the user can mend this."""
+"""The one exception that means: the user can fix this."""
 
 
 class UserError(Exception):
-    """A mistake in the input: its text is one line that names the file or field, and the mend."""
+    """A mistake in the input: its text is one line that names the file or field, and the fix."""

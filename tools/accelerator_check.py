@@ -359,7 +359,7 @@ def run(options: argparse.Namespace, arguments: list[str]) -> dict[str, dict[str
 
 
 def wait(command: list[str], limit: float) -> str:
-    """How a process ended that has so many seconds: 'finished', 'out of time' or 'failed', with the end of what it said."""
+    """How a process ended that has that many seconds: 'finished', 'out of time' or 'failed', with the end of what it said."""
     environment = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95"} | os.environ | {"PYTHONUNBUFFERED": "1"}
     with tempfile.TemporaryFile("w+") as errors:
         try:

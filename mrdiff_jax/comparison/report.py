@@ -49,7 +49,7 @@ class Figure(NamedTuple):
 
 
 def page(comparison: Comparison, figures: Sequence[Figure], slices: int) -> str:
-    """The page as HTML that needs no other file and no network; at most so many slices can be leafed through (0: all)."""
+    """The page as HTML that needs no other file and no network; at most that many slices can be leafed through (0: all)."""
     summary, first = comparison.summary, escape(comparison.first)
     files = resources.files("mrdiff_jax") / "page"
     convention = summary["convention"]

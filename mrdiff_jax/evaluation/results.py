@@ -1,4 +1,4 @@
-"""What an evaluation leaves in the folder of its run, written and read again; docs/evaluation.md tells of each file."""
+"""What an evaluation leaves in the folder of its run, written and read again; docs/evaluation.md describes each file."""
 
 import csv
 import json

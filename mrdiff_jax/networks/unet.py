@@ -40,11 +40,11 @@ class Backbone(NamedTuple):
 
     @property
     def stride(self) -> int:
-        """What the sides of an input must divide by."""
+        """The sides of an input must be multiples of it."""
         return 2 ** (len(self.channel_mult) - 1)
 
     def image_stride(self, wavelet_domain: bool) -> int:
-        """What the sides of an image must divide by, of which the input is the wavelet transform or the pixels."""
+        """The sides of an image must be multiples of it; the input is the image's wavelet transform, or its pixels."""
         return self.stride * (2 if wavelet_domain else 1)
 
     def block(self, features: int, **kwargs: Any) -> ResBlock:

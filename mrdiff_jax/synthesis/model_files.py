@@ -76,9 +76,9 @@ def _load_workdir(workdir: Path, maps: bool) -> Trained:
     from mrdiff_jax.storage.checkpoints import restore_part  # orbax, which an exported pair does without
 
     config = _config(json_files.read(workdir / "config.json", "not the workdir of a run"), workdir / "config.json")
-    mend = "python -m mrdiff_jax.main --mode=eval, with the config and the data of the run, writes it"
+    fix = "python -m mrdiff_jax.main --mode=eval, with the config and the data of the run, writes it"
     described = workdir / "training_data.json"
-    data = _training_data(json_files.read(described, mend), config, described, f"remove it, then {mend}")
+    data = _training_data(json_files.read(described, fix), config, described, f"remove it, then {fix}")
     choose = _chooser(config, maps, workdir / "checkpoints")
     step, variables = reading.restore_evaluated(partial(restore_part, workdir), choose)
     return Trained(config, data, step, variables, maps)
@@ -151,16 +151,16 @@ def _config(values: dict[str, Any], path: Path) -> Config:
         raise UserError(f"{path}: {error}") from error
 
 
-def _training_data(data: Any, config: Config, path: Path, mend: str) -> TrainingData:
+def _training_data(data: Any, config: Config, path: Path, fix: str) -> TrainingData:
     """The description of the training data, checked against itself and the configuration."""
     try:
         read = TrainingData.from_json(data)
     except ValueError as error:
-        raise UserError(f"{path}: is damaged, or of another version ({error}); {mend}") from error
+        raise UserError(f"{path}: is damaged, or of another version ({error}); {fix}") from error
     names = (*read.sources, read.target)
     configured = (*split_names(config.data.sources), config.data.target.strip())
     if names != configured:
-        raise UserError(f"{path}: is of {', '.join(names)}, the configuration beside it of {', '.join(configured)}; {mend}")
+        raise UserError(f"{path}: is of {', '.join(names)}, the configuration beside it of {', '.join(configured)}; {fix}")
     return read
 
 
