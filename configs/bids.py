@@ -26,6 +26,11 @@ def get_config(preset: str | None = None):
     config.mrdiff.optimizer.update(quick)
     config.regression.optimizer.update(quick)
     config.pix2pix.update(base_channels=16, discriminator_channels=16)
+    config.hinet.update(base_channels=8, discriminator_channels=8)
+    config.resvit.update(base_channels=8, discriminator_channels=8, vit_layers=2, vit_width=64, vit_heads=4)
+    config.blochgan.update(base_channels=8, discriminator_channels=8, map_channels=8)
+    for name in ("cm", "cdpm", "m2dn"):
+        config[name].optimizer.update(learning_rate=1e-3, hold=0.0, ema_decay=0.99, clip_norm=1.0)
     config.mrdiff.schedule = "linear"  # noisier for longer than the cosine: short runs then lean on the sources
     config.train.update(steps=20_000, log_every=20, evaluate_every=1_000, checkpoint_every=500)
     config.evaluate.update(slices=64)

@@ -17,6 +17,11 @@ def get_config(preset: str | None = None):
     config.mrdiff.optimizer.update(quick)
     config.regression.optimizer.update(quick)
     config.pix2pix.update(base_channels=16, discriminator_channels=16)
+    config.hinet.update(base_channels=8, discriminator_channels=8)
+    config.resvit.update(base_channels=8, discriminator_channels=8, vit_layers=2, vit_width=64, vit_heads=4)
+    config.blochgan.update(base_channels=8, discriminator_channels=8, map_channels=8)
+    for name in ("cm", "cdpm", "m2dn"):
+        config[name].optimizer.update(learning_rate=1e-3, hold=0.0, ema_decay=0.99, clip_norm=1.0)
     config.train.update(steps=1500, log_every=50, evaluate_every=1000, checkpoint_every=500)
     config.evaluate.update(batch_size=32, slices=32, panels=4)
     return config.lock()

@@ -27,7 +27,7 @@ LAYERS = [
     "preparation.placement preparation.common_grid",
     "preparation.intensity preparation.splits preparation.slicing preparation.slices data.phantom data.augmentation",
     "preparation.tfds_builder preparation.slice_set preparation.exam_task preparation.prepared_set",
-    "data.identity data.exam_sources data.datasets",
+    "data.identity data.study data.exam_sources data.datasets",
     "data.training_data data.batches",
     "preparation.checks preparation.manifest preparation.page preparation.workers preparation.cohort preparation.report",
     "workdir synthesis.sampling",

@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from mrdiff_jax.data.exam_sources import KINDS, ExamRef, Study
+from mrdiff_jax.data.exam_sources import KINDS
+from mrdiff_jax.data.study import ExamRef, Study
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import split_names
 from mrdiff_jax.preparation import intensity, prepared_set, slice_set, tfds_builder

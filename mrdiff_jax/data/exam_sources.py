@@ -1,11 +1,11 @@
 """Where exams come from: each kind of data set as a list of exams that are read when they are needed."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from mrdiff_jax.data import phantom
 from mrdiff_jax.data.identity import Checksums
+from mrdiff_jax.data.study import ExamRef, Study
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import split_names
 from mrdiff_jax.scans import volumes
@@ -13,22 +13,6 @@ from mrdiff_jax.scans.bids import find_exams
 from mrdiff_jax.scans.sequence_times import parse_stated, require
 from mrdiff_jax.storage.files import require_file
 from mrdiff_jax.storage.paths import cache_folder, local_path
-
-
-class ExamRef(NamedTuple):
-    """An exam not yet read."""
-
-    subject: str
-    load: Callable[[], volumes.Exam]
-
-
-class Study(NamedTuple):
-    """What there is to prepare; `identity` is JSON that changes whenever the exams do, `truths` what is known beside them."""
-
-    contrasts: tuple[str, ...]
-    exams: list[ExamRef]
-    identity: Any
-    truths: tuple[str, ...]
 
 
 def phantom_study(config: Any, sources: tuple[str, ...], target: str) -> Study:

@@ -81,7 +81,7 @@ def describe_training(dataset: Dataset, inverted: Collection[str] = ()) -> Train
         for source, time in zip(dataset.sources, example["ti"], strict=True):
             if source in inverted and time <= 0:
                 raise UserError(
-                    f"{example['subject']}: its {source} has no inversion time, and --config.mrdiff.signals=inversion_recovery"
+                    f"{example['subject']}: its {source} has no inversion time, which the signal equation inversion_recovery"
                     f" needs it; put InversionTime into its sidecar or give --config.data.ti={source}=MILLISECONDS"
                 )
         for name, values in columns.items():

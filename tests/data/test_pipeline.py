@@ -231,14 +231,14 @@ def test_a_wrong_splits_file_is_refused_by_row(tmp_path, cache, old, new, words)
 
 
 def test_a_missing_splits_file_is_refused(cache):
-    with pytest.raises(UserError, match=r"config\.data\.splits_file"):
+    with pytest.raises(UserError, match=r"nowhere\.csv: not a readable CSV of splits"):
         datasets.open_dataset(data_config(cache, splits_file="nowhere.csv"))
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"name": "phantoms"}, "config.data.name: 'phantoms' is not one of phantom, bids"),
+        ({"name": "phantoms"}, "--config.data.name=phantoms: choose one of phantom, bids, prepared"),
         ({"sources": "T2w,T3w"}, "config.data.sources: no contrast 'T3w' in this data set; choose from T1w, T2w"),
         ({"target": "T1"}, "config.data.target: no contrast 'T1'"),
         ({"target": "T2w"}, "config.data.sources: give one contrast or more, each once, and not the target 'T2w'"),
