@@ -53,9 +53,7 @@ def test_every_player_moves_by_finite_gradients_and_two_devices_take_the_step_of
         assert second[0][scalar] == pytest.approx(value, rel=1e-2, abs=1e-5), scalar
     moved = jax.tree.map(lambda a, b: np.abs(a - b).mean(), one.variables, two.variables)
     learning_rate = resolve(configured(name)).optimizer.learning_rate  # the length of Adam's first step
-    assert (
-        np.median(jax.tree.leaves(moved)) < 0.01 * learning_rate
-    )  # biases before a norm have no gradient: rounding moves them
+    assert np.median(jax.tree.leaves(moved)) < 0.01 * learning_rate  # rounding alone moves a bias before a norm
 
 
 @NAMES
