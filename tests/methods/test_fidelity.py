@@ -131,8 +131,10 @@ def test_a_training_step_is_that_of_the_authors(parity, monkeypatch):
     of_players = Variables({"generator": variables["params"]}, {"generator": {"spectral": variables["spectral"]}})
     state = TrainState(np.int32(0), of_players, {"generator": average}, opt_state)
     inputs = {name: x for name, x in batch.items() if name != "noise"}
-    new, metrics = step(parallel.replicate(state, jax.local_devices()[:1]), parallel.shard(inputs, 1), np.zeros(1, np.float32))
-    new, metrics = parallel.unreplicate((new, metrics))
+    arguments = parallel.replicate(state, jax.local_devices()[:1]), parallel.shard(inputs, 1), np.zeros(1, np.float32)
+    # the tests compile without optimisation, whose plain sums round more than 1e-3 of a gradient away on some processors
+    optimised = step.lower(*arguments).compile(compiler_options={"xla_backend_optimization_level": "3"})
+    new, metrics = parallel.unreplicate(optimised(*arguments))
 
     for name, value in recorded["losses"].items():
         assert metrics[name] == pytest.approx(value, rel=1e-5), name
@@ -148,7 +150,7 @@ def test_a_training_step_is_that_of_the_authors(parity, monkeypatch):
     assert sum(np.linalg.norm(g) < negligible for g in gradients.values()) == 11
     for path, (projection, descent) in zip(trained, recorded["gradients"], strict=True):
         g, length = gradients[path], np.linalg.norm(gradients[path])
-        assert np.vdot(signs[path], g) == pytest.approx(projection, rel=0, abs=max(3e-3 * length, negligible)), path
+        assert np.vdot(signs[path], g) == pytest.approx(projection, rel=0, abs=max(1e-3 * length, negligible)), path
         if length > negligible:  # AdamW divides by the gradient's size; its product with the gradient is sound all the same
             assert np.vdot(after[path] - before[path], g) == pytest.approx(descent, rel=2e-3), path
 
