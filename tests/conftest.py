@@ -1,5 +1,6 @@
 """Two faked devices, one compilation cache for the session, and a network small enough to compile in seconds."""
 
+import gc
 import os
 import tempfile
 
@@ -41,6 +42,14 @@ TINY = {
     "evaluate.batch_size": 4,
     "evaluate.panels": 2,
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """Programs of a file's tests go with it: each takes memory maps, of which a Linux process may have 65,530."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import make_batch
-from helpers.fitting import count, disturbed, gradients
+from helpers.fitting import count, disturbed, fit, gradients, smooth_batch
 from helpers.models import tiny, write_run
 
 from mrdiff_jax import config as configuration
@@ -186,3 +186,18 @@ def test_of_cdpm_the_step_and_the_blocks_of_the_levels_fit(tmp_path):
             jax.tree.map(np.testing.assert_array_equal, found[half][name], cdpm[half][name])
     jax.tree.map(np.testing.assert_array_equal, found["step_embedding"], cdpm["step_embedding"])
     jax.tree.map(np.testing.assert_array_equal, found["encoder"]["conv_in"]["kernel"], fresh["encoder"]["conv_in"]["kernel"])
+
+
+def test_two_slices_are_learnt():
+    """RAdam's first few hundred steps run at a reduced rate, hence the large one."""
+    config = resolved(
+        sample={"steps": 1},
+        model={"base_channels": 16, "channel_mult": (1,), "attention_levels": (), "wavelet_domain": True},
+        optimizer={"learning_rate": 1e-2, "ema_decay": 0.95, "hold": 0.3},
+        last_levels=4,
+    )
+    method, two = methods.create(config), smooth_batch()
+    state, _ = fit(method, config.optimizer, {name: np.repeat(values, 4, 0) for name, values in two.items()}, 300)
+    image = jax.jit(method.synthesize)(state.evaluated(), two, KEYS)
+    error = np.sqrt(np.mean((np.asarray(image) - two["target"]) ** 2))
+    assert error < 0.4 * two["target"].std()
