@@ -56,9 +56,10 @@ def number(value: float, column: str) -> str:
 
 
 def mean_and_deviation(cell: Cell, column: str) -> str:
-    """'28.54 ± 3.41', without the deviation where one subject has none."""
+    """'28.54 ± 3.41', and of several seeds '28.54 ± 3.41 (± 0.12)'; without the deviation where one subject has none."""
     deviation = "" if math.isnan(cell.deviation) else f" ± {number(cell.deviation, column)}"
-    return number(cell.mean, column) + deviation
+    spread = "" if math.isnan(cell.seed_deviation) else f" (± {number(cell.seed_deviation, column)})"
+    return number(cell.mean, column) + deviation + spread
 
 
 def p_value(p: float) -> str:
@@ -125,18 +126,25 @@ def _study_cell(row: Mapping[str, Mapping[str, tuple[float, float]]], method: st
 def how(comparison: Comparison) -> list[str]:
     """How the numbers came about, a sentence each; stands beside every table."""
     summary = comparison.summary
-    convention = summary["convention"]
-    subjects = "1 subject: no tests, no stars" if summary["subjects"] == 1 else f"{summary['subjects']} subjects"
-    unit = {"subject": "subjects, of the means over their slices", "slice": "all slices"}[convention["aggregation"]]
-    return [
-        f"{', '.join(summary['sources'])} → {summary['target']}; {subjects}, {summary['slices']} slices;"
-        f" data set {summary['dataset']}.",
-        f"Convention '{convention['name']}': scaling: {convention['scaling']}. Mask: {convention['mask']}."
-        f" Data range: {convention['data_range']}.",
+    convention = summary.convention
+    subjects = "1 subject: no tests, no stars" if summary.subjects == 1 else f"{summary.subjects} subjects"
+    unit = {"subject": "subjects, of the means over their slices", "slice": "all slices"}[convention.aggregation]
+    lines = [
+        f"{', '.join(summary.sources)} → {summary.target}; {subjects}, {summary.slices} slices; data set {summary.dataset}.",
+        f"Convention '{convention.name}': scaling: {convention.scaling}. Mask: {convention.mask}."
+        f" Data range: {convention.data_range}.",
         f"Mean ± standard deviation over {unit}; the best mean is bold.",
         f"Stars mark a difference to {comparison.first}, for better or worse: paired t-test over subjects, two-sided,"
         " p corrected by Holm over all tests of the table (* p < 0.05, ** p < 0.01, *** p < 0.001).",
     ]
+    if comparison.several:
+        seeds = ", ".join(f"{count} of {name}" for name, count in comparison.several.items())
+        lines.insert(
+            3,
+            f"Training seeds: {seeds}. The scores of each slice are averaged over them before all else; in parentheses,"
+            " the sample standard deviation of the seeds' means.",
+        )
+    return lines
 
 
 def markdown(comparison: Comparison) -> str:
@@ -217,8 +225,8 @@ def _latex_text(text: str) -> str:
 
 def scores_csv(comparison: Comparison) -> str:
     """Table 1 as CSV, a row for each method, region and metric, with the test behind its stars and the convention."""
-    rows, convention = [], comparison.summary["convention"]
-    stated = {"convention": convention["name"]} | {name: convention[name] for name in ("mask", "data_range", "aggregation")}
+    rows, convention = [], comparison.summary.convention
+    stated = {name: getattr(convention, name) for name in ("mask", "data_range", "aggregation")}
     for region, columns in comparison.regions.items():
         tests = {(test.method, test.column): test for test in comparison.tests[region]}
         for method, cells in comparison.table(region).items():
@@ -230,9 +238,11 @@ def scores_csv(comparison: Comparison) -> str:
                     "metric": column.removesuffix("_body"),
                     "mean": cell.mean,
                     "standard_deviation": cell.deviation,
+                    "seeds": len(comparison.runs[method].results) if method in comparison.runs else "",
+                    "seed_deviation": "" if math.isnan(cell.seed_deviation) else cell.seed_deviation,
                     "stars": cell.stars,
                 }
-                rows.append(row | _test_fields(test) | stated)
+                rows.append(row | _test_fields(test) | {"convention": convention.name} | stated)
     file = io.StringIO()
     table = csv.DictWriter(file, list(rows[-1]), lineterminator="\n")
     table.writeheader()
