@@ -104,8 +104,9 @@ def choose_slices(comparison: Comparison, limit: int) -> list[tuple[str, int]]:
 def _made_by(comparison: Comparison) -> str:
     runs = []
     for name, run in comparison.runs.items():
-        steps = [str(seed.summary.step) for seed in run.results]
-        runs.append(f"{name} ({run.summary.method}, step{'s' * (len(steps) > 1)} {', '.join(steps)})")
+        seeds = f", {comparison.several[name]} seeds" if name in comparison.several else ""
+        steps = ", ".join(dict.fromkeys(str(seed.summary.step) for seed in run.results))
+        runs.append(f"{name} ({run.summary.method}{seeds}, step {steps})")
     return f"Runs: {', '.join(runs)}. Written by python -m mrdiff_jax.compare. Research use only: synthetic images can mislead."
 
 
@@ -136,7 +137,9 @@ def _scores(comparison: Comparison, region: str) -> str:
             cell = cells[column]
             text = tables.mean_and_deviation(cell, column)
             text = f"<b>{text}</b>" if cell.best else text
-            texts.append(_number(cell.mean, f'{text}<span class="stars">{cell.stars}</span>'))
+            spread = tables.seed_deviation(cell, column)
+            seeds = f'<span class="seeds">({spread} over seeds)</span>' if spread else ""
+            texts.append(_number(cell.mean, f'{text}<span class="stars">{cell.stars}</span>{seeds}'))
         kind = "" if method in comparison.runs else ' class="reference"'
         rows.append(f"<tr{kind}>{''.join(texts)}</tr>")
     heading = {"whole slice": "Whole slice", "body": "Inside the body"}[region]

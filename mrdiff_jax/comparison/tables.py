@@ -56,10 +56,20 @@ def number(value: float, column: str) -> str:
 
 
 def mean_and_deviation(cell: Cell, column: str) -> str:
-    """'28.54 ± 3.41', and of several seeds '28.54 ± 3.41 (± 0.12)'; without the deviation where one subject has none."""
+    """'28.54 ± 3.41', without the deviation where one subject has none."""
     deviation = "" if math.isnan(cell.deviation) else f" ± {number(cell.deviation, column)}"
-    spread = "" if math.isnan(cell.seed_deviation) else f" (± {number(cell.seed_deviation, column)})"
-    return number(cell.mean, column) + deviation + spread
+    return number(cell.mean, column) + deviation
+
+
+def seed_deviation(cell: Cell, column: str) -> str:
+    """'± 0.12', or '' of a row without several seeds."""
+    return "" if math.isnan(cell.seed_deviation) else f"± {number(cell.seed_deviation, column)}"
+
+
+def _whole_cell(cell: Cell, column: str) -> str:
+    """'28.54 ± 3.41 (± 0.12)'."""
+    spread = seed_deviation(cell, column)
+    return mean_and_deviation(cell, column) + (f" ({spread})" if spread else "")
 
 
 def p_value(p: float) -> str:
@@ -168,7 +178,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def _markdown_cell(cell: Cell, column: str) -> str:
-    text = mean_and_deviation(cell, column)
+    text = _whole_cell(cell, column)
     return (f"**{text}**" if cell.best else text) + _unstarred(cell.stars)
 
 
@@ -211,7 +221,7 @@ def _latex_table(comparison: Comparison, region: str, columns: Sequence[str]) ->
 
 
 def _latex_cell(cell: Cell, column: str) -> str:
-    text = mean_and_deviation(cell, column).replace("±", r"\pm")
+    text = _whole_cell(cell, column).replace("±", r"\pm")
     bold = rf"\mathbf{{{text}}}" if cell.best else text
     return f"${bold}^{{{cell.stars}}}$" if cell.stars else f"${bold}$"
 

@@ -103,7 +103,7 @@ def test_seeds_joined_by_commas_are_a_row_called_by_what_is_alike(seeds):
     means = [results.read(output.parent / name).summary.synthesis["psnr"] for name in ("mrdiff-10", "mrdiff-11")]
     assert float(rows[0]["mean"]) == pytest.approx(sum(means) / 2)
     assert float(rows[0]["seed_deviation"]) == pytest.approx(abs(means[0] - means[1]) / 2**0.5)
-    spread = f"(± {float(rows[0]['seed_deviation']):.2f})"
+    spread = f"(± {float(rows[0]['seed_deviation']):.2f}"
     page = (output / "index.html").read_text()
     for text in (printed, page, (output / "table1.md").read_text(), (output / "table1.tex").read_text().replace(r"\pm", "±")):
         assert spread in text
