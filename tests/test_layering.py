@@ -35,7 +35,8 @@ LAYERS = [
     "evaluation.evaluator evaluation.studies.* evaluation.studies.__init__ evaluation.run",
     "training.meter training.writer training.step training.loop",
     "synthesis.model_files synthesis.synthesizer synthesis.from_scans synthesis.nifti_output synthesis.cohort",
-    "comparison.significance comparison.runs comparison.tables comparison.report",
+    "comparison.significance comparison.comparable comparison.seeds comparison.runs comparison.tables comparison.report",
+    "comparison.output",
     "cli main compare prepare synthesize export",
 ]
 ORDER = [name for layer in LAYERS for name in layer.split()]

@@ -90,8 +90,8 @@ def test_a_stopped_run_goes_on_exactly_and_its_export_synthesises_as_it_does(nam
     shutil.copytree(whole, parts)
     shutil.rmtree(parts / "checkpoints" / "4")  # as if it had been killed after step 2
     Run(resolve(configured(name)), parts).train()
-    assert summary["method"] == name
-    assert ("sample" in summary) == methods.create(resolve(configured(name))).samples
+    assert summary.method == name
+    assert (summary.sample is not None) == methods.create(resolve(configured(name))).samples
     run = Run(resolve(configured(name)), whole)
     states = [Run(resolve(configured(name)), folder).checkpoints.restore_state(run.initial) for folder in (whole, parts)]
     jax.tree.map(np.testing.assert_array_equal, *states)
