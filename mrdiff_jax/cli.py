@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import jax
 from absl import flags, logging
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.log import log_to_console, logger
@@ -95,13 +95,17 @@ def _warn(failed: threading.ExceptHookArgs) -> None:
 
 
 def config_of(flag: flags.FlagHolder) -> ConfigDict:
-    """The configuration that a flag names.
+    """The configuration that a flag names, with the fields that other flags set.
 
     Raises:
-      UserError: there is no such file.
+      UserError: there is no such file, or a field is wrong, or has no meaning for the method or the data.
     """
+    from mrdiff_jax.config import check_given, resolve  # not above: commands without a configuration load no network
+
     try:
-        return flag.value
+        config = flag.value
+        check_given(resolve(config), config_flags.get_override_values(flags.FLAGS[flag.name]))
+        return config
     except OSError as error:
         raise UserError(f"--{flag.name}: {str(error).partition(': ')[2] or error}") from error
 
