@@ -12,6 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from mrdiff_jax import data as data_sets
 from mrdiff_jax import fields, methods
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import Model, Optimizer, Sampling, field
@@ -35,7 +36,7 @@ class Data:
     """What is trained on. Of a set that `mrdiff_jax.prepare` wrote (name 'prepared'), `image_size` must be that of its slices,
     and its splits.csv counts unless `splits_file` names another."""
 
-    name: str = field("bids", "kind of data set: phantom, bids, or prepared")
+    name: str = field("bids", "kind of data set, one of " + ", ".join(data_sets.NAMES))
     root: str = field("", "folder of the scans, or of the prepared set", ignored_by=("phantom",))
     cache: str = field("", "where data sets are kept; '' is $MRDIFF_CACHE or ~/.cache/mrdiff_jax", ignored_by=_WRITTEN)
     sources: str = field("T1w,T2w", "contrasts to synthesise from")
@@ -190,12 +191,12 @@ def resolve(config: ConfigDict) -> Config:
       UserError: a field that is wrong, with what it may be.
     """
     values = {section: _plain(entries) for section, entries in config.items()}
-    name = methods.require(values["method"]["name"])
+    name, kind_of_data = methods.require(values["method"]["name"]), data_sets.require(values["data"]["name"])
     own = fields.from_values(methods.settings(name), values[name])
     for section, kind in SHARED.items():
         fields.check(fields.from_values(kind, values[section]), f"--config.{section}.")
     fields.check(own, f"--config.{name}.")
-    counted = _with_meaning({section: values[section] for section in SHARED}, name, values["data"]["name"])
+    counted = _with_meaning({section: values[section] for section in SHARED}, name, kind_of_data)
     shared = {section: fields.from_values(kind, counted[section]) for section, kind in SHARED.items()}
     recipes = {
         "model": shared["model"] if counted["model"] else None,

@@ -1,10 +1,11 @@
 """Fields of the configuration: a section is a frozen dataclass whose fields carry default, range and meaning."""
 
 import dataclasses
+import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -104,6 +105,12 @@ def optional(kind: type, name: str) -> type:
         for entry in dataclasses.fields(kind)
     ]
     return dataclasses.make_dataclass(name, entries, frozen=True)
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """The end of a message about a name that is none of these: '; did you mean mrdiff?', or '' where none is near."""
+    near = difflib.get_close_matches(name, list(names), 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def split_names(text: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from mrdiff_jax.data.exam_sources import KINDS
+from mrdiff_jax import data
 from mrdiff_jax.data.study import ExamRef, Study
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import split_names
@@ -24,7 +25,7 @@ from mrdiff_jax.preparation.slice_set import ExamSlices
 from mrdiff_jax.preparation.slices import exam_examples
 from mrdiff_jax.preparation.splits import assign_splits, read_splits, write_splits
 from mrdiff_jax.preparation.tfds_builder import TRUTHS, MRSlices
-from mrdiff_jax.scans import volumes
+from mrdiff_jax.scans.exam import Exam
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.scans.visits import look_alike
 from mrdiff_jax.storage.files import replace_folder, scratch_folder
@@ -111,7 +112,7 @@ def open_dataset(data_config: Any) -> Dataset:
     sources, target = split_names(data_config.sources), data_config.target.strip()
     if data_config.name == "prepared":
         return _open_prepared(data_config, sources, target)
-    study = _study(data_config, sources, target)
+    study = import_module(f"mrdiff_jax.data.{data.require(data_config.name)}").study(data_config, sources, target)
     _check_names(sources, target, study.contrasts)
     low, high = data_config.percentiles
     if not 0 <= low < high <= 100:
@@ -167,12 +168,6 @@ def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Datase
     return Dataset(contrasts, sources, target, folder, fingerprint, written.options, file, splits)
 
 
-def _study(config: Any, sources: tuple[str, ...], target: str) -> Study:
-    if config.name not in KINDS:
-        raise UserError(f"--config.data.name={config.name}: choose one of {', '.join([*KINDS, 'prepared'])}")
-    return KINDS[config.name](config, sources, target)
-
-
 def _splits(config: Any, subjects: list[str]) -> dict[str, str]:
     if config.splits_file:
         return read_splits(local_path(config.splits_file, "--config.data.splits_file"), subjects)
@@ -210,7 +205,7 @@ def _prepare(study: Study, splits: Mapping[str, str], folder: Path, options: Opt
             # else another process was faster, with the same content
 
 
-def _loaded(exams: list[ExamRef], workers: int = 2) -> Iterator[volumes.Exam]:
+def _loaded(exams: list[ExamRef], workers: int = 2) -> Iterator[Exam]:
     """The exams in order, read or simulated a few ahead by threads."""
     with ThreadPoolExecutor(workers) as pool:
         pending = deque()

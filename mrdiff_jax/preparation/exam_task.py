@@ -25,10 +25,11 @@ from mrdiff_jax.preparation.records import ExamRecord, ScanRecord
 from mrdiff_jax.preparation.slices import Selection, select_slices, selected_examples
 from mrdiff_jax.scans import sequence_times, volumes
 from mrdiff_jax.scans.air import air_level
+from mrdiff_jax.scans.exam import Exam
 from mrdiff_jax.scans.exam_files import ExamFiles
 from mrdiff_jax.scans.scan_path import ScanPath
 from mrdiff_jax.scans.sequence_times import SequenceTimes
-from mrdiff_jax.scans.volumes import Exam, Volume
+from mrdiff_jax.scans.volumes import Volume
 from mrdiff_jax.storage.files import replace_folder, require_file, sha256, walk_files, write_text
 
 VERSION = 4  # raise it whenever the same scans give other bytes

@@ -10,7 +10,7 @@ from mrdiff_jax.errors import UserError
 from mrdiff_jax.preparation.intensity import percentile_scale, quantise
 from mrdiff_jax.preparation.slicing import PLANES, pixel_size, resize_in_plane, slice_image
 from mrdiff_jax.scans.air import air_level, is_foreground
-from mrdiff_jax.scans.volumes import Exam
+from mrdiff_jax.scans.exam import Exam
 
 FOREGROUND_SHARE = 0.1  # a slice with less foreground than this is left out
 BLANK_SHARE = 0.05  # of the foreground that another contrast has in a slice: with less, a contrast is blank there
