@@ -16,7 +16,7 @@ from mrdiff_jax.fields import split_names
 from mrdiff_jax.preparation import cohort, prepared_set, registration, report, slicing
 from mrdiff_jax.preparation.exam_task import Task
 from mrdiff_jax.preparation.options import MASKS, REGISTRATIONS, Options
-from mrdiff_jax.preparation.splits import matching, read_rows
+from mrdiff_jax.preparation.splits import Assignment, matching, read_rows
 from mrdiff_jax.scans import layouts, sequence_times
 from mrdiff_jax.storage.paths import local_path
 
@@ -69,12 +69,7 @@ def main() -> None:
         output,
         options,
         known=_known_splits(output, [task.files.subject for task in tasks]),
-        assignment={
-            "test_subjects": _TEST_SUBJECTS.value,
-            "test_fraction": _TEST_FRACTION.value,
-            "validation_fraction": _VALIDATION_FRACTION.value,
-            "seed": _SPLIT_SEED.value,
-        },
+        assignment=Assignment(_TEST_SUBJECTS.value, _TEST_FRACTION.value, _VALIDATION_FRACTION.value, _SPLIT_SEED.value),
         max_shift_mm=None if _KEEP_MISALIGNED.value else _MAX_SHIFT.value,
         processes=_PROCESSES.value,
         beam=_BEAM.value,

@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from mrdiff_jax.preparation import intensity, prepared_set, slice_set, tfds_buil
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.preparation.slice_set import ExamSlices
 from mrdiff_jax.preparation.slices import exam_examples
-from mrdiff_jax.preparation.splits import assign_splits, read_splits, write_splits
+from mrdiff_jax.preparation.splits import Assignment, assign_splits, read_splits, write_splits
 from mrdiff_jax.preparation.tfds_builder import TRUTHS, MRSlices
 from mrdiff_jax.scans.exam import Exam
 from mrdiff_jax.scans.sequence_times import SequenceTimes
@@ -171,26 +171,21 @@ def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Datase
 def _splits(config: Any, subjects: list[str]) -> dict[str, str]:
     if config.splits_file:
         return read_splits(local_path(config.splits_file, "--config.data.splits_file"), subjects)
-    return assign_splits(
-        subjects,
-        test_subjects=config.test_subjects,
-        test_fraction=config.test_fraction,
-        validation_fraction=config.validation_fraction,
-        seed=config.split_seed,
-    )
+    by = Assignment(config.test_subjects, config.test_fraction, config.validation_fraction, config.split_seed)
+    return assign_splits(subjects, by)
 
 
 def _prepare(study: Study, splits: Mapping[str, str], folder: Path, options: Options, fingerprint: str) -> None:
     """Writes the study's slices and `splits.csv` into `folder`, which appears complete or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     side = options.image_size
-    unmarked = {"lesions": np.zeros((side, side), np.uint8)} if "lesions" in study.truths else {}
+    unmarked = np.zeros((side, side), np.uint8) if "lesions" in study.truths else None
 
     def exams() -> Iterator[ExamSlices]:
         loaded = tqdm(_loaded(study.exams), "Preparing slices", len(study.exams), unit="exam", delay=1, disable=None)
         for ref, exam in zip(study.exams, loaded, strict=True):
             examples = exam_examples(exam, side, options.percentiles, options.slices, options.plane)
-            marked = (unmarked | example for example in examples)
+            marked = (replace(one, lesions=unmarked if one.lesions is None else one.lesions) for one in examples)
             yield ExamSlices(exam.name, ref.subject, [SequenceTimes(*times) for times in exam.times], marked)
 
     with scratch_folder(folder.parent, ".preparing-") as temporary:

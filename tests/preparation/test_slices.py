@@ -41,8 +41,8 @@ def test_a_plane_cuts_its_axis(plane, axis):
     exam = Exam("sub-01", ("T1w",), data, (1.0, 1.0, 1.0), np.zeros((1, 3), np.float32))
     examples = list(exam_examples(exam, 8, (0, 100), "0:8", plane))
     assert len(examples) == 8
-    offset, factor = examples[5]["scale"][0]
-    image = offset + factor * intensity.dequantise(examples[5]["image"][..., 0])
+    offset, factor = examples[5].scale[0]
+    image = offset + factor * intensity.dequantise(examples[5].image[..., 0])
     np.testing.assert_allclose(image, slicing.slice_image(data[0].take(5, axis)), atol=1e-4)
 
 
@@ -51,7 +51,7 @@ def test_voxels_that_are_not_cubes_keep_their_proportions():
     data = np.repeat(np.random.default_rng(0).random((1, 8, 4, 1), np.float32), 3, axis=-1)
     exam = Exam("sub-01", ("T1w",), data, (1.0, 2.0, 5.0), np.zeros((1, 3), np.float32))
     example = next(iter(exam_examples(exam, 8, (0, 100), "0:3")))
-    assert (example["image"] > 0).mean() > 0.9  # no padding on any side; the smallest value is 0
+    assert (example.image > 0).mean() > 0.9  # no padding on any side; the smallest value is 0
 
 
 def test_values_return_to_scanner_units(root):

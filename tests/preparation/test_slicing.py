@@ -30,8 +30,8 @@ def test_images_are_those_of_training(plane):
     slicing = cut(SHAPE, SPACING, plane, 16, (0.1, 100.0), 8)
     low, high = volumes.min((1, 2, 3), keepdims=True), volumes.max((1, 2, 3), keepdims=True)
     images = slicing.images((volumes - low) / (high - low), everything(slicing))
-    assert slicing.pixel == pytest.approx(examples[0]["spacing"])
-    np.testing.assert_allclose(images, [example["image"] / 65535 for example in examples], atol=1e-5)
+    assert slicing.pixel == pytest.approx(examples[0].spacing)
+    np.testing.assert_allclose(images, [example.image / 65535 for example in examples], atol=1e-5)
 
 
 @pytest.mark.parametrize("plane", PLANES)
