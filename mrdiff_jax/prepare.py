@@ -64,7 +64,7 @@ def main() -> None:
         raise UserError(f"--output={output}: would be taken for a subject of --input; choose a folder elsewhere")
     rules = layouts.parse_rules(_RULES.value)
     tasks = _tasks(options, root, output, rules)
-    outcome = cohort.prepare(
+    made = cohort.prepare(
         tasks,
         output,
         options,
@@ -74,12 +74,12 @@ def main() -> None:
         processes=_PROCESSES.value,
         beam=_BEAM.value,
     )
-    print(*report.lines(output, options, outcome.records, outcome.splits, rules), sep="\n")
-    failed = [record for record in outcome.records if record.reason]
+    print(*report.lines(output, options, made.records, made.splits, rules), sep="\n")
+    failed = [record for record in made.records if record.reason]
     for record in failed:
         print(f"failed: {record.reason}", file=sys.stderr)
-    if outcome.unsplit:
-        raise outcome.unsplit
+    if made.unsplit:
+        raise made.unsplit
     if failed and not _ALLOW_FAILURES.value:
         sys.exit(2)
 

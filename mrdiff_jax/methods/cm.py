@@ -137,7 +137,7 @@ class CM(Method):
         student, target = (
             self._consistency(params, y) for params in (variables.params["generator"], variables.targets["generator"])
         )
-        loss = consistency.consistency_loss(student, target, x_0, noise, pair, self.settings.distance)
+        loss = consistency.training_loss(student, target, x_0, noise, pair, self.settings.distance)
         return loss, Outcome({"L_CT": loss, "noise_levels": count.astype(jnp.float32)})
 
     def after_step(self, variables: Variables, progress: Array) -> Variables:

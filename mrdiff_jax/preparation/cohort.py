@@ -14,7 +14,7 @@ from mrdiff_jax.storage.files import write_text
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PreparedCohort:
     """What a call made: the records of all exams, the splits of those prepared, and why there are none, if so."""
 
     records: list[ExamRecord]
@@ -32,7 +32,7 @@ def prepare(
     max_shift_mm: float | None,
     processes: int,
     beam: str | None,
-) -> Outcome:
+) -> PreparedCohort:
     """Prepares all exams; one that fails does not stop the others.
 
     Args:
@@ -67,4 +67,4 @@ def prepare(
     write_text(output / "index.html", page.page(output, records, options, splits))
     if done:
         prepared_set.write_dataset(output, done, options)
-    return Outcome(records, splits, unsplit)
+    return PreparedCohort(records, splits, unsplit)

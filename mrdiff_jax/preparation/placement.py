@@ -72,7 +72,7 @@ def correct(
     Outside of the body a volume takes its lowest value. Where air is not dark (real-valued inversion recovery), the values
     have two signs, which a bias field model does not allow: such a scan is not corrected.
     """
-    mask = bias_field.body_mask(list(data.values()), grid.spacing)
+    mask = bias_field.body_in_volumes(list(data.values()), grid.spacing)
     corrected, done = {}, {}
     for contrast, volume in data.items():
         done[contrast] = "none"

@@ -27,7 +27,7 @@ from mrdiff_jax.scans import layouts
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.scans.volumes import Volume
 from mrdiff_jax.synthesis import from_scans
-from mrdiff_jax.synthesis.from_scans import Settings
+from mrdiff_jax.synthesis.from_scans import SynthesisOptions
 from mrdiff_jax.synthesis.synthesizer import Synthesizer
 from mrdiff_jax.training.loop import train_and_evaluate
 
@@ -218,7 +218,7 @@ def test_a_network_trains_on_the_set_and_then_sees_scans_as_in_training(made, co
 
     synthesizer = Observed.load(tmp_path)
     scans = from_scans.read_scans(synthesizer, {"T1w": cohort / "sub-01" / "anat" / "sub-01_T1w.nii.gz"}, None, {})
-    volume = from_scans.synthesize(synthesizer, scans, Settings(steps=1))["synthetic"]
+    volume = from_scans.synthesize(synthesizer, scans, SynthesisOptions(steps=1))["synthetic"]
     assert volume.shape == THICK.shape
     assert np.isfinite(volume).all()
     slices = datasets.open_dataset(prepared_config(made[0])).split("train")
