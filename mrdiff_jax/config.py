@@ -21,7 +21,14 @@ from mrdiff_jax.metrics.conventions import CONVENTIONS
 
 SEED = 2**32 - 1
 _WRITTEN, _NOT_SCANS, _NOT_SIMULATED = ("prepared",), ("phantom", "prepared"), ("bids", "prepared")
-STUDIES = ("sampling", "robustness", "uncertainty", "maps", "hallucination", "lesions")
+STUDIES = {  # with their titles
+    "sampling": "Sampling",
+    "robustness": "Robustness",
+    "uncertainty": "Calibration of the uncertainty",
+    "maps": "Content maps against the truth",
+    "hallucination": "False structures",
+    "lesions": "Error inside lesions",
+}
 
 
 @dataclass(frozen=True)

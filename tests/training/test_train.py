@@ -34,7 +34,7 @@ def Run(config, workdir):
 
 def final_state(config, workdir):
     run = Run(config, workdir)
-    return run.checkpoints.restore_state(run.initial)
+    return run.checkpoints.restore(run.initial, run.iterator)
 
 
 def assert_same(a, b):
