@@ -15,7 +15,7 @@ from ml_collections import ConfigDict, config_dict
 from mrdiff_jax import data as data_sets
 from mrdiff_jax import fields, methods
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.fields import Model, Optimizer, Sampling, field
+from mrdiff_jax.fields import Model, Optimizer, Sampling, did_you_mean, field
 from mrdiff_jax.methods.mrdiff.settings import PRESETS
 from mrdiff_jax.metrics.conventions import CONVENTIONS
 
@@ -265,12 +265,13 @@ def from_json(values: Mapping[str, Any]) -> Config:
         if not isinstance(entries, Mapping):
             raise UserError(f"config.{section}: is {entries!r}, not a group of fields")
         if section not in config:
-            raise UserError(f"config.{section}: a section that this version does not know")
+            raise UserError(f"config.{section}: a section that this version does not know{did_you_mean(section, config)}")
         for name, value in entries.items():
             if name not in config[section]:
                 if section in ("train", "evaluate"):
                     continue
-                raise UserError(f"config.{section}.{name}: a field that this version does not know")
+                meant = did_you_mean(name, config[section])
+                raise UserError(f"config.{section}.{name}: a field that this version does not know{meant}")
             try:
                 config[section][name] = tuple(value) if isinstance(value, list) else value
             except TypeError as error:
@@ -287,7 +288,8 @@ def _check_together(config: Config) -> None:
         raise UserError(f"--config.data.percentiles={data.percentiles}: give two rising numbers between 0 and 100")
     for name in studies(evaluate.studies):
         if name not in STUDIES:
-            raise UserError(f"--config.evaluate.studies: no study {name!r}; give 'all', or some of {','.join(STUDIES)}")
+            choices = f"give 'all', or some of {','.join(STUDIES)}{did_you_mean(name, ('all', *STUDIES))}"
+            raise UserError(f"--config.evaluate.studies={evaluate.studies}: no study {name!r}; {choices}")
     samplings(evaluate.sampling)
 
 

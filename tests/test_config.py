@@ -78,6 +78,13 @@ def test_adni_and_spine_follow_the_paper():
         ("model.channel_mult", (), r"--config\.model\.channel_mult=\(\): give a number"),
         ("model.attention_levels", (2, 5), r"--config\.model\.attention_levels=\(2, 5\): give levels of 0 to 4"),
         ("data.percentiles", (1.0, 2.0, 3.0), r"--config\.data\.percentiles=.*two rising numbers"),
+        ("data.percentiles", (99.0, 1.0), r"--config\.data\.percentiles=.*two rising numbers"),
+        (
+            "data.name",
+            "phantum",
+            r"--config\.data\.name=phantum: choose one of phantom, .*; did you mean phantom\?",
+        ),
+        ("evaluate.studies", "sampling,lesion", r"studies=sampling,lesion: no study 'lesion'; .*did you mean lesions\?"),
         ("evaluate.panels", 0, r"--config\.evaluate\.panels=0: must be at least 1"),
         ("train.seed", -1, r"--config\.train\.seed=-1: must be at least 0"),
         ("data.seed", 2**32, r"--config\.data\.seed=4294967296: must be at most 4294967295"),
@@ -202,5 +209,7 @@ def test_fields_of_other_versions():
     assert from_json(values | {"evaluate": values["evaluate"] | {"robustness": True}}) == resolve(default())
     with pytest.raises(UserError, match=r"config\.loss: a section that this version does not know"):
         from_json(values | {"loss": {"draws": 3}})
-    with pytest.raises(UserError, match=r"config\.mrdiff\.drawz: a field that this version does not know"):
+    with pytest.raises(UserError, match=r"config\.mrdif: a section that this version does not know; did you mean mrdiff\?"):
+        from_json(values | {"mrdif": {"draws": 3}})
+    with pytest.raises(UserError, match=r"config\.mrdiff\.drawz: a field that this version .*; did you mean draws\?"):
         from_json(values | {"mrdiff": {"drawz": 3}})

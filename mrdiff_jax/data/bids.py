@@ -18,9 +18,9 @@ def study(config: Any, sources: tuple[str, ...], target: str) -> Study:
     """The scans under `config.root`."""
     contrasts = split_names(config.contrasts) or tuple(dict.fromkeys((*sources, target)))
     if not config.root:
-        raise UserError("config.data.root is empty; set it to the folder of your scans")
+        raise UserError("--config.data.root: is empty; set it to the folder of your scans")
     root = local_path(config.root, "--config.data.root")
-    stated = parse_stated(config.tr, config.te, config.ti, "config.data.")
+    stated = parse_stated(config.tr, config.te, config.ti, "--config.data.")
     exams, identity, masked, timed = [], [], False, []
     checksums = Checksums(cache_folder(config.cache))
     for files in find_exams(root, contrasts, config.lesions):

@@ -114,9 +114,6 @@ def open_dataset(data_config: Any) -> Dataset:
         return _open_prepared(data_config, sources, target)
     study = import_module(f"mrdiff_jax.data.{data.require(data_config.name)}").study(data_config, sources, target)
     _check_names(sources, target, study.contrasts)
-    low, high = data_config.percentiles
-    if not 0 <= low < high <= 100:
-        raise UserError(f"config.data.percentiles: {low:g}, {high:g} do not rise from 0 to 100")
 
     splits = _splits(data_config, sorted({exam.subject for exam in study.exams}))
     if alike := look_alike(splits) if data_config.name == "bids" else "":
@@ -142,9 +139,9 @@ def _check_names(sources: tuple[str, ...], target: str, contrasts: Sequence[str]
         for name in names:
             if name not in contrasts:
                 choices = ", ".join(contrasts)
-                raise UserError(f"config.data.{field}: no contrast {name!r} in this data set; choose from {choices}")
+                raise UserError(f"--config.data.{field}: no contrast {name!r} in this data set; choose from {choices}")
     if not sources or len({*sources, target}) <= len(sources):
-        raise UserError(f"config.data.sources: give one contrast or more, each once, and not the target {target!r}")
+        raise UserError(f"--config.data.sources: give one contrast or more, each once, and not the target {target!r}")
 
 
 def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Dataset:

@@ -163,7 +163,7 @@ def _times(
     Raises UserError for sources without TR or TE.
     """
     data = synthesizer.trained.config.data
-    in_training = parse_stated(data.tr, data.te, data.ti, "config.data.")
+    in_training = parse_stated(data.tr, data.te, data.ti, "--config.data.")
     usual = {name: SequenceTimes(ti=times.ti) for name, times in synthesizer.trained.data.sources.items()}
     known = merged(stated, in_training, usual)
     found = {}

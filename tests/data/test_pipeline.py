@@ -239,14 +239,13 @@ def test_a_missing_splits_file_is_refused(cache):
     ("changes", "words"),
     [
         ({"name": "phantoms"}, "--config.data.name=phantoms: choose one of phantom, bids, prepared"),
-        ({"sources": "T2w,T3w"}, "config.data.sources: no contrast 'T3w' in this data set; choose from T1w, T2w"),
-        ({"target": "T1"}, "config.data.target: no contrast 'T1'"),
-        ({"target": "T2w"}, "config.data.sources: give one contrast or more, each once, and not the target 'T2w'"),
-        ({"sources": ""}, "config.data.sources"),
-        ({"sources": "T2w,T2w"}, "config.data.sources"),
-        ({"contrasts": "T1w,CT"}, "config.data.contrasts"),
-        ({"contrasts": "T1w,T2w"}, "config.data.sources: no contrast 'PDw'"),
-        ({"percentiles": (99.0, 1.0)}, "config.data.percentiles"),
+        ({"sources": "T2w,T3w"}, "--config.data.sources: no contrast 'T3w' in this data set; choose from T1w, T2w"),
+        ({"target": "T1"}, "--config.data.target: no contrast 'T1'"),
+        ({"target": "T2w"}, "--config.data.sources: give one contrast or more, each once, and not the target 'T2w'"),
+        ({"sources": ""}, "--config.data.sources: "),
+        ({"sources": "T2w,T2w"}, "--config.data.sources: "),
+        ({"contrasts": "T1w,CT"}, "--config.data.contrasts: "),
+        ({"contrasts": "T1w,T2w"}, "--config.data.sources: no contrast 'PDw'"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_choices(cache, changes, words):
