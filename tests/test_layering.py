@@ -46,7 +46,7 @@ TEXTS = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
 
 
 def place(module: str) -> int:
-    """Where a module of the package, as 'data.volumes', stands in the order."""
+    """Where a module of the package, as 'scans.volumes', stands in the order."""
     parts = module.split(".")
     for end in range(len(parts), 0, -1):
         prefix = ".".join(parts[:end])
@@ -57,7 +57,7 @@ def place(module: str) -> int:
 
 
 def imported(text: str) -> set[str]:
-    """Modules of the package that a file imports, as 'data.volumes'; '' is the package itself."""
+    """Modules of the package that a file imports, as 'scans.volumes'; '' is the package itself."""
     found = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and node.level:

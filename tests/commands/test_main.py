@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training.test_train import assert_same, final_state
+from training.test_loop import assert_same, final_state
 
 from mrdiff_jax import cli
 from mrdiff_jax.synthesis.synthesizer import Synthesizer
