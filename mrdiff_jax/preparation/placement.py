@@ -52,7 +52,7 @@ def place(fixed: Volume, moving: Volume, options: Options) -> tuple[np.ndarray, 
 def misaligned(placement: Placement, reference: str, spacing: Sequence[float], max_shift_mm: float) -> str:
     """How a scan that was placed does not lie on the reference; '' where it does.
 
-    Across thick slices a scan may be off by half a slice, as edges cannot be told from their blur.
+    Across thick slices a scan may be off by half a slice, as edges cannot be distinguished from their blur.
     """
     limits = np.maximum(max_shift_mm, np.divide(spacing, 2))
     far = np.linalg.norm(np.array(placement.shift) / limits) > 1

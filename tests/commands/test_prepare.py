@@ -1,4 +1,4 @@
-"""The command `prepare` as a user calls it: what it makes, keeps, refuses and tells, and that training reads it."""
+"""The command `prepare` as a user calls it: what it makes, keeps, refuses and says, and that training reads it."""
 
 import csv
 import hashlib

@@ -167,7 +167,7 @@ def test_draws_by_vmap_equal_a_loop(loss_draws):
     assert outcome.metrics["L_D"] == pytest.approx(l_d, rel=1e-4)
 
 
-def test_the_sources_of_inversion_recovery_are_told():
+def test_the_sources_of_inversion_recovery_are_named():
     config = default("paper")
     config.model.update(base_channels=8, channel_mult=(1,), attention_levels=(), head_channels=8)
     config.mrdiff.map_channels = 4
