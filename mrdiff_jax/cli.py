@@ -1,4 +1,4 @@
-"""What the commands share: flags read, mistakes told in one line, exit status 0, 1 or 2."""
+"""What the commands share: flags read, mistakes said in one line, exit status 0, 1 or 2."""
 
 import math
 import os
@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import jax
 from absl import flags, logging
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.log import log_to_console, logger
@@ -18,7 +18,7 @@ from mrdiff_jax.storage.paths import cache_folder, local_path
 
 
 def run(command: Callable[..., None], description: str, positional: bool = False) -> None:
-    """Parses the flags and runs a command; exits with 0 on success, 2 on a user's mistake, told in one line on stderr.
+    """Parses the flags and runs a command; exits with 0 on success, 2 on a user's mistake, said in one line on stderr.
 
     Where `positional` holds, the command is given what is not a flag, as a list; elsewhere that is a mistake.
     """
@@ -35,7 +35,7 @@ def run(command: Callable[..., None], description: str, positional: bool = False
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
         command(*([rest] if positional else []))
     except (UserError, OSError) as error:  # what the system refuses (a full disk, a folder not ours) is named in its text
-        sys.exit(_tell(error))
+        sys.exit(_say(error))
     except KeyboardInterrupt:
         leave("interrupted")
 
@@ -90,23 +90,27 @@ def _check_finite() -> None:
 
 
 def _warn(failed: threading.ExceptHookArgs) -> None:
-    """Tells of a thread that failed beside the command, in a line."""
+    """Says in a line that a thread beside the command failed."""
     logger.warning("%s: %s", failed.thread.name if failed.thread else "a thread", " ".join(str(failed.exc_value).split()))
 
 
 def config_of(flag: flags.FlagHolder) -> ConfigDict:
-    """The configuration that a flag names.
+    """The configuration that a flag names, with the fields that other flags set.
 
     Raises:
-      UserError: there is no such file.
+      UserError: there is no such file, or a field is wrong, or has no meaning for the method or the data.
     """
+    from mrdiff_jax.config import check_given, resolve  # not above: commands without a configuration load no network
+
     try:
-        return flag.value
+        config = flag.value
+        check_given(resolve(config), config_flags.get_override_values(flags.FLAGS[flag.name]))
+        return config
     except OSError as error:
         raise UserError(f"--{flag.name}: {str(error).partition(': ')[2] or error}") from error
 
 
-def _tell(error: Exception) -> int:
+def _say(error: Exception) -> int:
     print(f"error: {' '.join(_words(error).split())}", file=sys.stderr)
     return 2
 

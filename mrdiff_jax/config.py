@@ -6,20 +6,29 @@ typed and checked `Config` that everything else is given.
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from mrdiff_jax import data as data_sets
 from mrdiff_jax import fields, methods
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.fields import Optimizer, Sampling, field
+from mrdiff_jax.fields import Model, Optimizer, Sampling, did_you_mean, field
 from mrdiff_jax.methods.mrdiff.settings import PRESETS
 from mrdiff_jax.metrics.conventions import CONVENTIONS
 
 SEED = 2**32 - 1
-STUDIES = ("sampling", "robustness", "uncertainty", "maps", "hallucination", "lesions")
+_WRITTEN, _NOT_SCANS, _NOT_SIMULATED = ("prepared",), ("phantom", "prepared"), ("bids", "prepared")
+STUDIES = {  # with their titles
+    "sampling": "Sampling",
+    "robustness": "Robustness",
+    "uncertainty": "Calibration of the uncertainty",
+    "maps": "Content maps against the truth",
+    "hallucination": "False structures",
+    "lesions": "Error inside lesions",
+}
 
 
 @dataclass(frozen=True)
@@ -31,48 +40,38 @@ class MethodName:
 
 @dataclass(frozen=True)
 class Data:
-    """What is trained on. Of a set that `mrdiff_jax.prepare` wrote (name 'prepared'), the fields from `percentiles` on do not
-    count, `image_size` must be that of its slices, and its splits.csv counts unless `splits_file` names another."""
+    """What is trained on. Of a set that `mrdiff_jax.prepare` wrote (name 'prepared'), `image_size` must be that of its slices,
+    and its splits.csv counts unless `splits_file` names another."""
 
-    name: str = field("bids", "kind of data set: phantom, bids, or prepared")
-    root: str = field("", "folder of the scans, or of the prepared set")
-    cache: str = field("", "where prepared data sets are kept; '' is $MRDIFF_CACHE or ~/.cache/mrdiff_jax")
+    name: str = field("bids", "kind of data set, one of " + ", ".join(data_sets.NAMES))
+    root: str = field("", "folder of the scans, or of the prepared set", ignored_by=("phantom",))
+    cache: str = field("", "where data sets are kept; '' is $MRDIFF_CACHE or ~/.cache/mrdiff_jax", ignored_by=_WRITTEN)
     sources: str = field("T1w,T2w", "contrasts to synthesise from")
     target: str = field("FLAIR", "the contrast to synthesise")
-    contrasts: str = field("", "contrasts to prepare; '' is all of the phantom's, or sources and target")
+    contrasts: str = field("", "to prepare; '' is all of the phantom's, or sources and target", ignored_by=_WRITTEN)
     image_size: int = field(256, "side of a slice, pixels", least=16)
     batch_size: int = field(8, "slices of a training step, over all devices", least=1)
     mirror: bool = field(False, "left and right of the training slices, by chance; not of sagittal ones")
     intensity: float = field(0.0, "how far gamma and black level of the training sources vary by chance", least=0, most=1)
     splits_file: str = field("", "CSV 'subject,split' that decides all splits")
-    percentiles: tuple[float, ...] = field((0.5, 99.5), "of each volume, mapped to 0 and 1", least=0, most=100)
-    tr: str = field("", "milliseconds, as 'T1w=500,T2w=4000', for scans without a sidecar")
-    te: str = field("", "likewise")
-    ti: str = field("", "likewise")
-    lesions: str = field("", "lesion masks beside the scans, as 'label-lesion_mask' for sub-*_label-lesion_mask.nii.gz")
-    plane: str = field("axial", "of the slices", choices=("axial", "coronal", "sagittal"))
-    slices: str = field("", "slices to take, as 'first:last'; '' is all that show enough of the body")
-    test_subjects: str = field("", "held-out subjects, as 'sub-A*,sub-B01'; '' draws test_fraction of them")
-    test_fraction: float = field(0.2, "share of held-out subjects", least=0, most=1)
-    validation_fraction: float = field(0.1, "share of subjects for validation", least=0, most=1)
-    split_seed: int = field(0, "of the random splits", least=0, most=SEED)
-    subjects: int = field(32, "of the phantom", least=3)
-    subject_slices: int = field(24, "of a phantom's subject", least=1)
-    seed: int = field(0, "of the phantom", least=0, most=SEED)
-
-
-@dataclass(frozen=True)
-class Model:
-    """Size of the ADM UNet, of the methods that are built of it."""
-
-    base_channels: int = field(192, "channels of the first level", least=8)
-    channel_mult: tuple[int, ...] = field((1, 1, 2, 3, 4), "channels of each level, in base channels", least=1)
-    blocks_per_level: int = field(1, "residual blocks", least=1)
-    attention_levels: tuple[int, ...] = field((2, 3, 4), "levels with self-attention, from 0", least=0)
-    head_channels: int = field(64, "channels of an attention head", least=1)
-    norm_groups: int = field(32, "of the group normalisation; small networks want a few channels in each", least=1)
-    wavelet_domain: bool = field(True, "works on wavelet bands; else on pixels")
-    dtype: Literal["float32", "bfloat16"] = field("float32", "of the computation", choices=("float32", "bfloat16"))
+    percentiles: tuple[float, ...] = field(
+        (0.5, 99.5), "of each volume, mapped to 0 and 1", least=0, most=100, ignored_by=_WRITTEN
+    )
+    tr: str = field("", "ms, as 'T1w=500,T2w=4000', for scans without a sidecar", ignored_by=_NOT_SCANS)
+    te: str = field("", "likewise", ignored_by=_NOT_SCANS)
+    ti: str = field("", "likewise", ignored_by=_NOT_SCANS)
+    lesions: str = field(
+        "", "lesion masks beside the scans, as 'label-lesion_mask' for sub-*_label-lesion_mask.nii.gz", ignored_by=_NOT_SCANS
+    )
+    plane: str = field("axial", "of the slices", choices=("axial", "coronal", "sagittal"), ignored_by=_WRITTEN)
+    slices: str = field("", "as 'first:last'; '' is all that show enough of the body", ignored_by=_WRITTEN)
+    test_subjects: str = field("", "held out, as 'sub-A*,sub-B01'; '' draws test_fraction of them", ignored_by=_WRITTEN)
+    test_fraction: float = field(0.2, "share of held-out subjects", least=0, most=1, ignored_by=_WRITTEN)
+    validation_fraction: float = field(0.1, "share of subjects for validation", least=0, most=1, ignored_by=_WRITTEN)
+    split_seed: int = field(0, "of the random splits", least=0, most=SEED, ignored_by=_WRITTEN)
+    subjects: int = field(32, "of the phantom", least=3, ignored_by=_NOT_SIMULATED)
+    subject_slices: int = field(24, "of a phantom's subject", least=1, ignored_by=_NOT_SIMULATED)
+    seed: int = field(0, "of the phantom", least=0, most=SEED, ignored_by=_NOT_SIMULATED)
 
 
 @dataclass(frozen=True)
@@ -132,17 +131,18 @@ SHARED = {
 
 @dataclass(frozen=True)
 class Config:
-    """The settings of a run.
+    """The settings of a run; fields that have no meaning for its method or its data are at their defaults.
 
     Attributes:
       own: the chosen method's section.
-      optimizer: its recipe, with what `config.optimizer` changes of it.
+      model: None of a method that is not built of it.
+      optimizer: the method's recipe, with what `config.optimizer` changes of it.
       sample: likewise, or None of a method that does not sample.
     """
 
     method: MethodName
     data: Data
-    model: Model
+    model: Model | None
     optimizer: Optimizer
     sample: Sampling | None
     train: Train
@@ -150,11 +150,12 @@ class Config:
     own: Any
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """The sections by name, as JSON has them; `from_json` makes the same settings of them again."""
-        values = {name: dataclasses.asdict(getattr(self, name)) for name in SHARED if getattr(self, name) is not None}
+        """What has a meaning, by section, as JSON has it; `from_json` makes the same settings of it again."""
+        shared = {name: dataclasses.asdict(getattr(self, name)) for name in SHARED if getattr(self, name) is not None}
         own = dataclasses.asdict(self.own)
         recipes = {"optimizer", "sample"}  # resolved: what they have become is in the shared sections
-        values[self.method.name] = {name: value for name, value in own.items() if name not in recipes}
+        own = {name: value for name, value in own.items() if name not in recipes}
+        values = _with_meaning(shared, self.method.name, self.data.name) | {self.method.name: own}
         return json.loads(json.dumps(values))
 
 
@@ -197,17 +198,54 @@ def resolve(config: ConfigDict) -> Config:
       UserError: a field that is wrong, with what it may be.
     """
     values = {section: _plain(entries) for section, entries in config.items()}
-    shared = {name: fields.from_values(kind, values[name]) for name, kind in SHARED.items()}
-    name = methods.require(shared["method"].name)
+    name, kind_of_data = methods.require(values["method"]["name"]), data_sets.require(values["data"]["name"])
     own = fields.from_values(methods.settings(name), values[name])
-    for section, entries in shared.items():
-        fields.check(entries, f"--config.{section}.")
+    for section, kind in SHARED.items():
+        fields.check(fields.from_values(kind, values[section]), f"--config.{section}.")
     fields.check(own, f"--config.{name}.")
-    sample = fields.override(own.sample, shared["sample"]) if hasattr(own, "sample") else None
-    optimizer = fields.override(own.optimizer, shared["optimizer"])
-    resolved = Config(**shared | {"optimizer": optimizer, "sample": sample}, own=own)
+    counted = _with_meaning({section: values[section] for section in SHARED}, name, kind_of_data)
+    shared = {section: fields.from_values(kind, counted[section]) for section, kind in SHARED.items()}
+    recipes = {
+        "model": shared["model"] if counted["model"] else None,
+        "optimizer": fields.override(own.optimizer, shared["optimizer"]),
+        "sample": fields.override(own.sample, shared["sample"]) if hasattr(own, "sample") else None,
+    }
+    resolved = Config(**shared | recipes, own=own)
     _check_together(resolved)
     return resolved
+
+
+def ignored_for(path: str, method: str, data: str) -> str:
+    """The flag for which a field, as 'hinet.base_channels', has no meaning: that of the method or of the data; '' if it has."""
+    section, name, *_ = path.split(".")
+    own = methods.settings(method)
+    of_others = section in methods.NAMES and section != method
+    not_built = section == "model" and name not in getattr(own, "model_fields", ())
+    not_drawn = section == "sample" and not hasattr(own, "sample")
+    if of_others or not_built or not_drawn:
+        return f"--config.method.name={method}"
+    if section == "data" and data in Data.__dataclass_fields__[name].metadata["ignored_by"]:
+        return f"--config.data.name={data}"
+    return ""
+
+
+def check_given(config: Config, paths: Iterable[str]) -> None:
+    """Checks fields, as 'hinet.base_channels', that flags set: a shared file may set those of all methods, a flag means one.
+
+    Raises:
+      UserError: one has no meaning for the method or the data of the configuration.
+    """
+    for path in paths:
+        if flag := ignored_for(path, config.method.name, config.data.name):
+            raise UserError(f"--config.{path}: has no meaning for {flag}; leave it out")
+
+
+def _with_meaning(values: Mapping[str, Mapping[str, Any]], method: str, data: str) -> dict[str, dict[str, Any]]:
+    """Of the sections, the fields that the method and the data read."""
+    return {
+        section: {name: value for name, value in entries.items() if not ignored_for(f"{section}.{name}", method, data)}
+        for section, entries in values.items()
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -227,12 +265,13 @@ def from_json(values: Mapping[str, Any]) -> Config:
         if not isinstance(entries, Mapping):
             raise UserError(f"config.{section}: is {entries!r}, not a group of fields")
         if section not in config:
-            raise UserError(f"config.{section}: a section that this version does not know")
+            raise UserError(f"config.{section}: a section that this version does not know{did_you_mean(section, config)}")
         for name, value in entries.items():
             if name not in config[section]:
                 if section in ("train", "evaluate"):
                     continue
-                raise UserError(f"config.{section}.{name}: a field that this version does not know")
+                meant = did_you_mean(name, config[section])
+                raise UserError(f"config.{section}.{name}: a field that this version does not know{meant}")
             try:
                 config[section][name] = tuple(value) if isinstance(value, list) else value
             except TypeError as error:
@@ -242,18 +281,24 @@ def from_json(values: Mapping[str, Any]) -> Config:
 
 def _check_together(config: Config) -> None:
     """Checks of fields that hang together; what depends on the data or the method is checked there."""
-    model, data, evaluate = config.model, config.data, config.evaluate
-    if not model.channel_mult:
-        raise UserError("--config.model.channel_mult=(): give a number of at least 1 for each level")
-    levels = range(len(model.channel_mult))
-    if not set(model.attention_levels) <= set(levels):
-        raise UserError(f"--config.model.attention_levels={model.attention_levels}: give levels of 0 to {levels[-1]}")
+    data, evaluate = config.data, config.evaluate
+    if config.model is not None:
+        _check_levels(config.model, "attention_levels" in config.own.model_fields)
     if len(data.percentiles) != 2 or not data.percentiles[0] < data.percentiles[1]:
         raise UserError(f"--config.data.percentiles={data.percentiles}: give two rising numbers between 0 and 100")
     for name in studies(evaluate.studies):
         if name not in STUDIES:
-            raise UserError(f"--config.evaluate.studies: no study {name!r}; give 'all', or some of {','.join(STUDIES)}")
+            choices = f"give 'all', or some of {','.join(STUDIES)}{did_you_mean(name, ('all', *STUDIES))}"
+            raise UserError(f"--config.evaluate.studies={evaluate.studies}: no study {name!r}; {choices}")
     samplings(evaluate.sampling)
+
+
+def _check_levels(model: Model, attention: bool) -> None:
+    if not model.channel_mult:
+        raise UserError("--config.model.channel_mult=(): give a number of at least 1 for each level")
+    levels = range(len(model.channel_mult))
+    if attention and not set(model.attention_levels) <= set(levels):
+        raise UserError(f"--config.model.attention_levels={model.attention_levels}: give levels of 0 to {levels[-1]}")
 
 
 def studies(text: str) -> tuple[str, ...]:

@@ -1,10 +1,11 @@
 """Fields of the configuration: a section is a frozen dataclass whose fields carry default, range and meaning."""
 
 import dataclasses
+import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -20,9 +21,14 @@ def field(
     choices: Sequence[str] = (),
     least: float | None = None,
     most: float | None = None,
+    ignored_by: Sequence[str] = (),
 ) -> Any:
-    """A field of a section: its default, what it means and what it may be; with a default of None it says its type."""
-    return dataclasses.field(default=default, metadata={"doc": doc, "choices": tuple(choices), "least": least, "most": most})
+    """A field of a section: its default, what it means and what it may be; with a default of None it says its type.
+
+    `ignored_by` names the data sets, by `config.data.name`, for which it has no meaning.
+    """
+    rule = {"choices": tuple(choices), "least": least, "most": most}
+    return dataclasses.field(default=default, metadata={"doc": doc, **rule, "ignored_by": tuple(ignored_by)})
 
 
 def check(section: Any, flag: str) -> None:
@@ -101,9 +107,32 @@ def optional(kind: type, name: str) -> type:
     return dataclasses.make_dataclass(name, entries, frozen=True)
 
 
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """The end of a message about a name that is none of these: '; did you mean mrdiff?', or '' where none is near."""
+    near = difflib.get_close_matches(name, list(names), 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
 def split_names(text: str) -> tuple[str, ...]:
     """The names in a comma-separated string."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+@dataclass(frozen=True)
+class Model:
+    """Size of the ADM UNet, of the methods that are built of it; `Settings.model_fields` says which fields these read."""
+
+    base_channels: int = field(192, "channels of the first level", least=8)
+    channel_mult: tuple[int, ...] = field((1, 1, 2, 3, 4), "channels of each level, in base channels", least=1)
+    blocks_per_level: int = field(1, "residual blocks", least=1)
+    attention_levels: tuple[int, ...] = field((2, 3, 4), "levels with self-attention, from 0", least=0)
+    head_channels: int = field(64, "channels of an attention head", least=1)
+    norm_groups: int = field(32, "of the group normalisation; small networks want a few channels in each", least=1)
+    wavelet_domain: bool = field(True, "works on wavelet bands; else on pixels")
+    dtype: Literal["float32", "bfloat16"] = field("float32", "of the computation", choices=("float32", "bfloat16"))
+
+
+MODEL_FIELDS = tuple(entry.name for entry in dataclasses.fields(Model))
 
 
 @dataclass(frozen=True)

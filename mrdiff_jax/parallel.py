@@ -138,8 +138,8 @@ def local_batch_size(batch_size: int) -> int:
     """This process's share of a batch.
 
     Raises:
-      ValueError: the batch does not divide over all devices; the message names both numbers.
+      ValueError: the batch is not a multiple of the devices; the message names both numbers.
     """
     if batch_size % jax.device_count():
-        raise ValueError(f"a batch of {batch_size} does not divide over {jax.device_count()} devices")
+        raise ValueError(f"must be a multiple of the {jax.device_count()} devices")
     return batch_size // jax.process_count()

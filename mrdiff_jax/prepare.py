@@ -5,18 +5,16 @@ Finished subjects are kept: after a stop, or with scans fixed or added, the same
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from absl import flags
 
 from mrdiff_jax import cli
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import split_names
-from mrdiff_jax.preparation import cohort, prepared_set, registration, report, slicing
-from mrdiff_jax.preparation.exam_task import Task
+from mrdiff_jax.preparation import cohort, registration, report, slicing, tasks
 from mrdiff_jax.preparation.options import MASKS, REGISTRATIONS, Options
-from mrdiff_jax.preparation.splits import matching, read_rows
+from mrdiff_jax.preparation.splits import Assignment
 from mrdiff_jax.scans import layouts, sequence_times
 from mrdiff_jax.storage.paths import local_path
 
@@ -63,28 +61,27 @@ def main() -> None:
     if output.parent == root and _LAYOUT.value in ("dicom", "spine"):
         raise UserError(f"--output={output}: would be taken for a subject of --input; choose a folder elsewhere")
     rules = layouts.parse_rules(_RULES.value)
-    tasks = _tasks(options, root, output, rules)
-    outcome = cohort.prepare(
-        tasks,
+    stated = sequence_times.parse_stated(_TR.value, _TE.value, _TI.value, "--")
+    exams = tasks.find_exams(root, options.contrasts, _LAYOUT.value, _PATTERN.value, rules)
+    table = local_path(_TIMES.value, "--times") if _TIMES.value else None
+    splits = local_path(_SPLITS.value, "--splits") if _SPLITS.value else None
+    assignment = Assignment(_TEST_SUBJECTS.value, _TEST_FRACTION.value, _VALIDATION_FRACTION.value, _SPLIT_SEED.value)
+    made = cohort.prepare(
+        tasks.make_tasks(exams, options, root, output, stated, table),
         output,
         options,
-        known=_known_splits(output, [task.files.subject for task in tasks]),
-        assignment={
-            "test_subjects": _TEST_SUBJECTS.value,
-            "test_fraction": _TEST_FRACTION.value,
-            "validation_fraction": _VALIDATION_FRACTION.value,
-            "seed": _SPLIT_SEED.value,
-        },
+        known=tasks.known_splits(output, exams, splits, assignment),
+        assignment=assignment,
         max_shift_mm=None if _KEEP_MISALIGNED.value else _MAX_SHIFT.value,
         processes=_PROCESSES.value,
         beam=_BEAM.value,
     )
-    print(*report.lines(output, options, outcome.records, outcome.splits, rules), sep="\n")
-    failed = [record for record in outcome.records if record.reason]
+    print(*report.lines(output, options, made.records, made.splits, rules), sep="\n")
+    failed = [record for record in made.records if record.reason]
     for record in failed:
         print(f"failed: {record.reason}", file=sys.stderr)
-    if outcome.unsplit:
-        raise outcome.unsplit
+    if made.unsplit:
+        raise made.unsplit
     if failed and not _ALLOW_FAILURES.value:
         sys.exit(2)
 
@@ -124,40 +121,6 @@ def _percentiles(texts: Sequence[str]) -> tuple[float, float]:
     if not 0 <= low < high <= 100:
         raise UserError(f"--percentiles={','.join(texts)}: give two rising numbers between 0 and 100, as 0.5,99.5")
     return low, high
-
-
-def _tasks(options: Options, root: Path, output: Path, rules: Mapping[str, str]) -> list[Task]:
-    if _PATTERN.value and _LAYOUT.value != "pattern":
-        raise UserError(f"--pattern: has no meaning for --layout={_LAYOUT.value}; give --layout=pattern, or leave it out")
-    if _RULES.value and _LAYOUT.value == "bids":
-        raise UserError("--rules: has no meaning for --layout=bids; give --layout=pattern and a --pattern, or leave it out")
-    stated = sequence_times.parse_stated(_TR.value, _TE.value, _TI.value, "--")
-    overrides = sequence_times.read_overrides(local_path(_TIMES.value, "--times")) if _TIMES.value else {}
-    exams = layouts.find_subjects(root, _LAYOUT.value, options.contrasts, pattern=_PATTERN.value, rules=rules)
-    for contrast in stated:
-        if contrast not in options.contrasts:
-            raise UserError(f"--tr, --te, --ti: {contrast!r} is not among the contrasts {', '.join(options.contrasts)}")
-    subjects = {files.subject for files in exams}
-    for subject, _, contrast in overrides:
-        if subject not in subjects or contrast not in options.contrasts:
-            raise UserError(f"{_TIMES.value}: {contrast} of {subject} is not among the scans; fix the name or remove the row")
-    tasks = []
-    for files in exams:
-        own = sequence_times.overrides_of(overrides, files.subject, files.session)
-        tasks.append(Task(files, sequence_times.merged(own, stated, files.times), options, root, output))
-    return tasks
-
-
-def _known_splits(output: Path, subjects: Sequence[str]) -> dict[str, str]:
-    """The splits that are given or stand already. Raises UserError, before anything is done, where they cannot be meant."""
-    if _SPLITS.value:
-        return read_rows(local_path(_SPLITS.value, "--splits"))
-    known = prepared_set.known_splits(output)
-    if known:
-        print(f"splits stay as {output / prepared_set.SPLITS_FILE} has them; edit it, or remove it to assign them anew")
-    else:
-        matching(_TEST_SUBJECTS.value, subjects)
-    return known
 
 
 if __name__ == "__main__":

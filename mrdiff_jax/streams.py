@@ -6,14 +6,15 @@ import jax
 from jax import Array
 
 
-def stream(keys: Array, name: str, index: Array | int = 0) -> Array:
-    """The keys (B,), one an example, of the index-th draw for a purpose: the same name and index give the same keys again."""
+def named(key: Array, name: str, index: Array | int = 0) -> Array:
+    """The key of the index-th draw for a purpose: the same name and index give the same key again."""
     number = zlib.crc32(name.encode()) & 0x7FFFFFFF
+    return jax.random.fold_in(jax.random.fold_in(key, number), index)
 
-    def own(key: Array) -> Array:
-        return jax.random.fold_in(jax.random.fold_in(key, number), index)
 
-    return jax.vmap(own)(keys)
+def stream(keys: Array, name: str, index: Array | int = 0) -> Array:
+    """The same of keys (B,), one an example."""
+    return jax.vmap(lambda key: named(key, name, index))(keys)
 
 
 def normal_like(x: Array, keys: Array) -> Array:

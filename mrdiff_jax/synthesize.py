@@ -14,7 +14,7 @@ from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans.sequence_times import Stated, parse_stated
 from mrdiff_jax.storage.paths import local_path
 from mrdiff_jax.synthesis import cohort, from_scans, nifti_output
-from mrdiff_jax.synthesis.from_scans import Settings
+from mrdiff_jax.synthesis.from_scans import SynthesisOptions
 from mrdiff_jax.synthesis.synthesizer import Synthesizer
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run, or a file that mrdiff_jax.export wrote.")
@@ -38,7 +38,7 @@ flags.mark_flags_as_required(["workdir", "output"])
 def main() -> None:
     """Loads the model and synthesises one subject, or all of a folder."""
     parallel.initialize(_BATCH.value)
-    settings = Settings(
+    settings = SynthesisOptions(
         steps=_STEPS.value,
         sampler=_SAMPLER.value,
         samples=_SAMPLES.value,
@@ -52,7 +52,7 @@ def main() -> None:
     run(local_path(_OUTPUT.value, "--output"), settings, stated)
 
 
-def _one(output: Path, settings: Settings, stated: Stated) -> None:
+def _one(output: Path, settings: SynthesisOptions, stated: Stated) -> None:
     path_of = partial(nifti_output.beside, output)
     nifti_output.check_free(path_of(from_scans.SYNTHETIC))  # before anything is read or computed
     sources = _sources()
@@ -65,7 +65,7 @@ def _one(output: Path, settings: Settings, stated: Stated) -> None:
     print(*map(path_of, volumes), sep="\n")
 
 
-def _all(output: Path, settings: Settings, stated: Stated) -> None:
+def _all(output: Path, settings: SynthesisOptions, stated: Stated) -> None:
     if _SOURCE.value or _GRID.value:
         raise UserError("--bids: finds the sources itself, and each exam keeps its grid; leave --source and --grid out")
     synthesizer = _synthesizer(settings)
@@ -78,7 +78,7 @@ def _all(output: Path, settings: Settings, stated: Stated) -> None:
         )
 
 
-def _synthesizer(settings: Settings) -> Synthesizer:
+def _synthesizer(settings: SynthesisOptions) -> Synthesizer:
     synthesizer = Synthesizer.load(local_path(_WORKDIR.value, "--workdir"), maps=settings.maps)
     synthesizer.sampling(settings.steps, settings.sampler, settings.samples)  # refused before scans are read
     return synthesizer

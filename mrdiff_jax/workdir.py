@@ -23,9 +23,9 @@ def identity(config: Config, dataset: Dataset) -> dict[str, Any]:
     """What makes a run itself, by flag; the rest may change when it goes on."""
     values = config.to_dict()
     sections = ("method", "data", "model", "optimizer", config.method.name)
-    found = {f"--config.{section}.{field}": value for section in sections for field, value in values[section].items()}
-    for field in ("root", "cache"):  # where the data lie does not matter: their fingerprint says which they are
-        del found[f"--config.data.{field}"]
+    found = {f"--config.{section}.{field}": value for section in sections for field, value in values.get(section, {}).items()}
+    for field in ("root", "cache", "splits_file"):  # where data and splits lie does not matter: their fingerprint says which
+        found.pop(f"--config.data.{field}", None)
     settings = {"--config.train.seed": config.train.seed, "the data set": dataset.fingerprint}
     return found | settings | parallel.numerics()
 

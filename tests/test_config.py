@@ -78,6 +78,13 @@ def test_adni_and_spine_follow_the_paper():
         ("model.channel_mult", (), r"--config\.model\.channel_mult=\(\): give a number"),
         ("model.attention_levels", (2, 5), r"--config\.model\.attention_levels=\(2, 5\): give levels of 0 to 4"),
         ("data.percentiles", (1.0, 2.0, 3.0), r"--config\.data\.percentiles=.*two rising numbers"),
+        ("data.percentiles", (99.0, 1.0), r"--config\.data\.percentiles=.*two rising numbers"),
+        (
+            "data.name",
+            "phantum",
+            r"--config\.data\.name=phantum: choose one of phantom, .*; did you mean phantom\?",
+        ),
+        ("evaluate.studies", "sampling,lesion", r"studies=sampling,lesion: no study 'lesion'; .*did you mean lesions\?"),
         ("evaluate.panels", 0, r"--config\.evaluate\.panels=0: must be at least 1"),
         ("train.seed", -1, r"--config\.train\.seed=-1: must be at least 0"),
         ("data.seed", 2**32, r"--config\.data\.seed=4294967296: must be at most 4294967295"),
@@ -160,10 +167,49 @@ def test_shared_fields_override_the_recipe_of_the_chosen_method_and_other_method
     assert "sample" not in resolve(config).to_dict()
 
 
+@pytest.mark.parametrize(
+    ("method", "data", "field", "flag"),
+    [
+        ("mrdiff", "phantom", "hinet.base_channels", "method.name=mrdiff"),
+        ("mrdiff", "phantom", "cm.optimizer.learning_rate", "method.name=mrdiff"),
+        ("pix2pix", "phantom", "model.base_channels", "method.name=pix2pix"),
+        ("regression", "phantom", "sample.steps", "method.name=regression"),
+        ("cdpm", "phantom", "model.head_channels", "method.name=cdpm"),
+        ("mrdiff", "prepared", "data.percentiles", "data.name=prepared"),
+        ("mrdiff", "bids", "data.subjects", "data.name=bids"),
+        ("mrdiff", "phantom", "data.root", "data.name=phantom"),
+    ],
+)
+def test_a_field_without_meaning_is_refused_as_a_flag_and_else_counts_nowhere(method, data, field, flag):
+    plain = default()
+    plain.update_from_flattened_dict({"method.name": method, "data.name": data})
+    config = plain.copy_and_resolve_references()
+    other = {"data.percentiles": (1.0, 2.0), "data.root": "elsewhere", "cm.optimizer.learning_rate": 0.5}.get(field, 9)
+    config.update_from_flattened_dict({field: other})
+    assert resolve(config) == resolve(plain)
+    assert field not in {f"{section}.{name}" for section, entries in resolve(config).to_dict().items() for name in entries}
+    assert from_json(resolve(config).to_dict()) == resolve(plain)
+    with pytest.raises(UserError, match=rf"--config\.{field}: has no meaning for --config\.{flag}; leave it out"):
+        config_module.check_given(resolve(config), ["train.steps", field])
+
+
+def test_fields_with_a_meaning_are_taken_as_flags():
+    config = default()
+    for method, given in (
+        ("mrdiff", ["mrdiff.draws", "model.head_channels", "sample.eta", "data.seed", "optimizer.b1", "evaluate.samples"]),
+        ("hinet", ["hinet.optimizer.b1", "optimizer.b1", "data.split_seed"]),
+        ("cdpm", ["model.norm_groups", "sample.steps"]),
+    ):
+        config.update_from_flattened_dict({"method.name": method, "data.name": "phantom"})
+        config_module.check_given(resolve(config), given)
+
+
 def test_fields_of_other_versions():
     values = resolve(default()).to_dict()
     assert from_json(values | {"evaluate": values["evaluate"] | {"robustness": True}}) == resolve(default())
     with pytest.raises(UserError, match=r"config\.loss: a section that this version does not know"):
         from_json(values | {"loss": {"draws": 3}})
-    with pytest.raises(UserError, match=r"config\.mrdiff\.drawz: a field that this version does not know"):
+    with pytest.raises(UserError, match=r"config\.mrdif: a section that this version does not know; did you mean mrdiff\?"):
+        from_json(values | {"mrdif": {"draws": 3}})
+    with pytest.raises(UserError, match=r"config\.mrdiff\.drawz: a field that this version .*; did you mean draws\?"):
         from_json(values | {"mrdiff": {"drawz": 3}})

@@ -1,6 +1,8 @@
 """A file imports only files of lower layers."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,17 +21,18 @@ LAYERS = [
     "methods.mrdiff.settings methods.mrdiff.network methods.mrdiff.losses methods.mrdiff.*",
     "methods.conditional_gan methods.mrdiff methods.regression methods.pix2pix methods.hinet methods.resvit",
     "methods.blochgan methods.cm methods.cdpm methods.m2dn methods.__init__",
-    "config",
+    "data.__init__ config",
     "preparation.options scans.sequence_times scans.vocabulary scans.descriptions scans.contrasts scans.dicom_stack",
-    "scans.dicom_headers scans.dicom_pixels scans.dicom scans.nifti scans.exam_files scans.volumes scans.bids",
+    "scans.dicom_headers scans.dicom_pixels scans.dicom scans.nifti scans.exam_files scans.exam scans.volumes scans.bids",
     "scans.archives scans.candidates scans.series_choice scans.layouts scans.visits scans.nifti_frame",
     "preparation.registration preparation.bias_field preparation.alignment preparation.records",
     "preparation.placement preparation.common_grid",
-    "preparation.intensity preparation.splits preparation.slicing preparation.slices data.phantom data.augmentation",
+    "preparation.intensity preparation.splits preparation.slicing preparation.slices data.augmentation",
     "preparation.tfds_builder preparation.slice_set preparation.exam_task preparation.prepared_set",
-    "data.identity data.study data.exam_sources data.datasets",
+    "data.identity data.study data.phantom data.bids data.datasets",
     "data.training_data data.batches",
-    "preparation.checks preparation.manifest preparation.page preparation.workers preparation.cohort preparation.report",
+    "preparation.checks preparation.manifest preparation.page preparation.workers preparation.cohort",
+    "preparation.tasks preparation.report",
     "workdir synthesis.sampling",
     "evaluation.averages evaluation.baselines evaluation.results evaluation.scoring evaluation.figures",
     "evaluation.evaluator evaluation.studies.* evaluation.studies.__init__ evaluation.run",
@@ -44,7 +47,7 @@ TEXTS = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
 
 
 def place(module: str) -> int:
-    """Where a module of the package, as 'data.volumes', stands in the order."""
+    """Where a module of the package, as 'scans.volumes', stands in the order."""
     parts = module.split(".")
     for end in range(len(parts), 0, -1):
         prefix = ".".join(parts[:end])
@@ -55,7 +58,7 @@ def place(module: str) -> int:
 
 
 def imported(text: str) -> set[str]:
-    """Modules of the package that a file imports, as 'data.volumes'; '' is the package itself."""
+    """Modules of the package that a file imports, as 'scans.volumes'; '' is the package itself."""
     found = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -105,3 +108,24 @@ def test_pmap_orbax_and_event_files_are_known_to_one_file_each():
     assert only_in("pmean", {"parallel"})
     assert only_in("import orbax", {"checkpoints"})
     assert only_in("import SummaryWriter", {"writer"})
+
+
+PREPARING = {"SimpleITK", "nibabel", "nilearn", "pydicom"}
+READING_SLICES = {"tensorflow_datasets", "grain"}
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    {
+        "main": PREPARING | {"tensorboardX", "matplotlib"},
+        "compare": PREPARING | READING_SLICES | {"tensorboardX", "orbax"},
+        "export": PREPARING | READING_SLICES | {"tensorboardX", "orbax", "matplotlib"},
+        "synthesize": READING_SLICES | {"tensorboardX", "orbax", "matplotlib", "nilearn"},
+        "data.training_data": PREPARING | READING_SLICES,
+        "evaluation.results": PREPARING | READING_SLICES | {"jax", "flax", "orbax", "matplotlib"},
+    }.items(),
+)
+def test_what_a_command_may_do_without_is_not_imported_with_it(module, heavy):
+    code = f"import sys, mrdiff_jax.{module}; print(*{heavy} & sys.modules.keys())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (found.stdout.strip(), found.stderr) == ("", "")

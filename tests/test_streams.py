@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mrdiff_jax.streams import normal_like, steps_like, stream
+from mrdiff_jax.streams import named, normal_like, steps_like, stream
 
 KEYS = jax.random.split(jax.random.key(0), 3)
 
@@ -19,6 +19,12 @@ def test_names_indices_and_examples_have_numbers_of_their_own():
 def test_an_example_keeps_its_numbers_in_another_batch():
     whole = normal_like(jnp.zeros((3, 5)), stream(KEYS, "noise"))
     np.testing.assert_array_equal(whole[1:], normal_like(jnp.zeros((2, 5)), stream(KEYS[1:], "noise")))
+
+
+def test_a_key_alone_has_the_stream_that_it_has_among_others():
+    for i, key in enumerate(stream(KEYS, "weights", 2)):
+        assert key == named(KEYS[i], "weights", 2)
+    assert named(KEYS[0], "weights") != named(KEYS[0], "steps")
 
 
 def test_steps_cover_the_chain():

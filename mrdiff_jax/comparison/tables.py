@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from mrdiff_jax.comparison.runs import Cell, Comparison, Test
+from mrdiff_jax.config import STUDIES
 
 DIGITS = {"psnr": 2, "ssim": 4, "fsim": 4, "gmsd": 4, "correlation": 3, "best_channel": 3, "linear_fit": 3}
 LABELS = {"psnr": "PSNR (dB) ↑", "ssim": "SSIM ↑", "fsim": "FSIM ↑", "gmsd": "GMSD ↓"}
@@ -24,14 +25,6 @@ MEASURES = {  # of the other studies
     "lost": "edges lost ↓",
 }
 SHARES = ("within_1", "within_2", "invented", "lost")
-STUDIES = {  # titles
-    "sampling": "Sampling",
-    "robustness": "Robustness",
-    "uncertainty": "Calibration of the uncertainty",
-    "maps": "Content maps against the truth",
-    "hallucination": "False structures",
-    "lesions": "Error inside lesions",
-}
 STATISTICS_HEADER = (
     "against",
     "score",

@@ -6,7 +6,8 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from mrdiff_jax.data.exam_sources import KINDS
+from mrdiff_jax import data
 from mrdiff_jax.data.study import ExamRef, Study
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import split_names
@@ -22,9 +23,9 @@ from mrdiff_jax.preparation import intensity, prepared_set, slice_set, tfds_buil
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.preparation.slice_set import ExamSlices
 from mrdiff_jax.preparation.slices import exam_examples
-from mrdiff_jax.preparation.splits import assign_splits, read_splits, write_splits
+from mrdiff_jax.preparation.splits import Assignment, assign_splits, read_splits, write_splits
 from mrdiff_jax.preparation.tfds_builder import TRUTHS, MRSlices
-from mrdiff_jax.scans import volumes
+from mrdiff_jax.scans.exam import Exam
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.scans.visits import look_alike
 from mrdiff_jax.storage.files import replace_folder, scratch_folder
@@ -111,11 +112,8 @@ def open_dataset(data_config: Any) -> Dataset:
     sources, target = split_names(data_config.sources), data_config.target.strip()
     if data_config.name == "prepared":
         return _open_prepared(data_config, sources, target)
-    study = _study(data_config, sources, target)
+    study = import_module(f"mrdiff_jax.data.{data.require(data_config.name)}").study(data_config, sources, target)
     _check_names(sources, target, study.contrasts)
-    low, high = data_config.percentiles
-    if not 0 <= low < high <= 100:
-        raise UserError(f"config.data.percentiles: {low:g}, {high:g} do not rise from 0 to 100")
 
     splits = _splits(data_config, sorted({exam.subject for exam in study.exams}))
     if alike := look_alike(splits) if data_config.name == "bids" else "":
@@ -141,9 +139,9 @@ def _check_names(sources: tuple[str, ...], target: str, contrasts: Sequence[str]
         for name in names:
             if name not in contrasts:
                 choices = ", ".join(contrasts)
-                raise UserError(f"config.data.{field}: no contrast {name!r} in this data set; choose from {choices}")
+                raise UserError(f"--config.data.{field}: no contrast {name!r} in this data set; choose from {choices}")
     if not sources or len({*sources, target}) <= len(sources):
-        raise UserError(f"config.data.sources: give one contrast or more, each once, and not the target {target!r}")
+        raise UserError(f"--config.data.sources: give one contrast or more, each once, and not the target {target!r}")
 
 
 def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Dataset:
@@ -167,35 +165,24 @@ def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Datase
     return Dataset(contrasts, sources, target, folder, fingerprint, written.options, file, splits)
 
 
-def _study(config: Any, sources: tuple[str, ...], target: str) -> Study:
-    if config.name not in KINDS:
-        raise UserError(f"--config.data.name={config.name}: choose one of {', '.join([*KINDS, 'prepared'])}")
-    return KINDS[config.name](config, sources, target)
-
-
 def _splits(config: Any, subjects: list[str]) -> dict[str, str]:
     if config.splits_file:
         return read_splits(local_path(config.splits_file, "--config.data.splits_file"), subjects)
-    return assign_splits(
-        subjects,
-        test_subjects=config.test_subjects,
-        test_fraction=config.test_fraction,
-        validation_fraction=config.validation_fraction,
-        seed=config.split_seed,
-    )
+    by = Assignment(config.test_subjects, config.test_fraction, config.validation_fraction, config.split_seed)
+    return assign_splits(subjects, by)
 
 
 def _prepare(study: Study, splits: Mapping[str, str], folder: Path, options: Options, fingerprint: str) -> None:
     """Writes the study's slices and `splits.csv` into `folder`, which appears complete or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     side = options.image_size
-    unmarked = {"lesions": np.zeros((side, side), np.uint8)} if "lesions" in study.truths else {}
+    unmarked = np.zeros((side, side), np.uint8) if "lesions" in study.truths else None
 
     def exams() -> Iterator[ExamSlices]:
         loaded = tqdm(_loaded(study.exams), "Preparing slices", len(study.exams), unit="exam", delay=1, disable=None)
         for ref, exam in zip(study.exams, loaded, strict=True):
             examples = exam_examples(exam, side, options.percentiles, options.slices, options.plane)
-            marked = (unmarked | example for example in examples)
+            marked = (replace(one, lesions=unmarked if one.lesions is None else one.lesions) for one in examples)
             yield ExamSlices(exam.name, ref.subject, [SequenceTimes(*times) for times in exam.times], marked)
 
     with scratch_folder(folder.parent, ".preparing-") as temporary:
@@ -210,7 +197,7 @@ def _prepare(study: Study, splits: Mapping[str, str], folder: Path, options: Opt
             # else another process was faster, with the same content
 
 
-def _loaded(exams: list[ExamRef], workers: int = 2) -> Iterator[volumes.Exam]:
+def _loaded(exams: list[ExamRef], workers: int = 2) -> Iterator[Exam]:
     """The exams in order, read or simulated a few ahead by threads."""
     with ThreadPoolExecutor(workers) as pool:
         pending = deque()

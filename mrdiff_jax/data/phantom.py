@@ -14,15 +14,18 @@ spin echo around the times of the paper's spine T1w (TR 450, TE 9.8 ms), because
 function of TR, TE and TI alone.
 """
 
-from functools import cache
-from typing import NamedTuple
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from scipy.ndimage import map_coordinates
 
 from mrdiff_jax import physics
-from mrdiff_jax.scans.volumes import Exam
+from mrdiff_jax.data.study import ExamRef, Study
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.fields import split_names
+from mrdiff_jax.scans.exam import Exam
 
 CONTRASTS = ("T1w", "T2w", "PDw", "FLAIR")
 FIELD_MM = 200.0  # side of the square field of view
@@ -228,3 +231,17 @@ def _effective_maps(fractions: np.ndarray, t1: np.ndarray, t2: np.ndarray, s0: n
 def subject_name(index: int) -> str:
     """The name of a phantom subject, as BIDS writes it."""
     return f"sub-{index + 1:04d}"
+
+
+def study(config: Any, sources: tuple[str, ...], target: str) -> Study:
+    """As many subjects as `config.subjects` says."""
+    contrasts = split_names(config.contrasts) or CONTRASTS
+    for contrast in contrasts:
+        if contrast not in CONTRASTS:
+            raise UserError(f"--config.data.contrasts: the phantom has {', '.join(CONTRASTS)}, not {contrast!r}")
+    size = {"image_size": config.image_size, "slice_count": config.subject_slices}
+    exams = [
+        ExamRef(subject_name(index), partial(simulate_exam, config.seed, index, contrasts=contrasts, **size))
+        for index in range(config.subjects)
+    ]
+    return Study(contrasts, exams, [config.subjects, config.subject_slices, config.seed], ("maps", "lesions"))

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mrdiff_jax.scans import volumes
+from mrdiff_jax.scans.exam import Exam
 
 
 class ExamRef(NamedTuple):
     """An exam not yet read."""
 
     subject: str
-    load: Callable[[], volumes.Exam]
+    load: Callable[[], Exam]
 
 
 class Study(NamedTuple):

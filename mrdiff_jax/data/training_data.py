@@ -82,7 +82,7 @@ def describe_training(dataset: Dataset, inverted: Collection[str] = ()) -> Train
             if source in inverted and time <= 0:
                 raise UserError(
                     f"{example['subject']}: its {source} has no inversion time, which the signal equation inversion_recovery"
-                    f" needs it; put InversionTime into its sidecar or give --config.data.ti={source}=MILLISECONDS"
+                    f" needs; put InversionTime into its sidecar or give --config.data.ti={source}=MILLISECONDS"
                 )
         for name, values in columns.items():
             values.append(example[name])

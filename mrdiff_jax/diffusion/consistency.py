@@ -67,7 +67,7 @@ def draw_pair(levels: Levels, count: Array | int, rng: Array) -> tuple[Array, Ar
     return levels.at(index, count), levels.at(index + 1, count)
 
 
-def consistency_loss(
+def training_loss(
     student: Consistency, target: Consistency, x_0: Array, noise: Array, pair: tuple[Array, Array], distance: str
 ) -> Array:
     """L_CT: the student at the larger noise level against the target network at the smaller one, with the same noise.

@@ -14,7 +14,7 @@ from mrdiff_jax.data.datasets import Dataset
 from mrdiff_jax.evaluation import averages, results, scoring
 from mrdiff_jax.evaluation.baselines import References
 from mrdiff_jax.evaluation.results import REFERENCES, SYNTHESIS, Images, Means, Results, Summary
-from mrdiff_jax.evaluation.scoring import Scorer, Scores
+from mrdiff_jax.evaluation.scoring import Scorer, SliceScores
 from mrdiff_jax.log import logger
 from mrdiff_jax.methods.contract import Method, Variables
 from mrdiff_jax.metrics.conventions import BANDS, CONVENTIONS, METRICS
@@ -34,7 +34,7 @@ class Evaluation:
     """
 
     def __init__(self):
-        self.scores = Scores()
+        self.scores = SliceScores()
         self.kept: dict[str, list] = {name: [] for name in ("subject", "slice", *_PIXELS)}
         self.panels: list[dict[str, np.ndarray]] = []
         self.titles: list[str] = []
@@ -55,7 +55,7 @@ class Evaluator:
         return parallel.keys_at(jax.random.key(self._config.seed), batch["index"])
 
     @cached_property
-    def _references(self) -> tuple[References, dict[str, Scores]]:
+    def _references(self) -> tuple[References, dict[str, SliceScores]]:
         """When they are first needed, not before the first step of training."""
         return scoring.reference_scores(self._dataset, self.score, self._config.batch_size)
 
@@ -65,7 +65,7 @@ class Evaluator:
         return self._references[0]
 
     @property
-    def reference_scores(self) -> dict[str, Scores]:
+    def reference_scores(self) -> dict[str, SliceScores]:
         """Of all test slices: by reference, and the spectra of the 'target'."""
         return self._references[1]
 
@@ -124,7 +124,7 @@ def _add_images(result: Evaluation, batch: dict, kept: set) -> None:
                 values.append(batch[name][i])
 
 
-def summarise(scores: dict[str, Scores], convention: str, about: dict[str, Any]) -> Summary:
+def summarise(scores: dict[str, SliceScores], convention: str, about: dict[str, Any]) -> Summary:
     """Means of the synthesis and the references, the convention, and what is said `about` the run: other fields of Summary."""
 
     def means(columns: Sequence[str]) -> Means:
@@ -146,7 +146,7 @@ def summarise(scores: dict[str, Scores], convention: str, about: dict[str, Any])
     )
 
 
-def write(evaluation: Evaluation, scores: dict[str, Scores], summary: Summary, workdir: Path) -> list[str]:
+def write(evaluation: Evaluation, scores: dict[str, SliceScores], summary: Summary, workdir: Path) -> list[str]:
     """Writes the files of `results.write`, and samples.png; returns their names, but for a picture that could not be drawn."""
     kept = {name: np.array(values) for name, values in evaluation.kept.items()}
     rows = {name: scores[name].rows for name in (SYNTHESIS, *REFERENCES)}

@@ -11,8 +11,8 @@ from mrdiff_jax import methods, parallel, workdir
 from mrdiff_jax.config import Config, resolve
 from mrdiff_jax.data.datasets import Dataset, open_dataset
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.evaluation import evaluator, results, studies
-from mrdiff_jax.evaluation.evaluator import Evaluator
+from mrdiff_jax.evaluation import results, studies
+from mrdiff_jax.evaluation.evaluator import Evaluator, summarise, table, write
 from mrdiff_jax.evaluation.results import Summary
 from mrdiff_jax.evaluation.studies.context import Context
 from mrdiff_jax.log import logger
@@ -42,33 +42,33 @@ def evaluate_only(config: ConfigDict, folder: Path) -> Summary:
         workdir.describe(folder, dataset, method)
         choose = partial(synthesis_part, method, config, described=True)
         step, read = restore_evaluated(partial(restore_part, folder), choose)
-        variables, scores = parallel.replicate(read), Evaluator(method, dataset, config.evaluate)
-        summary = finish(config, folder, dataset, scores, variables, step)
-        rows = list(studies.run(names, Context(config, dataset, method, scores, variables)))
+        variables, evaluator = parallel.replicate(read), Evaluator(method, dataset, config.evaluate)
+        summary = finish(config, folder, dataset, evaluator, variables, step)
+        rows = list(studies.run(names, Context(config, dataset, method, evaluator, variables)))
         if jax.process_index() == 0:
             results.write_studies(rows, config.evaluate.convention, folder)
     return summary
 
 
-def finish(config: Config, folder: Path, dataset: Dataset, evaluate: Evaluator, variables: Variables, step: int) -> Summary:
+def finish(config: Config, folder: Path, dataset: Dataset, evaluator: Evaluator, variables: Variables, step: int) -> Summary:
     """Evaluates replicated variables on the test subjects, writes the results and prints them; returns their summary."""
     logger.info("evaluating %d slices of the test subjects", len(dataset.split("test")))
-    evaluation = evaluate(variables, "test")
+    evaluation = evaluator(variables, "test")
     about = {
         "step": step,
         "method": config.method.name,
         "sources": tuple(dataset.sources),
         "target": dataset.target,
-        "copied": dataset.sources[evaluate.references.better_source],
-        "linear_weights": tuple(evaluate.references.weights.tolist()),
+        "copied": dataset.sources[evaluator.references.better_source],
+        "linear_weights": tuple(evaluator.references.weights.tolist()),
         "sample": dataclasses.asdict(config.sample) if config.sample else None,
         "seed": config.evaluate.seed,
         "dataset": dataset.fingerprint,
     }
-    scores = {"synthesis": evaluation.scores, **evaluate.reference_scores}
-    summary = evaluator.summarise(scores, config.evaluate.convention, about)
-    print(evaluator.table(summary))
+    scores = {"synthesis": evaluation.scores, **evaluator.reference_scores}
+    summary = summarise(scores, config.evaluate.convention, about)
+    print(table(summary))
     if jax.process_index() == 0:
-        written = evaluator.write(evaluation, scores, summary, folder)
+        written = write(evaluation, scores, summary, folder)
         print(f"{', '.join(written)}, checkpoints and event files are in {folder}")
     return summary

@@ -25,13 +25,13 @@ _FITTED_AT_A_TIME = 64
 
 
 @dataclass(frozen=True)
-class Scores:
+class SliceScores:
     """What the slices of one method score: a row each (subject, slice, scores), and the radial power spectrum (rings,)."""
 
     rows: list[Row] = field(default_factory=list)
     spectra: list[np.ndarray] = field(default_factory=list)
 
-    def extend(self, other: "Scores") -> None:
+    def extend(self, other: "SliceScores") -> None:
         """Adds the slices of another."""
         self.rows.extend(other.rows)
         self.spectra.extend(other.spectra)
@@ -55,12 +55,12 @@ class Scorer:
         score = scorer(CONVENTIONS[convention])
         self._score = parallel.pmap(lambda batch: (score(*batch), radial_power_spectrum(batch[0])))
 
-    def __call__(self, images: np.ndarray, batch: Mapping[str, Any]) -> Scores:
+    def __call__(self, images: np.ndarray, batch: Mapping[str, Any]) -> SliceScores:
         """Of the valid slices of a batch of `batches`, for which there are images (B, H, W)."""
         scores, spectra = parallel.on_batch(self._score, (images, batch["target"], batch["body"]))
         columns, slices = CONVENTIONS[self.convention].columns(), valid(batch)
         rows = [about(batch, i) | {column: float(scores[column][i]) for column in columns} for i in slices]
-        return Scores(rows, list(spectra[slices]))
+        return SliceScores(rows, list(spectra[slices]))
 
 
 def valid(batch: Mapping[str, Any]) -> np.ndarray:
@@ -81,20 +81,20 @@ def batches(dataset: Dataset, split: str, batch_size: int, wanted: np.ndarray, t
         yield batch | {"body": body_mask(np.concatenate([batch["sources"], batch["target"][..., None]], -1))}
 
 
-def reference_scores(dataset: Dataset, score: Scorer, batch_size: int) -> tuple[References, dict[str, Scores]]:
+def reference_scores(dataset: Dataset, score: Scorer, batch_size: int) -> tuple[References, dict[str, SliceScores]]:
     """The fitted references, and what they and the 'target' score on all test slices; kept beside the prepared data."""
     contrasts = f"{'+'.join(dataset.sources)}-{dataset.target}"
     path = dataset.folder / "references" / f"{contrasts}-{score.convention}-{dataset.fingerprint}-{_VERSION}.npz"
     if path.is_file():
         return _read(path)
     training = evaluation_batches(dataset, "train", _FITTED_AT_A_TIME)
-    fitted, scores = baselines.fit(training, len(dataset.sources)), {name: Scores() for name in (_TARGET, *REFERENCES)}
+    fitted, scores = baselines.fit(training, len(dataset.sources)), {name: SliceScores() for name in (_TARGET, *REFERENCES)}
     every = np.arange(len(dataset.split("test")))
     for batch in batches(dataset, "test", batch_size, every, "scoring the references"):
         for name, images in fitted.predict(batch["sources"]).items():
             scores[name].extend(score(images, batch))
         spectra = np.asarray(radial_power_spectrum(batch["target"]))[valid(batch)]
-        scores[_TARGET].extend(Scores([about(batch, i) for i in valid(batch)], list(spectra)))
+        scores[_TARGET].extend(SliceScores([about(batch, i) for i in valid(batch)], list(spectra)))
     try:
         _write(path, fitted, scores)
     except OSError as error:
@@ -102,7 +102,7 @@ def reference_scores(dataset: Dataset, score: Scorer, batch_size: int) -> tuple[
     return fitted, scores
 
 
-def _write(path: Path, fitted: References, scores: Mapping[str, Scores]) -> None:
+def _write(path: Path, fitted: References, scores: Mapping[str, SliceScores]) -> None:
     """Writes a file that is there whole or not at all."""
     arrays = {"better_source": fitted.better_source, "weights": fitted.weights}
     for name, found in scores.items():
@@ -118,7 +118,7 @@ def _write(path: Path, fitted: References, scores: Mapping[str, Scores]) -> None
         aside.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> tuple[References, dict[str, Scores]]:
+def _read(path: Path) -> tuple[References, dict[str, SliceScores]]:
     with np.load(path, allow_pickle=False) as stored:
         arrays = dict(stored)
     fitted = References(int(arrays.pop("better_source")), arrays.pop("weights"))
@@ -127,5 +127,5 @@ def _read(path: Path) -> tuple[References, dict[str, Scores]]:
         spectra = list(arrays.pop(f"{name} spectra"))
         columns = {key.removeprefix(f"{name} "): arrays[key].tolist() for key in arrays if key.startswith(f"{name} ")}
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        scores[name] = Scores(rows, spectra)
+        scores[name] = SliceScores(rows, spectra)
     return fitted, scores

@@ -1,10 +1,10 @@
 """The methods, by name; each is a file or a folder of this package, and knows nothing of the others."""
 
-import difflib
 import importlib
 from typing import Any
 
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.fields import did_you_mean
 from mrdiff_jax.methods.contract import Method
 
 NAMES = ("mrdiff", "regression", "pix2pix", "hinet", "resvit", "blochgan", "cm", "cdpm", "m2dn")
@@ -13,8 +13,7 @@ NAMES = ("mrdiff", "regression", "pix2pix", "hinet", "resvit", "blochgan", "cm",
 def require(name: str) -> str:
     """The name. Raises UserError, with the nearest, where no method has it."""
     if name not in NAMES:
-        near = difflib.get_close_matches(name, NAMES, 1)
-        meant = f"; did you mean {near[0]}?" if near else ""
+        meant = did_you_mean(name, NAMES)
         raise UserError(f"--config.method.name={name}: no such method; choose one of {', '.join(NAMES)}{meant}")
     return name
 

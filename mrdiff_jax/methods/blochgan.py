@@ -169,7 +169,7 @@ class BlochGAN(ConditionalGAN):
         l_d = jnp.abs(y_hat - y).mean()
         return loss + self.settings.lambda_sources * l_d, Outcome(terms | {"L_sources": l_d}, {"generator": state})
 
-    def maps(self, variables: Variables, batch: Batch, rng: Array) -> dict[str, Array]:
+    def feature_maps(self, variables: Variables, batch: Batch, rng: Array) -> dict[str, Array]:
         """T1, T2 and S0 as the encoder has found them."""
 
         def run(network: Network, y: Array) -> ContentMaps:
@@ -180,7 +180,7 @@ class BlochGAN(ConditionalGAN):
 
     def describe(self, variables: Variables, batch: Batch, rng: Array) -> tuple[Array, ...]:
         """The channel means of the maps."""
-        return tuple(features.mean(-1) for features in self.maps(variables, batch, rng).values())
+        return tuple(features.mean(-1) for features in self.feature_maps(variables, batch, rng).values())
 
 
 create = BlochGAN

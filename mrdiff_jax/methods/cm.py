@@ -26,7 +26,7 @@ Choices, where publications differ or are silent:
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -38,7 +38,7 @@ from jax import Array
 from mrdiff_jax.diffusion import consistency
 from mrdiff_jax.diffusion.preconditioning import Preconditioning
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.fields import Optimizer, Sampling, field
+from mrdiff_jax.fields import MODEL_FIELDS, Optimizer, Sampling, field
 from mrdiff_jax.methods.contract import Batch, Method, Outcome, Player, Tree, Variables
 from mrdiff_jax.methods.optimizers import make_optimizer
 from mrdiff_jax.methods.transfer import fitting, trained_params
@@ -69,6 +69,7 @@ class Settings:
     init_workdir: str = field("", "of init='diffusion': the workdir of a run of mrdiff or cdpm with the same config.model")
     optimizer: Optimizer = Optimizer("radam", learning_rate=5e-5)
     sample: Sampling = Sampling(steps=2)
+    model_fields: ClassVar[tuple[str, ...]] = MODEL_FIELDS
 
 
 class Network(nn.Module):
@@ -136,7 +137,7 @@ class CM(Method):
         student, target = (
             self._consistency(params, y) for params in (variables.params["generator"], variables.targets["generator"])
         )
-        loss = consistency.consistency_loss(student, target, x_0, noise, pair, self.settings.distance)
+        loss = consistency.training_loss(student, target, x_0, noise, pair, self.settings.distance)
         return loss, Outcome({"L_CT": loss, "noise_levels": count.astype(jnp.float32)})
 
     def after_step(self, variables: Variables, progress: Array) -> Variables:

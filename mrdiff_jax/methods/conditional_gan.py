@@ -15,7 +15,7 @@ from mrdiff_jax.methods.contract import Batch, Method, Outcome, Player, Tree, Va
 from mrdiff_jax.methods.optimizers import make_optimizer
 from mrdiff_jax.networks.initializers import init_on_host
 from mrdiff_jax.networks.patchgan import PatchGAN, discriminator_loss, generator_loss, smallest_side
-from mrdiff_jax.streams import stream
+from mrdiff_jax.streams import named
 
 
 class ConditionalGAN(Method):
@@ -46,9 +46,9 @@ class ConditionalGAN(Method):
     def init(self, key: Array, batch: Batch) -> Variables:
         """Fresh weights, and the statistics of the generator."""
         y = batch["sources"]
-        generator = self.init_generator(stream(key[None], "generator")[0], batch)
+        generator = self.init_generator(named(key, "generator"), batch)
         pair = jnp.concatenate([y, y[..., :1]], axis=-1)
-        discriminator = init_on_host(self.discriminator, stream(key[None], "discriminator")[0], pair)
+        discriminator = init_on_host(self.discriminator, named(key, "discriminator"), pair)
         return Variables(
             {"generator": generator.pop("params"), "discriminator": discriminator["params"]}, {"generator": generator}
         )

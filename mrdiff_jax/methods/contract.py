@@ -97,6 +97,6 @@ class Method(abc.ABC):
         """Images (B, H, W) that show what the method sees, one for each of `described`."""
         return ()
 
-    maps: Callable[[Variables, Batch, Array], Mapping[str, Array]] | None = None
+    feature_maps: Callable[[Variables, Batch, Array], Mapping[str, Array]] | None = None
     """(variables, batch, rng) -> feature maps (B, h, w, C) that stand for T1, T2 and S0, by these names, of a method that has
     them; H and W are multiples of h and w."""

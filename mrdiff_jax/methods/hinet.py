@@ -36,7 +36,7 @@ from mrdiff_jax.networks.initializers import init_on_host
 from mrdiff_jax.networks.layers import upsample
 from mrdiff_jax.networks.normalization import BatchNorm
 from mrdiff_jax.networks.patchgan import discriminator_loss, generator_loss
-from mrdiff_jax.streams import stream
+from mrdiff_jax.streams import named
 
 EPSILON = 0.8  # of the discriminator's normalisation
 
@@ -199,7 +199,7 @@ class HiNet(Method):
 
     def init(self, key: Array, batch: Batch) -> Variables:
         """Fresh weights, and the running statistics of the generator."""
-        keys = {name: stream(key[None], name)[0] for name in self.players}
+        keys = {name: named(key, name) for name in self.players}
         y, whole = batch["sources"], Generator.with_reconstructions
         generator = init_on_host(self.generator, keys["generator"], y, train=False, method=whole)
         discriminator = init_on_host(self.discriminator, keys["discriminator"], y[..., :1])

@@ -5,8 +5,8 @@ are noised and denoised; the available ones stay clean at every step, and their 
 
     L = mean over all M contrasts of  |x_0 - f(v x_t + (1 - v) x_0, v, t)|^2
 
-There is no public code, and what is known of the paper is second-hand: masks, loss and outline are as told, the rest is ours.
-- Outline, as told: an encoder for each contrast (3 x 3 convolution of stride 2, group normalisation, ReLU, residual blocks,
+There is no public code, and what is known of the paper is second-hand: masks, loss and outline are as cited, the rest is ours.
+- Outline, as cited: an encoder for each contrast (3 x 3 convolution of stride 2, group normalisation, ReLU, residual blocks,
   bilinear downsampling), a U-shaped fusion with squeeze-excite gates, v broadcast over the bottleneck (128 channels, at
   a sixteenth of the side), and a decoder for each contrast (residual blocks and upsampling).
 - Widths 32, 64, 128, 128 lead to that bottleneck. One residual block a level: ADM's, conditioned on the step by FiLM, which is
@@ -14,9 +14,9 @@ There is no public code, and what is known of the paper is second-hand: masks, l
 - A gate squeezes to a quarter of the channels of all contrasts, before a linear layer mixes them.
 - The last upsampling is a transposed convolution, the mirror of the first convolution: interpolation could not give back the
   detail of single pixels that the first convolution keeps in its channels.
-- x_0 is predicted (as told), of 1000 steps on the cosine schedule of MRDiff, and 50 steps of DDIM with eta = 1 walk back: what
+- x_0 is predicted (as cited), of 1000 steps on the cosine schedule of MRDiff, and 50 steps of DDIM with eta = 1 walk back: what
   is open in the paper is as in the method it is compared with. Adam 1e-4, and an average of decay 0.9999.
-- Masks: all that leave something and lack something, each as probable as any other (for M = 3 there are 6), as told.
+- Masks: all that leave something and lack something, each as probable as any other (for M = 3 there are 6), as cited.
   `masks='target'` trains the one pattern that a comparison tests: mixing patterns may explain part of its low published score.
 
 At synthesis the target is missing, and of the sources those that the batch says: 'available' (B, K), 1 for each that is there

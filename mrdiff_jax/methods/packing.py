@@ -1,4 +1,8 @@
-"""Trees of many small arrays as one vector: hundreds of them would be most of a program that is traced, compiled and loaded."""
+"""Trees of many small arrays as one vector: hundreds of them would be most of a program that is traced, compiled and loaded.
+
+Measured at the paper's 301 M parameters: the optimiser's scratch memory is 3.36 GiB where all of them are one vector, 1.12 GiB
+packed as here, as it is for the plain tree; compiling the step took 120, 105 and 119 s of CPU on a loaded machine.
+"""
 
 import math
 from typing import Any, NamedTuple
@@ -9,7 +13,7 @@ import numpy as np
 import optax
 from jax import Array
 
-SMALL = 2**16  # elements; larger arrays stay as they are, so that no copy of a large network is made
+SMALL = 2**16  # elements; larger arrays stay as they are: they are few, and hold nearly all of a large network
 
 
 class Packed(NamedTuple):

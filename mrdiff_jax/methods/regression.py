@@ -4,13 +4,13 @@ The baseline that says what diffusion adds: the same blocks, wavelet domain, dat
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from mrdiff_jax.fields import Optimizer, field
+from mrdiff_jax.fields import MODEL_FIELDS, Optimizer, field
 from mrdiff_jax.methods.contract import Batch, Method, Outcome, Player, Variables
 from mrdiff_jax.methods.optimizers import make_optimizer
 from mrdiff_jax.networks.initializers import init_on_host
@@ -24,6 +24,7 @@ class Settings:
 
     distance: Literal["l1", "l2"] = field("l1", "between prediction and target", choices=("l1", "l2"))
     optimizer: Optimizer = Optimizer()
+    model_fields: ClassVar[tuple[str, ...]] = MODEL_FIELDS
 
 
 class Network(nn.Module):

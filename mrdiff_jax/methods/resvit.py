@@ -189,7 +189,7 @@ class ResViT(ConditionalGAN):
             raise UserError(f"--config.data.image_size={size}: resvit needs a multiple of {self.stride}, two of them at least")
         if own.vit_width % own.vit_heads:
             raise UserError(
-                f"--config.resvit.vit_heads={own.vit_heads}: does not divide the {own.vit_width} channels of vit_width"
+                f"--config.resvit.vit_heads={own.vit_heads}: vit_width has {own.vit_width} channels, not a multiple of it"
             )
         self.generator = Generator(
             own.base_channels,

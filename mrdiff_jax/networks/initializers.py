@@ -13,7 +13,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 
-Sampler = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+ArraySampler = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 Initializer = Callable[..., "Drawn"]
 
 
@@ -21,7 +21,7 @@ class Drawn(struct.PyTreeNode, nn.meta.AxisMetadata):
     """An array of a network, with the sampler that it is drawn by."""
 
     value: Any
-    sampler: Sampler = struct.field(pytree_node=False)
+    sampler: ArraySampler = struct.field(pytree_node=False)
 
     def unbox(self) -> Any:
         """The array."""
@@ -38,7 +38,7 @@ class Drawn(struct.PyTreeNode, nn.meta.AxisMetadata):
     remove_axis = add_axis
 
 
-def drawn(sampler: Sampler) -> Initializer:
+def drawn(sampler: ArraySampler) -> Initializer:
     """The initialiser of a flax module's parameters with this sampler."""
 
     def initialize(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Drawn:

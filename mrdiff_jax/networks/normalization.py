@@ -15,8 +15,8 @@ from mrdiff_jax.networks.initializers import normal, ones, zeros
 class GroupNorm(nn.Module):
     """Group normalisation, an optional FiLM (scale, shift), and statistics in float32.
 
-    Normalisation, affine map and FiLM are one multiply-add a pixel, with the moments taken in one pass. Where the number of
-    groups does not divide the channels, their greatest common divisor is taken.
+    Normalisation, affine map and FiLM are one multiply-add a pixel, with the moments taken in one pass. Where the
+    channels are not a multiple of the groups, the greatest common divisor of both is taken.
     """
 
     groups: int = 32

@@ -60,25 +60,31 @@ def build_backbone(config: Any, spectral_norm: bool = False) -> Backbone:
     """The backbone of `config.model`, checked against itself and the image size.
 
     Raises:
-      UserError: heads or bands do not divide the channels, or the levels do not divide the image; the message names the field.
+      UserError: channels are not a multiple of the heads' or of the bands, or the image not of the stride; the message names
+        the field.
     """
+    size, backbone = config.model, build_plain_backbone(config)
+    for level in {*size.attention_levels, len(size.channel_mult) - 1}:
+        channels = backbone.channels[level]
+        if channels % min(size.head_channels, channels):
+            flag = f"--config.model.head_channels={size.head_channels}"
+            raise UserError(f"{flag}: level {level} has {channels} channels, not a multiple of it")
+    return backbone._replace(
+        attention_levels=tuple(size.attention_levels), head_channels=size.head_channels, spectral_norm=spectral_norm
+    )
+
+
+def build_plain_backbone(config: Any) -> Backbone:
+    """The same without attention, for a network that has its own."""
     size = config.model
     backbone = Backbone(
         base_channels=size.base_channels,
         channel_mult=tuple(size.channel_mult),
         blocks_per_level=size.blocks_per_level,
-        attention_levels=tuple(size.attention_levels),
-        head_channels=size.head_channels,
+        attention_levels=(),
         norm_groups=size.norm_groups,
-        spectral_norm=spectral_norm,
         dtype=jnp.dtype(size.dtype),
     )
-    for level in {*size.attention_levels, len(size.channel_mult) - 1} & set(range(len(size.channel_mult))):
-        if backbone.channels[level] % min(size.head_channels, backbone.channels[level]):
-            raise UserError(
-                f"--config.model.head_channels={size.head_channels}: does not divide the {backbone.channels[level]} channels of"
-                f" level {level}"
-            )
     if backbone.channels[-1] % 4:
         raise UserError(f"--config.model.base_channels={size.base_channels}: the deepest level needs a multiple of 4 channels")
     factor = backbone.image_stride(size.wavelet_domain)

@@ -37,12 +37,12 @@ class VisionTransformer(nn.Module):
         """Maps tokens (B, N, C) to as many; `keys` (B,) are those of the dropout, None does without."""
         for i in range(self.layers):
             own = None if keys is None else stream(keys, "layer", i)
-            tokens = tokens + Attention(self.heads, name=f"attention_{i}")(_layer_norm(f"norm_attention_{i}")(tokens))
+            tokens = tokens + MultiHeadAttention(self.heads, name=f"attention_{i}")(_layer_norm(f"norm_attention_{i}")(tokens))
             tokens = tokens + Perceptron(self.rate, name=f"perceptron_{i}")(_layer_norm(f"norm_perceptron_{i}")(tokens), own)
         return _layer_norm("norm_out")(tokens)
 
 
-class Attention(nn.Module):
+class MultiHeadAttention(nn.Module):
     """Self-attention over all tokens."""
 
     heads: int

@@ -74,7 +74,7 @@ def _block_means(data: np.ndarray, factors: list[int]) -> np.ndarray:
 
 def _inside(volumes: list[np.ndarray], spacing: np.ndarray) -> np.ndarray:
     """(X, Y, Z) bool: the head or body without its rim."""
-    body = bias_field.body_mask(volumes, spacing)
+    body = bias_field.body_in_volumes(volumes, spacing)
     if body.all():  # no rim is in the picture
         return body
     depth = distance_transform_edt(body, sampling=spacing)

@@ -22,7 +22,7 @@ def has_grey_air(volume: np.ndarray) -> bool:
     return bool(air_level(volume) - low > GREY_AIR * (high - low))
 
 
-def body_mask(volumes: Sequence[np.ndarray], spacing: Sequence[float]) -> np.ndarray:
+def body_in_volumes(volumes: Sequence[np.ndarray], spacing: Sequence[float]) -> np.ndarray:
     """(X, Y, Z) bool: the head or body, without holes, as any of the aligned volumes shows it; `spacing` in mm."""
     mask = np.any([_bright(volume, spacing) for volume in volumes], axis=0)
     width = [max(1, round(CLOSING_MM / mm)) for mm in spacing[:2]]

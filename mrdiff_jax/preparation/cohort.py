@@ -3,18 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.preparation import checks, manifest, page, prepared_set, workers
 from mrdiff_jax.preparation.exam_task import Task
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.preparation.records import ExamRecord, prepared
+from mrdiff_jax.preparation.splits import Assignment
 from mrdiff_jax.storage.files import write_text
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PreparedCohort:
     """What a call made: the records of all exams, the splits of those prepared, and why there are none, if so."""
 
     records: list[ExamRecord]
@@ -28,11 +28,11 @@ def prepare(
     options: Options,
     *,
     known: Mapping[str, str],
-    assignment: Mapping[str, Any],
+    assignment: Assignment,
     max_shift_mm: float | None,
     processes: int,
     beam: str | None,
-) -> Outcome:
+) -> PreparedCohort:
     """Prepares all exams; one that fails does not stop the others.
 
     Args:
@@ -40,7 +40,7 @@ def prepare(
       output: the folder of the set; what is finished there stays.
       options: of all.
       known: subject -> split, where that is decided.
-      assignment: how other subjects get one, as `splits.assign_splits` takes it.
+      assignment: how other subjects get one.
       max_shift_mm: scans that lie further off the reference, or mirrored, fail their exam; None: they do not.
       processes: exams at a time.
       beam: options of an Apache Beam pipeline that takes the place of local processes.
@@ -50,7 +50,7 @@ def prepare(
     """
     usable = sorted({task.files.subject for task in tasks if not task.files.problems})
     if usable:
-        prepared_set.check_splits(usable, known, **assignment)
+        prepared_set.check_splits(usable, known, assignment)
     output.mkdir(parents=True, exist_ok=True)
     prepared_set.clear_leftovers(output)
     records = checks.refuse_duplicates(workers.run(tasks, processes, beam))
@@ -60,11 +60,11 @@ def prepare(
     if done:
         try:
             subjects = sorted({record.subject for record in done})
-            splits = prepared_set.update_splits(output, subjects, known, **assignment)
+            splits = prepared_set.update_splits(output, subjects, known, assignment)
         except UserError as error:  # what is prepared is written nevertheless
             unsplit = error
     manifest.write_manifest(output, records, splits)
     write_text(output / "index.html", page.page(output, records, options, splits))
     if done:
         prepared_set.write_dataset(output, done, options)
-    return Outcome(records, splits, unsplit)
+    return PreparedCohort(records, splits, unsplit)

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -22,13 +22,14 @@ from mrdiff_jax.preparation import registration, slicing
 from mrdiff_jax.preparation.common_grid import OneGrid, on_one_grid
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.preparation.records import ExamRecord, ScanRecord
-from mrdiff_jax.preparation.slices import Selection, select_slices, selected_examples
+from mrdiff_jax.preparation.slices import Selection, SliceExample, select_slices, selected_examples
 from mrdiff_jax.scans import sequence_times, volumes
 from mrdiff_jax.scans.air import air_level
+from mrdiff_jax.scans.exam import Exam
 from mrdiff_jax.scans.exam_files import ExamFiles
 from mrdiff_jax.scans.scan_path import ScanPath
 from mrdiff_jax.scans.sequence_times import SequenceTimes
-from mrdiff_jax.scans.volumes import Exam, Volume
+from mrdiff_jax.scans.volumes import Volume
 from mrdiff_jax.storage.files import replace_folder, require_file, sha256, walk_files, write_text
 
 VERSION = 4  # raise it whenever the same scans give other bytes
@@ -57,7 +58,7 @@ def prepare(task: Task) -> ExamRecord:
             raise UserError(_joined(files.problems))
         folder = exam_folder(task.output, files.name)
         done = read_record(folder)
-        record = replace(record, **_scans_key(task, done), times_key=_times_key(task))
+        record = replace(_known_by_scans(record, task, done), times_key=_times_key(task))
         if done and done.key == record.key:
             return _with_times(folder, done, record, task)
         with threadpool_limits(1):
@@ -94,24 +95,15 @@ def read_record(folder: Path) -> ExamRecord | None:
         return None
 
 
-def read_examples(folder: Path, record: ExamRecord) -> Iterator[dict[str, Any]]:
-    """The examples of a prepared exam: the features of `tfds_builder.MRSlices`."""
+def read_examples(folder: Path, record: ExamRecord) -> Iterator[SliceExample]:
+    """The examples of a prepared exam."""
     scale, (tr, te, ti) = np.array(record.scale, np.float32), np.array(record.times, np.float32).T
     for image, index in zip(np.load(folder / "slices.npy", mmap_mode="r"), record.slices, strict=True):
-        yield {
-            "image": np.ascontiguousarray(image),
-            "scale": scale,
-            "tr": tr,
-            "te": te,
-            "ti": ti,
-            "subject": record.exam,
-            "slice": index,
-            "spacing": record.pixel,
-        }
+        yield SliceExample(np.ascontiguousarray(image), scale, tr, te, ti, record.exam, index, record.pixel)
 
 
-def _scans_key(task: Task, done: ExamRecord | None) -> dict[str, Any]:
-    """A 'key' that changes whenever options or scans do; scans are known by their content, read again if `state` changed."""
+def _known_by_scans(record: ExamRecord, task: Task, done: ExamRecord | None) -> ExamRecord:
+    """With a key that changes whenever options or scans do; scans are known by their content, read again if `state` changed."""
     scans = task.files.scans
     state = tuple(_state(scan.path) for scan in scans.values())
     same = done is not None and done.state == state
@@ -120,7 +112,7 @@ def _scans_key(task: Task, done: ExamRecord | None) -> dict[str, Any]:
         [contrast, _relative(scan, task.root), one] for (contrast, scan), one in zip(scans.items(), contents, strict=True)
     ]
     key = hashlib.sha256(json.dumps([VERSION, asdict(task.options), sources]).encode()).hexdigest()
-    return {"key": key, "contents": contents, "state": state}
+    return replace(record, key=key, contents=contents, state=state)
 
 
 def _times_key(task: Task) -> str:
@@ -188,24 +180,24 @@ def _prepared(task: Task, record: ExamRecord) -> _Prepared:
         scans=tuple(_scan_record(task, contrast, scan, aligned, selection) for contrast, scan in scans.items()),
         times=times,
         scale=tuple(map(tuple, selection.scale.tolist())),
-        slices=tuple(example["slice"] for example in examples),
-        pixel=float(examples[0]["spacing"]),
+        slices=tuple(example.slice for example in examples),
+        pixel=float(examples[0].spacing),
         spacing=exam.spacing,
     )
     pictures = {
         contrast: _picture((volume - offset) / factor, centre, exam.spacing)
         for contrast, volume, (offset, factor) in zip(exam.contrasts, exam.volumes, selection.scale, strict=True)
     }
-    return _Prepared(whole, np.stack([example["image"] for example in examples]), pictures)
+    return _Prepared(whole, np.stack([example.image for example in examples]), pictures)
 
 
 def _examples(
     exam: Exam, selection: Selection, covered: np.ndarray, centre: np.ndarray, options: Options
-) -> list[dict[str, Any]]:
+) -> list[SliceExample]:
     """The examples of the slices that were selected and lie in the field of view of all scans."""
     middle = centre if options.field_mm else (0.0, 0.0, 0.0)
     examples = selected_examples(exam, selection, options.image_size, options.plane, options.field_mm, middle)
-    kept = [example for example in examples if covered[example["slice"]]]
+    kept = [example for example in examples if covered[example.slice]]
     if not kept:
         raise UserError(f"{exam.name}: no slice shows the body in all of {', '.join(exam.contrasts)}; fields of view differ")
     return kept

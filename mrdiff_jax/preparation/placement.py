@@ -52,7 +52,7 @@ def place(fixed: Volume, moving: Volume, options: Options) -> tuple[np.ndarray, 
 def misaligned(placement: Placement, reference: str, spacing: Sequence[float], max_shift_mm: float) -> str:
     """How a scan that was placed does not lie on the reference; '' where it does.
 
-    Across thick slices a scan may be off by half a slice, as edges cannot be told from their blur.
+    Across thick slices a scan may be off by half a slice, as edges cannot be distinguished from their blur.
     """
     limits = np.maximum(max_shift_mm, np.divide(spacing, 2))
     far = np.linalg.norm(np.array(placement.shift) / limits) > 1
@@ -72,7 +72,7 @@ def correct(
     Outside of the body a volume takes its lowest value. Where air is not dark (real-valued inversion recovery), the values
     have two signs, which a bias field model does not allow: such a scan is not corrected.
     """
-    mask = bias_field.body_mask(list(data.values()), grid.spacing)
+    mask = bias_field.body_in_volumes(list(data.values()), grid.spacing)
     corrected, done = {}, {}
     for contrast, volume in data.items():
         done[contrast] = "none"

@@ -6,14 +6,13 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.preparation import slice_set
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.preparation.records import ExamRecord
 from mrdiff_jax.preparation.slice_set import ExamSlices, SliceSet
-from mrdiff_jax.preparation.splits import assign_splits, read_rows, require_train_and_test, write_splits
+from mrdiff_jax.preparation.splits import Assignment, assign_splits, read_rows, require_train_and_test, write_splits
 from mrdiff_jax.scans import visits
 from mrdiff_jax.storage.files import replace_folder, scratch_folder
 
@@ -71,7 +70,7 @@ def known_splits(output: Path) -> dict[str, str]:
     return read_rows(path) if path.is_file() else {}
 
 
-def update_splits(output: Path, subjects: Sequence[str], known: Mapping[str, str], **assignment: Any) -> dict[str, str]:
+def update_splits(output: Path, subjects: Sequence[str], known: Mapping[str, str], assignment: Assignment) -> dict[str, str]:
     """Subject -> split of the subjects: as `known`, which is kept whole, else by `assign_splits`.
 
     All of it is written to `splits.csv`, also the rows of subjects that are not there now, for they may come back.
@@ -82,16 +81,14 @@ def update_splits(output: Path, subjects: Sequence[str], known: Mapping[str, str
     return require_train_and_test(chosen, str(output / SPLITS_FILE))
 
 
-def check_splits(subjects: Sequence[str], known: Mapping[str, str], **assignment: Any) -> None:
+def check_splits(subjects: Sequence[str], known: Mapping[str, str], assignment: Assignment) -> None:
     """Raises UserError where the splits that `update_splits` would give leave nobody for train or test."""
     require_train_and_test(_splits(subjects, known, assignment)[1], "the subjects that can be prepared")
 
 
-def _splits(
-    subjects: Sequence[str], known: Mapping[str, str], assignment: Mapping[str, Any]
-) -> tuple[dict[str, str], dict[str, str]]:
+def _splits(subjects: Sequence[str], known: Mapping[str, str], assignment: Assignment) -> tuple[dict[str, str], dict[str, str]]:
     """Subject -> split of all that are or were there, and of the subjects."""
-    new = {} if known.keys() >= set(subjects) else _joined(assign_splits(subjects, **assignment), known)
+    new = {} if known.keys() >= set(subjects) else _joined(assign_splits(subjects, assignment), known)
     splits = new | known
     return splits, {subject: splits[subject] for subject in subjects}
 

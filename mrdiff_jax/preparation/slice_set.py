@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.preparation import tfds_builder
 from mrdiff_jax.preparation.options import Options
+from mrdiff_jax.preparation.slices import SliceExample
 from mrdiff_jax.preparation.splits import SPLITS
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 
@@ -17,12 +18,12 @@ INFO_FILE = "prepared.json"
 
 
 class ExamSlices(NamedTuple):
-    """An exam to write: its name and subject, the times of its contrasts, its examples (`tfds_builder.MRSlices`)."""
+    """An exam to write: its name and subject, the times of its contrasts, its examples."""
 
     exam: str
     subject: str
     times: Sequence[SequenceTimes]
-    examples: Iterable[dict[str, Any]]
+    examples: Iterable[SliceExample]
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def write(
         for exam, subject, times, slices in exams():
             count = 0
             for count, example in enumerate(slices, 1):  # noqa: B007
-                yield example
+                yield example.features()
             written.append(WrittenExam(exam, subject, tuple(SequenceTimes(*map(float, of)) for of in times), count))
 
     tfds_builder.write(

@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from mrdiff_jax.errors import UserError
 from mrdiff_jax.preparation.intensity import percentile_scale, quantise
 from mrdiff_jax.preparation.slicing import PLANES, pixel_size, resize_in_plane, slice_image
 from mrdiff_jax.scans.air import air_level, is_foreground
-from mrdiff_jax.scans.volumes import Exam
+from mrdiff_jax.scans.exam import Exam
 
 FOREGROUND_SHARE = 0.1  # a slice with less foreground than this is left out
 BLANK_SHARE = 0.05  # of the foreground that another contrast has in a slice: with less, a contrast is blank there
@@ -84,6 +85,26 @@ def _wanted_slices(shares: np.ndarray, slices: str) -> np.ndarray:
     return np.arange(shares.shape[-1])[max(first, 0) : max(last, 0)]
 
 
+@dataclass(frozen=True)
+class SliceExample:
+    """One slice of an exam in all contrasts: the features of `tfds_builder.MRSlices`, of the truths those that are known."""
+
+    image: np.ndarray
+    scale: np.ndarray
+    tr: np.ndarray
+    te: np.ndarray
+    ti: np.ndarray
+    subject: str
+    slice: int
+    spacing: float
+    maps: np.ndarray | None = None
+    lesions: np.ndarray | None = None
+
+    def features(self) -> dict[str, Any]:
+        """By name, as TFDS takes them."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
 def exam_examples(
     exam: Exam,
     image_size: int,
@@ -92,8 +113,8 @@ def exam_examples(
     plane: str = "axial",
     field: float = 0.0,
     centre: Sequence[float] = (0.0, 0.0, 0.0),
-) -> Iterator[dict]:
-    """The examples of an exam, one a slice of the plane: the features of `builder.MRSlices`.
+) -> Iterator[SliceExample]:
+    """The examples of an exam, one a slice of the plane.
 
     Slices show a square `field` mm wide (0: all of the slice) around `centre`, mm from the middle of the volume.
 
@@ -112,7 +133,7 @@ def left_out(blank_slices: Mapping[str, int]) -> str:
 
 def selected_examples(
     exam: Exam, selection: Selection, image_size: int, plane: str, field: float, centre: Sequence[float]
-) -> Iterator[dict]:
+) -> Iterator[SliceExample]:
     """The examples of the slices that were selected, as `exam_examples` says."""
     axis, scaled = PLANES.index(plane), selection.scaled
     spacing = np.delete(exam.spacing, axis)[::-1]
@@ -126,18 +147,10 @@ def selected_examples(
     tr, te, ti = exam.times.T
     pixel = pixel_size(np.delete(exam.volumes.shape[1:], axis)[::-1], spacing, image_size, field)
     for i in selection.numbers:
-        example = {
-            "image": quantise(np.clip(resized(scaled[..., i], air), 0, 1)),
-            "scale": selection.scale,
-            "tr": tr,
-            "te": te,
-            "ti": ti,
-            "subject": exam.name,
-            "slice": int(i),
-            "spacing": pixel,
-        }
+        image = quantise(np.clip(resized(scaled[..., i], air), 0, 1))
+        maps = lesions = None
         if exam.maps is not None:
-            example["maps"] = resized(np.moveaxis(exam.maps.take(i, axis), -1, 0))
+            maps = resized(np.moveaxis(exam.maps.take(i, axis), -1, 0))
         if exam.lesions is not None:
-            example["lesions"] = (resized(exam.lesions.take(i, axis)[None])[..., 0] >= 0.5).astype(np.uint8)
-        yield example
+            lesions = (resized(exam.lesions.take(i, axis)[None])[..., 0] >= 0.5).astype(np.uint8)
+        yield SliceExample(image, selection.scale, tr, te, ti, exam.name, int(i), pixel, maps, lesions)

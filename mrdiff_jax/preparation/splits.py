@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
@@ -15,31 +16,34 @@ from mrdiff_jax.storage.files import replacing
 SPLITS = ("train", "validation", "test")
 
 
-def assign_splits(
-    subjects: Sequence[str],
-    *,
-    test_subjects: str = "",
-    test_fraction: float = 0.2,
-    validation_fraction: float = 0.1,
-    seed: int = 0,
-) -> dict[str, str]:
-    """Subject -> split. Test subjects are those that match a glob pattern of `test_subjects`, else a seeded fraction.
+@dataclass(frozen=True)
+class Assignment:
+    """How subjects get a split: those of test by the glob patterns 'a,b' of `test_subjects`, else a fraction by chance."""
+
+    test_subjects: str = ""
+    test_fraction: float = 0.2
+    validation_fraction: float = 0.1
+    seed: int = 0
+
+
+def assign_splits(subjects: Sequence[str], by: Assignment) -> dict[str, str]:
+    """Subject -> split.
 
     Subjects that look like visits of one patient (`visits.patients`) come into one split, but where a pattern parts them.
     A fraction above 0 means at least one patient, as long as one is left to train. Raises UserError where a pattern matches
     nobody, or train or test would be empty.
     """
     groups = list(patients(subjects).values())
-    shuffled = [groups[i] for i in np.random.default_rng(seed).permutation(len(groups))]
-    if test_subjects.strip():
-        chosen = matching(test_subjects, subjects)
+    shuffled = [groups[i] for i in np.random.default_rng(by.seed).permutation(len(groups))]
+    if by.test_subjects.strip():
+        chosen = matching(by.test_subjects, subjects)
         test = [[subject for subject in group if subject in chosen] for group in shuffled]
         shuffled = [[subject for subject in group if subject not in chosen] for group in shuffled]
         rest = [group for group in shuffled if group]
     else:
-        count = _share(test_fraction, len(groups))
+        count = _share(by.test_fraction, len(groups))
         test, rest = shuffled[:count], shuffled[count:]
-    validation = rest[: min(_share(validation_fraction, len(groups)), max(len(rest) - 1, 0))]
+    validation = rest[: min(_share(by.validation_fraction, len(groups)), max(len(rest) - 1, 0))]
     splits = dict.fromkeys(sorted(subjects), "train")
     splits |= dict.fromkeys(chain(*validation), "validation") | dict.fromkeys(chain(*test), "test")
     visits = len(subjects) - len(groups)

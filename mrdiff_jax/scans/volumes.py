@@ -11,6 +11,7 @@ import numpy as np
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans import air, contrasts, nifti
+from mrdiff_jax.scans.exam import Exam
 from mrdiff_jax.scans.exam_files import ExamFiles
 from mrdiff_jax.scans.scan_path import ScanPath
 from mrdiff_jax.scans.sequence_times import SequenceTimes, check, complete, read_sidecars
@@ -30,24 +31,6 @@ class Volume:
     affine: np.ndarray
     path: ScanPath
     padding: str = ""
-
-
-@dataclass(frozen=True)
-class Exam:
-    """One subject's aligned scans of one session.
-
-    volumes (C, X, Y, Z) in scanner units, in the order of `contrasts`; spacing: the voxel size in mm;
-    times (C, 3): TR, TE, TI in ms; maps (X, Y, Z, 3): true T1 (ms), T2 (ms) and S0, where known; lesions (X, Y, Z): the share
-    of lesion in each voxel, where known.
-    """
-
-    name: str
-    contrasts: tuple[str, ...]
-    volumes: np.ndarray
-    spacing: tuple[float, float, float]
-    times: np.ndarray
-    maps: np.ndarray | None = None
-    lesions: np.ndarray | None = None
 
 
 def read_scan(written: ScanPath | str | os.PathLike) -> tuple[Volume, SequenceTimes]:

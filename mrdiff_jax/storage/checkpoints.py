@@ -115,7 +115,7 @@ class Checkpoints:
 
     @contextmanager
     def _saving(self) -> Iterator[None]:
-        """Tells what goes wrong in one line, and clears away what is half written."""
+        """Says what goes wrong in one line, and clears away what is half written."""
         try:
             yield
         except Exception as error:
@@ -226,7 +226,7 @@ def _silence_echoes() -> None:
 
 
 def _says_something(record: logging.LogRecord) -> bool:
-    """Not what is told here in one line, nor that orbax misses a file that it does not write."""
+    """Not what is said here in one line, nor that orbax misses a file that it does not write."""
     return not any(part in record.getMessage() for part in _ECHOES)
 
 

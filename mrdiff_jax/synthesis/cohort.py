@@ -16,7 +16,7 @@ from mrdiff_jax.scans.scan_path import ScanPath
 from mrdiff_jax.scans.sequence_times import Stated, sidecar_path
 from mrdiff_jax.storage.files import replacing, sha256, write_text
 from mrdiff_jax.synthesis import from_scans, nifti_output
-from mrdiff_jax.synthesis.from_scans import SYNTHETIC, Settings
+from mrdiff_jax.synthesis.from_scans import SYNTHETIC, SynthesisOptions
 from mrdiff_jax.synthesis.synthesizer import Synthesizer
 
 OUTCOMES = ("synthesised", "done", "acquired", "passed over", "failed")
@@ -24,7 +24,7 @@ OTHER_CONTRAST = ("ce", "mt", "part", "inv", "flip", "echo", "desc", "label")  #
 BIDS_VERSION = "1.10.0"
 
 
-class Outcome(NamedTuple):
+class ExamOutcome(NamedTuple):
     """What became of an exam, and why: one of OUTCOMES.
 
     'done': before; 'acquired': it has the target; 'passed over': it has no anat folder.
@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
     reason: str = ""
 
 
-def run(synthesizer: Synthesizer, root: Path, output: Path, settings: Settings, stated: Stated) -> list[Outcome]:
+def run(synthesizer: Synthesizer, root: Path, output: Path, settings: SynthesisOptions, stated: Stated) -> list[ExamOutcome]:
     """Synthesises the target of every exam of a BIDS folder that lacks it; one that fails does not stop the others.
 
     Args:
@@ -55,25 +55,25 @@ def run(synthesizer: Synthesizer, root: Path, output: Path, settings: Settings, 
     if all(exam.empty for exam in exams):
         raise UserError(f"--bids={root}: has no sub-*/anat folders")
     _claim(synthesizer, root, output)
-    outcomes: list[Outcome] = []
+    outcomes: list[ExamOutcome] = []
     try:
         for number, exam in enumerate(exams, 1):
             logger.info("%s (%d of %d)", exam.name, number, len(exams))
             if exam.empty:
-                outcomes.append(Outcome(exam.name, "passed over", "no anat folder"))
+                outcomes.append(ExamOutcome(exam.name, "passed over", "no anat folder"))
                 continue
             if there := acquired(exam, synthesizer):
                 logger.info("%s: has its %s (%s)", exam.name, synthesizer.target, there.name)
-                outcomes.append(Outcome(exam.name, "acquired", there.name))
+                outcomes.append(ExamOutcome(exam.name, "acquired", there.name))
                 continue
             try:
-                outcomes.append(Outcome(exam.name, _synthesize(synthesizer, exam, output, settings, stated)))
+                outcomes.append(ExamOutcome(exam.name, _synthesize(synthesizer, exam, output, settings, stated)))
             except (UserError, OSError) as error:
-                outcomes.append(Outcome(exam.name, "failed", str(error)))
+                outcomes.append(ExamOutcome(exam.name, "failed", str(error)))
                 logger.warning("%s", error)
     finally:  # also of a run that is interrupted
         with replacing(output / "report.csv") as aside, open(aside, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([Outcome._fields, *outcomes])
+            csv.writer(file).writerows([ExamOutcome._fields, *outcomes])
     return outcomes
 
 
@@ -88,7 +88,7 @@ def acquired(exam: ExamFiles, synthesizer: Synthesizer) -> ScanPath | None:
     return None
 
 
-def _synthesize(synthesizer: Synthesizer, exam: ExamFiles, output: Path, settings: Settings, stated: Stated) -> str:
+def _synthesize(synthesizer: Synthesizer, exam: ExamFiles, output: Path, settings: SynthesisOptions, stated: Stated) -> str:
     if exam.problems:
         raise UserError(exam.problems[0])
     path_of = partial(path_in, output, exam, synthesizer.target)
@@ -108,7 +108,7 @@ def path_in(output: Path, exam: ExamFiles, target: str, result: str) -> Path:
     return output / exam.subject / exam.session / "anat" / f"{name}.nii.gz"
 
 
-def _is_done(synthesizer: Synthesizer, exam: ExamFiles, settings: Settings, path_of: Callable[[str], Path]) -> bool:
+def _is_done(synthesizer: Synthesizer, exam: ExamFiles, settings: SynthesisOptions, path_of: Callable[[str], Path]) -> bool:
     """Whether all results are there. Raises UserError where they were made otherwise, or of other scans."""
     results = from_scans.results(synthesizer, settings)
     sidecars = [sidecar_path(path_of(result)) for result in results]
@@ -153,7 +153,7 @@ def _generator(path: Path) -> str | None:
         return None
 
 
-def summary(outcomes: list[Outcome]) -> Iterator[str]:
+def summary(outcomes: list[ExamOutcome]) -> Iterator[str]:
     """How many exams came to each outcome, a line each."""
     for outcome in OUTCOMES:
         yield f"{sum(one.outcome == outcome for one in outcomes):5d} {outcome}"

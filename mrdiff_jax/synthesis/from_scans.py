@@ -34,7 +34,7 @@ MAX_SHIFT_MM = 2.0  # between sources; more is warned of
 SYNTHETIC, DEVIATION = "synthetic", "std"  # the names of the first two results; the rest are feature maps
 
 
-class Settings(NamedTuple):
+class SynthesisOptions(NamedTuple):
     """How to synthesise a volume; None is as the model is configured.
 
     shared_noise: all slices start from the same noise; a slice has its own otherwise, whatever the batches.
@@ -163,7 +163,7 @@ def _times(
     Raises UserError for sources without TR or TE.
     """
     data = synthesizer.trained.config.data
-    in_training = parse_stated(data.tr, data.te, data.ti, "config.data.")
+    in_training = parse_stated(data.tr, data.te, data.ti, "--config.data.")
     usual = {name: SequenceTimes(ti=times.ti) for name, times in synthesizer.trained.data.sources.items()}
     known = merged(stated, in_training, usual)
     found = {}
@@ -191,7 +191,7 @@ def _box(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
     return places.min(0), places.max(0)
 
 
-def synthesize(synthesizer: Synthesizer, scans: Scans, settings: Settings) -> dict[str, np.ndarray]:
+def synthesize(synthesizer: Synthesizer, scans: Scans, settings: SynthesisOptions) -> dict[str, np.ndarray]:
     """Synthesises every slice of the training plane.
 
     Returns:
@@ -225,7 +225,7 @@ def synthesize(synthesizer: Synthesizer, scans: Scans, settings: Settings) -> di
     return volumes
 
 
-def results(synthesizer: Synthesizer, settings: Settings) -> list[str]:
+def results(synthesizer: Synthesizer, settings: SynthesisOptions) -> list[str]:
     """Names of the volumes that `synthesize` makes."""
     return [SYNTHETIC, *[DEVIATION] * (settings.samples > 1), *synthesizer.method.described * settings.maps]
 

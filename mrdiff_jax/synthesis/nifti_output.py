@@ -13,7 +13,7 @@ from mrdiff_jax.errors import UserError
 from mrdiff_jax.preparation.records import Placement
 from mrdiff_jax.scans.sequence_times import sidecar_path
 from mrdiff_jax.storage.files import commit, replacing, sha256
-from mrdiff_jax.synthesis.from_scans import DEVIATION, SYNTHETIC, Scans, Settings, intensities, slicing_of
+from mrdiff_jax.synthesis.from_scans import DEVIATION, SYNTHETIC, Scans, SynthesisOptions, intensities, slicing_of
 from mrdiff_jax.synthesis.synthesizer import Synthesizer
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -73,7 +73,7 @@ def write(volumes: Mapping[str, np.ndarray], scans: Scans, about: Mapping[str, A
             scans.frame.write(volume, files.enter_context(replacing(path)))
 
 
-def provenance(synthesizer: Synthesizer, scans: Scans, settings: Settings) -> dict[str, Any]:
+def provenance(synthesizer: Synthesizer, scans: Scans, settings: SynthesisOptions) -> dict[str, Any]:
     """How the volumes were made, for JSON; names of files, not of their folders."""
     cut, options = slicing_of(synthesizer, scans.grid), synthesizer.trained.data.preparation
     offset, factor = intensities(synthesizer)
@@ -109,7 +109,7 @@ def _placement(placement: Placement) -> dict[str, Any]:
     return {"action": placement.action, "transform": list(placement.transform)} | placement.to_json()
 
 
-def recipe(synthesizer: Synthesizer, settings: Settings) -> dict[str, Any]:
+def recipe(synthesizer: Synthesizer, settings: SynthesisOptions) -> dict[str, Any]:
     """Which model it is and how it samples, for JSON: what makes the volume of given scans."""
     trained = synthesizer.trained
     sample = trained.config.sample

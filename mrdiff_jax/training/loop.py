@@ -23,6 +23,7 @@ from mrdiff_jax.log import duration, logger
 from mrdiff_jax.metrics.conventions import METRICS
 from mrdiff_jax.storage.checkpoints import Checkpoints
 from mrdiff_jax.storage.paths import check_workdir
+from mrdiff_jax.streams import named
 from mrdiff_jax.training.meter import Meter
 from mrdiff_jax.training.step import TrainState, create_train_state, make_train_step
 from mrdiff_jax.training.writer import Writer
@@ -67,9 +68,9 @@ class Run:
         self.iterator = _iterator(config, self.dataset)
         self.evaluator = Evaluator(self.method, self.dataset, config.evaluate)
         self.checkpoints = Checkpoints(folder, config.train.keep_checkpoints)
-        init_key, step_key = jax.random.split(jax.random.key(config.train.seed))
-        self.initial = create_train_state(self.method, config.optimizer, init_key, _example(self.dataset))
-        self.train_step = parallel.pmap(make_train_step(self.method, config.optimizer, step_key), donate=(0,))
+        key, recipe = jax.random.key(config.train.seed), config.optimizer
+        self.initial = create_train_state(self.method, recipe, named(key, "weights"), _example(self.dataset))
+        self.train_step = parallel.pmap(make_train_step(self.method, recipe, named(key, "steps")), donate=(0,))
 
     def train(self) -> tuple[TrainState, int]:
         """The loop; returns the replicated state, and the steps taken."""

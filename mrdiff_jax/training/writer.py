@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from tensorboardX import SummaryWriter
 
 from mrdiff_jax.storage import json_files
 
@@ -13,8 +12,12 @@ class Writer:
     """Writes scalars and images of one run; on processes other than the first it does nothing."""
 
     def __init__(self, workdir: Path, active: bool):
-        self._events = SummaryWriter(str(workdir), max_queue=0, flush_secs=30) if active else None
-        self._lines = (workdir / "log.jsonl").open("a", buffering=1) if active else None
+        self._events = self._lines = None
+        if active:
+            from tensorboardX import SummaryWriter  # not above: an evaluation logs nothing
+
+            self._events = SummaryWriter(str(workdir), max_queue=0, flush_secs=30)
+            self._lines = (workdir / "log.jsonl").open("a", buffering=1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Records named scalars at a step."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training.test_train import assert_same, final_state
+from training.test_loop import assert_same, final_state
 
 from mrdiff_jax import cli
 from mrdiff_jax.synthesis.synthesizer import Synthesizer
@@ -76,6 +76,7 @@ def test_a_killed_run_goes_on_exactly(tiny_config, tiny_flags, tmp_path):
         (["--config=configs/demo.py", "--workdir=gs://bucket/run"], "gs://bucket/run: a URL"),
         (["--config=configs/demo.py", "--workdir=X/lr[3e-3]"], "lr[3e-3]"),
         (["--config=configs/bids.py", "--workdir=X", "--config.data.root=/no/such/folder"], "/no/such/folder"),
+        (["--config=configs/demo.py", "--workdir=X", "--config.hinet.base_channels=7"], "--config.hinet.base_channels: has no"),
         (["--config=configs/demo.py:author", "--workdir=X"], ":authors"),
     ],
 )

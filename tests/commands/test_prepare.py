@@ -1,4 +1,4 @@
-"""The command `prepare` as a user calls it: what it makes, keeps, refuses and tells, and that training reads it."""
+"""The command `prepare` as a user calls it: what it makes, keeps, refuses and says, and that training reads it."""
 
 import csv
 import hashlib
@@ -22,11 +22,12 @@ from mrdiff_jax.preparation import checks, exam_task, placement, prepared_set
 from mrdiff_jax.preparation.exam_task import Task
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.preparation.records import ExamRecord, Placement, ScanRecord
+from mrdiff_jax.preparation.splits import Assignment
 from mrdiff_jax.scans import layouts
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.scans.volumes import Volume
 from mrdiff_jax.synthesis import from_scans
-from mrdiff_jax.synthesis.from_scans import Settings
+from mrdiff_jax.synthesis.from_scans import SynthesisOptions
 from mrdiff_jax.synthesis.synthesizer import Synthesizer
 from mrdiff_jax.training.loop import train_and_evaluate
 
@@ -217,7 +218,7 @@ def test_a_network_trains_on_the_set_and_then_sees_scans_as_in_training(made, co
 
     synthesizer = Observed.load(tmp_path)
     scans = from_scans.read_scans(synthesizer, {"T1w": cohort / "sub-01" / "anat" / "sub-01_T1w.nii.gz"}, None, {})
-    volume = from_scans.synthesize(synthesizer, scans, Settings(steps=1))["synthetic"]
+    volume = from_scans.synthesize(synthesizer, scans, SynthesisOptions(steps=1))["synthetic"]
     assert volume.shape == THICK.shape
     assert np.isfinite(volume).all()
     slices = datasets.open_dataset(prepared_config(made[0])).split("train")
@@ -302,14 +303,13 @@ def test_a_scan_that_is_there_twice_is_refused_in_one_exam_and_in_two():
 
 
 def test_edited_splits_outlive_subjects_that_fail_for_a_while(tmp_path):
-    assignment = {"test_subjects": "", "test_fraction": 0.2, "validation_fraction": 0.1, "seed": 0}
     subjects = [f"sub-{i}" for i in range(5)]
     edited = dict.fromkeys(subjects, "train") | {"sub-3": "test"}
     (tmp_path / "splits.csv").write_text("subject,split\n" + "".join(f"{s},{split}\n" for s, split in edited.items()))
     with pytest.raises(UserError, match="leaves no subject for test"):
-        prepared_set.update_splits(tmp_path, [s for s in subjects if s != "sub-3"], edited, **assignment)
+        prepared_set.update_splits(tmp_path, [s for s in subjects if s != "sub-3"], edited, Assignment())
     assert prepared_set.known_splits(tmp_path) == edited
-    splits = prepared_set.update_splits(tmp_path, [*subjects, "sub-5"], edited, **assignment)
+    splits = prepared_set.update_splits(tmp_path, [*subjects, "sub-5"], edited, Assignment())
     assert {s: split for s, split in splits.items() if s != "sub-5"} == edited
 
 

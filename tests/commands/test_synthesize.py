@@ -18,7 +18,7 @@ from mrdiff_jax.scans.exam_files import ExamFiles
 from mrdiff_jax.scans.scan_path import ScanPath
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.synthesis import cohort, from_scans, model_files
-from mrdiff_jax.synthesis.from_scans import Settings
+from mrdiff_jax.synthesis.from_scans import SynthesisOptions
 from mrdiff_jax.synthesis.synthesizer import Synthesizer
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ def test_a_cohort_becomes_a_derivative(synthesizer, tmp_path):
     root, output = make_cohort(tmp_path / "in"), tmp_path / "out"
 
     def run(**settings):
-        return cohort.run(synthesizer, root, output, Settings(steps=1, samples=2, **settings), {})
+        return cohort.run(synthesizer, root, output, SynthesisOptions(steps=1, samples=2, **settings), {})
 
     outcomes = {one.exam: one for one in run()}
     assert {name: one.outcome for name, one in outcomes.items()} == {
@@ -59,7 +59,7 @@ def test_a_cohort_becomes_a_derivative(synthesizer, tmp_path):
     volume = output / "sub-01/anat/sub-01_desc-synthetic_T1w.nii.gz"
     before = volume.stat().st_mtime_ns
     stated = {"PDw": SequenceTimes(4000.0, 20.0)}
-    again = cohort.run(synthesizer, root, output, Settings(steps=1, samples=2), stated)
+    again = cohort.run(synthesizer, root, output, SynthesisOptions(steps=1, samples=2), stated)
     assert [one.outcome for one in again] == ["done", "acquired", "failed", "synthesised"]
     assert volume.stat().st_mtime_ns == before
     assert (output / "sub-04/ses-1/anat/sub-04_ses-1_desc-synthetic_T1w.nii.gz").exists()
@@ -78,7 +78,7 @@ def test_an_interrupted_cohort_leaves_its_report(synthesizer, tmp_path, monkeypa
     root, output = make_cohort(tmp_path / "in"), tmp_path / "out"
     (root / "sub-03").rename(root / "sub-00")  # fails first
     with pytest.raises(KeyboardInterrupt):
-        cohort.run(synthesizer, root, output, Settings(), {})
+        cohort.run(synthesizer, root, output, SynthesisOptions(), {})
     assert [line.split(",")[:2] for line in (output / "report.csv").read_text().splitlines()[1:]] == [["sub-00", "failed"]]
 
 
@@ -93,14 +93,14 @@ def test_another_data_set_is_not_written_into(synthesizer, tmp_path):
     root = make_cohort(tmp_path)
     (root / "dataset_description.json").write_text('{"Name": "raw", "BIDSVersion": "1.9.0"}')
     with pytest.raises(UserError, match="folder of the scans"):
-        cohort.run(synthesizer, root, root, Settings(), {})
+        cohort.run(synthesizer, root, root, SynthesisOptions(), {})
     other = tmp_path / "other"
     other.mkdir()
     (root / "dataset_description.json").rename(other / "dataset_description.json")
     with pytest.raises(UserError, match="did not make"):
-        cohort.run(synthesizer, root, other, Settings(), {})
+        cohort.run(synthesizer, root, other, SynthesisOptions(), {})
     with pytest.raises(UserError, match="no sub-"):
-        cohort.run(synthesizer, tmp_path / "sub-01", tmp_path / "out", Settings(), {})
+        cohort.run(synthesizer, tmp_path / "sub-01", tmp_path / "out", SynthesisOptions(), {})
 
 
 def call(*flags):
@@ -152,7 +152,7 @@ def test_the_exported_model_makes_the_same(synthesizer, workdir, pair, tmp_path)
     exported = Synthesizer.load(tmp_path / "model.safetensors")
     assert exported.trained.sha256 == synthesizer.trained.sha256
     scans = from_scans.read_scans(synthesizer, pair, None, TIMES)
-    settings = Settings(steps=1, batch_size=4)
+    settings = SynthesisOptions(steps=1, batch_size=4)
     a, b = (from_scans.synthesize(one, scans, settings)["synthetic"] for one in (synthesizer, exported))
     np.testing.assert_array_equal(a, b)
     (tmp_path / "foreign.json").write_text('{"Name": "raw"}')
@@ -178,7 +178,7 @@ def test_a_target_acquired_under_another_spelling_counts_and_folders_without_ana
         save(anat / f"sub-09_{name}.nii.gz", affine_of())
     for name in ("sub-emptyroom/meg", "sub-10/func"):
         (root / name).mkdir(parents=True)
-    outcomes = {one.exam: one for one in cohort.run(synthesizer, root, tmp_path / "out", Settings(steps=1), TIMES)}
+    outcomes = {one.exam: one for one in cohort.run(synthesizer, root, tmp_path / "out", SynthesisOptions(steps=1), TIMES)}
     assert outcomes["sub-09"][1:] == ("acquired", "sub-09_acq-3D_run-1_T1w.nii.gz")
     assert outcomes["sub-10"].outcome == "passed over"
     assert "sub-emptyroom" not in outcomes

@@ -18,7 +18,7 @@ def exam(index):
 
 
 def of_tissue(index):
-    """Voxels that are almost surely grey matter, white matter and fluid, told by their true T1 and T2."""
+    """Voxels that are almost surely grey matter, white matter and fluid, known by their true T1 and T2."""
     t1, t2, density = np.moveaxis(exam(index).maps, -1, 0)
     grey = (t1 > 1600) & (t1 < 2000) & (t2 > 85) & (t2 < 115)
     white = (t1 > 900) & (t1 < 1200) & (t2 < 80)

@@ -7,7 +7,7 @@ import pytest
 
 from mrdiff_jax.data.datasets import open_dataset
 from mrdiff_jax.evaluation import scoring
-from mrdiff_jax.evaluation.scoring import Scorer, Scores
+from mrdiff_jax.evaluation.scoring import Scorer, SliceScores
 
 
 @pytest.fixture
@@ -54,5 +54,5 @@ def test_a_cache_that_cannot_be_written_is_no_mistake(dataset, monkeypatch):
 
 def test_a_mean_spectrum_is_over_slices_and_then_subjects():
     rows = [{"subject": name} for name in ("a", "a", "b")]
-    found = Scores(rows, [np.array(values, float) for values in ([1, 2], [3, 4], [10, 20])])
+    found = SliceScores(rows, [np.array(values, float) for values in ([1, 2], [3, 4], [10, 20])])
     np.testing.assert_allclose(found.mean_spectrum(), [6, 11.5])

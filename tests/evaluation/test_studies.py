@@ -220,13 +220,13 @@ class TestWhatCanBeDone:
     def choose(self, config, asked, *, example=(), **method):
         dataset = types.SimpleNamespace(split=lambda name: [dict(example)])
         config.evaluate.studies = asked
-        return studies.chosen(config, dataset, types.SimpleNamespace(**{"maps": None, "samples": True} | method))
+        return studies.chosen(config, dataset, types.SimpleNamespace(**{"feature_maps": None, "samples": True} | method))
 
     def test_all_is_what_data_and_method_allow(self, tiny_config):
         assert self.choose(tiny_config, "") == []
         assert self.choose(tiny_config, "all") == ["sampling", "robustness", "uncertainty", "hallucination"]
         known = {"maps": np.ones((4, 4, 3)), "lesions": np.ones((4, 4))}
-        assert self.choose(tiny_config, "all", example=known, maps=print) == list(STUDIES)
+        assert self.choose(tiny_config, "all", example=known, feature_maps=print) == list(STUDIES)
 
     def test_a_deterministic_method_has_no_studies_of_samples(self, tiny_config):
         assert self.choose(tiny_config, "all", samples=False) == ["robustness", "hallucination"]

@@ -19,7 +19,7 @@ def smooth_batch(examples=2, size=16, sources=2, seed=0):
 
 
 def fit(method, recipe, batch, steps, seed=0):
-    """The state after so many steps, and the metrics of each."""
+    """The state after that many steps, and the metrics of each."""
     device = jax.local_devices()[:1]
     state = parallel.replicate(create_train_state(method, recipe, jax.random.key(seed), batch), device)
     batch = parallel.shard(batch, 1)

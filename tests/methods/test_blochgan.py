@@ -103,7 +103,7 @@ def test_the_decoder_sees_the_times(made):
 
 def test_maps_are_non_negative_at_a_quarter_of_the_resolution(made):
     method, batch, variables = made
-    maps = method.maps(variables, batch, keys())
+    maps = method.feature_maps(variables, batch, keys())
     assert list(maps) == ["T1", "T2", "S0"]
     assert all(leaf.shape == (2, 4, 4, 4) and leaf.min() >= 0 and leaf.max() > 0 for leaf in maps.values())
     shown = method.describe(variables, batch, keys())

@@ -165,7 +165,7 @@ def test_synthesis_depends_on_the_sources_and_the_keys():
 
 
 def test_heads_that_do_not_divide_are_refused():
-    with pytest.raises(UserError, match=r"--config.cdpm.heads=3: does not divide the 8 channels of level 0"):
+    with pytest.raises(UserError, match=r"--config.cdpm.heads=3: level 0 has 8 channels, not a multiple of it"):
         cdpm(heads=3)
 
 

@@ -163,7 +163,7 @@ def test_other_sizes_than_that_of_training_and_other_numbers_of_sources(height, 
     [
         (40, {}, r"image_size=40: resvit needs a multiple of 16"),
         (16, {}, r"image_size=16: resvit needs"),
-        (32, {"vit_heads": 3}, r"vit_heads=3: does not divide the 16 channels"),
+        (32, {"vit_heads": 3}, r"vit_heads=3: vit_width has 16 channels, not a multiple of it"),
         (32, {"patch_layers": 4}, r"resvit\.patch_layers=4: its patches do not fit images of 32"),
     ],
 )

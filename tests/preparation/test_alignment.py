@@ -32,7 +32,7 @@ def test_a_turn_is_seen_though_the_middle_stays():
 
 def test_fat_that_is_shifted_against_water_is_not_misalignment():
     fixed, moved = head("T1w"), head("T1w", move=rigid(0, (1, 0, 0), (0, 4, 0)), seed=1)
-    fat = ndimage.distance_transform_edt(bias_field.body_mask([fixed], (MM,) * 3), sampling=(MM,) * 3) < 8
+    fat = ndimage.distance_transform_edt(bias_field.body_in_volumes([fixed], (MM,) * 3), sampling=(MM,) * 3) < 8
     assert alignment.measure(fixed, np.where(fat, moved, head("T2w", seed=1)), grid()).shift_mm < 1
     assert alignment.measure(fixed, moved, grid()).shift_mm > 3
 
@@ -40,7 +40,7 @@ def test_fat_that_is_shifted_against_water_is_not_misalignment():
 def test_where_no_air_is_seen_all_edges_count(monkeypatch):
     on = grid((24, 24, 24))  # within the brain
     fixed, moving = head("T1w", on), head("T2w", on, seed=1)
-    monkeypatch.setattr(bias_field, "body_mask", lambda volumes, spacing: np.ones(volumes[0].shape, bool))
+    monkeypatch.setattr(bias_field, "body_in_volumes", lambda volumes, spacing: np.ones(volumes[0].shape, bool))
     found, mirrored = alignment.measure(fixed, moving, on), alignment.measure(fixed[::-1], moving[::-1], on)
     assert found.overlap == pytest.approx(mirrored.overlap, rel=1e-4)
 

@@ -7,8 +7,8 @@ from helpers.scans import SHAPE, TIMES, data_config, head, refused, write_scan
 from mrdiff_jax.data import datasets
 from mrdiff_jax.preparation import intensity, slicing
 from mrdiff_jax.preparation.slices import choose_slices, exam_examples
-from mrdiff_jax.scans import volumes
 from mrdiff_jax.scans.air import air_level
+from mrdiff_jax.scans.exam import Exam
 
 
 def test_slices_without_a_body_are_left_out(root):
@@ -38,20 +38,20 @@ def test_a_range_of_slices_is_taken_as_stated(root):
 @pytest.mark.parametrize(("plane", "axis"), [("sagittal", 0), ("coronal", 1), ("axial", 2)])
 def test_a_plane_cuts_its_axis(plane, axis):
     data = np.random.default_rng(0).random((1, 8, 8, 8), np.float32)
-    exam = volumes.Exam("sub-01", ("T1w",), data, (1.0, 1.0, 1.0), np.zeros((1, 3), np.float32))
+    exam = Exam("sub-01", ("T1w",), data, (1.0, 1.0, 1.0), np.zeros((1, 3), np.float32))
     examples = list(exam_examples(exam, 8, (0, 100), "0:8", plane))
     assert len(examples) == 8
-    offset, factor = examples[5]["scale"][0]
-    image = offset + factor * intensity.dequantise(examples[5]["image"][..., 0])
+    offset, factor = examples[5].scale[0]
+    image = offset + factor * intensity.dequantise(examples[5].image[..., 0])
     np.testing.assert_allclose(image, slicing.slice_image(data[0].take(5, axis)), atol=1e-4)
 
 
 def test_voxels_that_are_not_cubes_keep_their_proportions():
     """8 x 4 voxels of 1 x 2 mm cover a square: in the plane each long voxel becomes two pixels."""
     data = np.repeat(np.random.default_rng(0).random((1, 8, 4, 1), np.float32), 3, axis=-1)
-    exam = volumes.Exam("sub-01", ("T1w",), data, (1.0, 2.0, 5.0), np.zeros((1, 3), np.float32))
+    exam = Exam("sub-01", ("T1w",), data, (1.0, 2.0, 5.0), np.zeros((1, 3), np.float32))
     example = next(iter(exam_examples(exam, 8, (0, 100), "0:3")))
-    assert (example["image"] > 0).mean() > 0.9  # no padding on any side; the smallest value is 0
+    assert (example.image > 0).mean() > 0.9  # no padding on any side; the smallest value is 0
 
 
 def test_values_return_to_scanner_units(root):

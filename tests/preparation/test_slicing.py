@@ -6,7 +6,7 @@ from scipy.ndimage import center_of_mass
 
 from mrdiff_jax.preparation.slices import exam_examples
 from mrdiff_jax.preparation.slicing import PLANES, cut, resize_in_plane, slice_image
-from mrdiff_jax.scans.volumes import Exam
+from mrdiff_jax.scans.exam import Exam
 
 SHAPE, SPACING = (20, 24, 12), (1.0, 1.5, 2.0)
 
@@ -30,8 +30,8 @@ def test_images_are_those_of_training(plane):
     slicing = cut(SHAPE, SPACING, plane, 16, (0.1, 100.0), 8)
     low, high = volumes.min((1, 2, 3), keepdims=True), volumes.max((1, 2, 3), keepdims=True)
     images = slicing.images((volumes - low) / (high - low), everything(slicing))
-    assert slicing.pixel == pytest.approx(examples[0]["spacing"])
-    np.testing.assert_allclose(images, [example["image"] / 65535 for example in examples], atol=1e-5)
+    assert slicing.pixel == pytest.approx(examples[0].spacing)
+    np.testing.assert_allclose(images, [example.image / 65535 for example in examples], atol=1e-5)
 
 
 @pytest.mark.parametrize("plane", PLANES)

@@ -159,7 +159,7 @@ def test_implausible_times_are_refused_by_name(root, times):
 
 @pytest.mark.parametrize("text", ["500", "T1w", "T1w=fast"])
 def test_unreadable_stated_times_name_the_field(root, text):
-    refused(data_config(root, tr=text), "config.data.tr", text)
+    refused(data_config(root, tr=text), "--config.data.tr", text)
 
 
 # Folders
@@ -214,7 +214,7 @@ def test_rounding_of_the_affine_is_no_different_grid(root):
 
 
 def test_wrong_roots_are_refused(tmp_path, root):
-    refused(data_config(root, root=""), "config.data.root")
+    refused(data_config(root, root=""), "--config.data.root")
     refused(data_config(root, root=str(tmp_path / "nowhere")), tmp_path / "nowhere", "no such folder")
     refused(data_config(root, root=str(tmp_path)), "no sub-*/anat")
     (root / "sub-05").mkdir()

@@ -1,4 +1,4 @@
-"""What is found where: trees as archives and users have them, their problems told one by one."""
+"""What is found where: trees as archives and users have them, their problems said one by one."""
 
 import os
 import shutil

@@ -34,14 +34,14 @@ def obstacle(dataset: Dataset, method: Method) -> str:
     """Why the study cannot be done, or ''."""
     if "maps" not in dataset.split("test")[0]:
         return "the true T1, T2 and S0 of this data set are not known; the phantom's are"
-    return "" if method.maps else "this method has no maps of T1, T2 and S0"
+    return "" if method.feature_maps else "this method has no maps of T1, T2 and S0"
 
 
 def run(context: Context) -> Iterator[Row]:
     """Pearson's correlation inside each test slice, by map: best channel, linear fit of all, linear fit of the sources."""
 
     def in_order(*args: Any) -> tuple[jax.Array, ...]:
-        maps = context.method.maps(*args)
+        maps = context.method.feature_maps(*args)
         return tuple(maps[name] for name in NAMES)
 
     see = on_devices(in_order)

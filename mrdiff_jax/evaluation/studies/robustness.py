@@ -4,12 +4,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 from scipy import ndimage
 
+from mrdiff_jax import parallel
 from mrdiff_jax.evaluation.results import SYNTHESIS, Row
 from mrdiff_jax.evaluation.studies.context import Context, rows
 from mrdiff_jax.metrics.conventions import METRICS
+from mrdiff_jax.streams import normal_like, stream
 
 NOISE = (0.02, 0.05, 0.1)  # standard deviation of each of the two channels, of the data range
 BIAS = (0.2, 0.4)  # largest deviation of the field from 1
@@ -50,8 +53,9 @@ def damages(sources: Sequence[str], seed: int) -> dict[str, Spoil]:
 
 def add_noise(images: np.ndarray, index: np.ndarray, level: float, seed: int) -> np.ndarray:
     """Magnitude of the images with Gaussian noise of deviation `level` in both channels; a slice's noise is its own."""
-    noise = [np.random.default_rng((seed, int(i))).normal(0, level, (2, *images.shape[1:])) for i in index]
-    real, imaginary = np.swapaxes(noise, 0, 1)
+    keys = stream(parallel.keys_at(jax.random.key(seed), index), "Rician noise")
+    noise = normal_like(np.zeros((len(images), 2, *images.shape[1:]), np.float32), keys)
+    real, imaginary = level * np.swapaxes(noise, 0, 1)
     return np.clip(np.hypot(images + real, imaginary), 0, 1).astype(np.float32)
 
 

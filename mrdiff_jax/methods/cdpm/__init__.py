@@ -11,12 +11,11 @@ where publications differ or are silent:
 - Attention across frames normalises each frame by itself, as all other blocks do. The published one normalises the frames
   of a pixel together, through which a frame in no mask would reach the others, past the attention's mask.
 - The learning rate is 1e-4, that of the video model, with its average of decay 0.9999; the port to MONAI has 2.5e-5. The port's
-  one head, normalisation and activation after every convolution, and
-  sampling from zeros, are accidents that are not repeated.
+  one head, normalisation and activation after every convolution, and sampling from zeros, are accidents that are not repeated.
 - The size is that of `config.model`, as of mrdiff, cm and regression, on pixels or on wavelet bands as that says (the transform
-  is orthonormal: noise is the same on both sides of it); the published one has base_channels 128, two blocks a level,
-  and works on pixels. Where attention stands, and its heads, are fields of its own: `config.model.attention_levels` and
-  `head_channels` do not count.
+  is orthonormal: noise is the same on both sides of it); the published one has base_channels 128, two blocks a level, and works
+  on pixels. Where attention stands, and its heads, are fields of its own: `config.model.attention_levels` and `head_channels`
+  do not count.
 - 50 steps of DDIM, eta = 1, by default, as the comparison has it. The published 1000 ancestral steps with the larger variance
   are `--config.sample.sampler=ddpm --config.sample.steps=1000`, at 20 times the cost.
 """

@@ -1,21 +1,23 @@
 """cDPM as a method: sources and target as frames, of which the target is latent."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
 from jax import Array
 
 from mrdiff_jax import diffusion
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.fields import Optimizer, Sampling, field
+from mrdiff_jax.fields import MODEL_FIELDS, Optimizer, Sampling, field
 from mrdiff_jax.methods.cdpm.attention import Frames
 from mrdiff_jax.methods.cdpm.network import Network
 from mrdiff_jax.methods.contract import Batch, Method, Outcome, Player, Variables
 from mrdiff_jax.methods.optimizers import make_optimizer
 from mrdiff_jax.networks.initializers import init_on_host
-from mrdiff_jax.networks.unet import Backbone, build_backbone
+from mrdiff_jax.networks.unet import Backbone, build_plain_backbone
 from mrdiff_jax.streams import normal_like, steps_like, stream
+
+_ATTENTION = ("attention_levels", "head_channels")  # where attention stands, and its heads, are settings of its own
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Settings:
     chain: int = field(1000, "T, the steps of the forward process", least=2)
     optimizer: Optimizer = Optimizer(learning_rate=1e-4)
     sample: Sampling = Sampling()
+    model_fields: ClassVar[tuple[str, ...]] = tuple(name for name in MODEL_FIELDS if name not in _ATTENTION)
 
 
 class CDPM(Method):
@@ -93,14 +96,13 @@ def _backbone(config: Any) -> Backbone:
     """The backbone of `config.model`, with attention where the method has it.
 
     Raises:
-      UserError: the heads do not divide the channels of a level with attention, the deepest among them.
+      UserError: the channels of a level with attention, the deepest among them, are not a multiple of the heads.
     """
-    own, backbone = config.own, build_backbone(config)
+    own, backbone = config.own, build_plain_backbone(config)
     side = config.data.image_size // (2 if config.model.wavelet_domain else 1)
     levels = tuple(n for n in range(len(backbone.channels)) if side // 2**n in own.attention_sides)
     for level in sorted({*levels, len(backbone.channels) - 1}):
         if backbone.channels[level] % own.heads:
-            raise UserError(
-                f"--config.cdpm.heads={own.heads}: does not divide the {backbone.channels[level]} channels of level {level}"
-            )
+            channels = backbone.channels[level]
+            raise UserError(f"--config.cdpm.heads={own.heads}: level {level} has {channels} channels, not a multiple of it")
     return backbone._replace(attention_levels=levels)

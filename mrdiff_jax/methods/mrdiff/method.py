@@ -85,7 +85,7 @@ class MRDiff(Method):
         x_0 = diffusion.sample(denoise, self.chain, y[..., :1], rng, self.sampler)
         return (x_0[..., 0] + 1) / 2
 
-    def maps(self, variables: Variables, batch: Batch, rng: Array) -> dict[str, Array]:
+    def feature_maps(self, variables: Variables, batch: Batch, rng: Array) -> dict[str, Array]:
         """h_t at the last step, that is of the sources and a target of pure noise."""
         y = 2 * batch["sources"] - 1
         last = jnp.full(len(y), self.settings.chain - 1)
@@ -94,7 +94,7 @@ class MRDiff(Method):
 
     def describe(self, variables: Variables, batch: Batch, rng: Array) -> tuple[Array, ...]:
         """The channel means of the maps."""
-        return tuple(features.mean(-1) for features in self.maps(variables, batch, rng).values())
+        return tuple(features.mean(-1) for features in self.feature_maps(variables, batch, rng).values())
 
     def _apply(self, variables: Variables, *args: Any, method: Any) -> Any:
         return self.network.apply(variables.of("generator"), *args, method=method)

@@ -77,7 +77,7 @@ class Network(nn.Module):
         """E: noisy target (B, H, W, 1), clean sources (B, H, W, K) and steps (B,) to features.
 
         Raises:
-          ValueError: a side does not divide by what the levels need.
+          ValueError: a side is not a multiple of what the levels need.
         """
         self._check_sides(x_t.shape)
         if self.stem_channels:

@@ -1,9 +1,9 @@
 """The settings of MRDiff: what the paper says, and what the authors' published code does instead."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from mrdiff_jax.fields import Optimizer, Sampling, field
+from mrdiff_jax.fields import MODEL_FIELDS, Optimizer, Sampling, field
 from mrdiff_jax.networks.bloch import POSITIVITIES
 
 
@@ -32,6 +32,7 @@ class Settings:
     cct_stop_gradient: bool = field(False, "the global content feature is a constant target")
     optimizer: Optimizer = Optimizer()
     sample: Sampling = Sampling()
+    model_fields: ClassVar[tuple[str, ...]] = MODEL_FIELDS
 
 
 PRESETS = {  # what each changes of the defaults

@@ -35,7 +35,7 @@ def Run(config, workdir):
 
 def final_state(config, workdir):
     run = Run(config, workdir)
-    return run.checkpoints.restore_state(run.initial)
+    return run.checkpoints.restore(run.initial, run.iterator)
 
 
 def assert_same(a, b):
@@ -242,7 +242,7 @@ def test_a_mistake_does_not_claim_the_workdir(tiny_config, tmp_path):
     Run(tiny_config, tmp_path / "run")
 
 
-def test_a_batch_that_does_not_divide_is_refused_by_field(tiny_config, tmp_path):
+def test_a_batch_that_is_no_multiple_of_the_devices_is_refused_by_field(tiny_config, tmp_path):
     tiny_config.data.batch_size = 3
     with pytest.raises(UserError, match=r"--config\.data\.batch_size=3.*2 devices"):
         train_and_evaluate(tiny_config, tmp_path / "run")
@@ -292,7 +292,7 @@ def test_evaluation_does_not_ask_for_the_batch_of_training(tiny_config, tmp_path
     tiny_config.train.steps = 1
     summary = train_and_evaluate(tiny_config, tmp_path)
     before = sorted((tmp_path / "checkpoints").rglob("*"))
-    monkeypatch.setattr(jax, "device_count", lambda: 8)  # over which a batch of 2 does not divide
+    monkeypatch.setattr(jax, "device_count", lambda: 8)  # of which a batch of 2 is no multiple
     assert evaluate_only(tiny_config, tmp_path) == summary
     assert sorted((tmp_path / "checkpoints").rglob("*")) == before
 

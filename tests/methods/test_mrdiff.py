@@ -167,7 +167,7 @@ def test_draws_by_vmap_equal_a_loop(loss_draws):
     assert outcome.metrics["L_D"] == pytest.approx(l_d, rel=1e-4)
 
 
-def test_the_sources_of_inversion_recovery_are_told():
+def test_the_sources_of_inversion_recovery_are_named():
     config = default("paper")
     config.model.update(base_channels=8, channel_mult=(1,), attention_levels=(), head_channels=8)
     config.mrdiff.map_channels = 4
@@ -259,6 +259,10 @@ def test_image_size_and_signals_that_do_not_fit_name_the_field():
     with pytest.raises(UserError, match=r"data\.image_size=100: 5 levels.*multiple of 32; the nearest is 96"):
         build_network(resolve(config))
     config.data.image_size = 96
+    config.model.head_channels = 80
+    with pytest.raises(UserError, match=r"model\.head_channels=80: level 2 has 384 channels, not a multiple of it"):
+        build_network(resolve(config))
+    config.model.head_channels = 64
     config.mrdiff.signals = "spin_echo,spin_echo,spin_echo"
     with pytest.raises(UserError, match=r"mrdiff\.signals"):
         build_network(resolve(config))

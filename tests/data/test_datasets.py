@@ -127,7 +127,7 @@ def test_what_a_killed_preparation_leaves_is_not_taken_for_a_set(tmp_path):
     code = f"""
 import os
 from mrdiff_jax.data import datasets, phantom
-from tests.data.test_pipeline import data_config
+from tests.data.test_datasets import data_config
 simulate = phantom.simulate_exam
 phantom.simulate_exam = lambda seed, index, **o: os._exit(9) if index == 4 else simulate(seed, index, **o)
 datasets.open_dataset(data_config({str(tmp_path)!r}))
@@ -157,7 +157,7 @@ def test_two_preparations_at_once_agree_without_tensorflow(tmp_path, dataset):
     code = f"""
 import sys
 sys.path.insert(0, "tests")
-from tests.data.test_pipeline import data_config, datasets, evaluation_batches, train_iterator
+from tests.data.test_datasets import data_config, datasets, evaluation_batches, train_iterator
 dataset = datasets.open_dataset(data_config({str(tmp_path)!r}))
 next(train_iterator(dataset, 2, 0))
 next(evaluation_batches(dataset, "test", 2))
@@ -239,14 +239,13 @@ def test_a_missing_splits_file_is_refused(cache):
     ("changes", "words"),
     [
         ({"name": "phantoms"}, "--config.data.name=phantoms: choose one of phantom, bids, prepared"),
-        ({"sources": "T2w,T3w"}, "config.data.sources: no contrast 'T3w' in this data set; choose from T1w, T2w"),
-        ({"target": "T1"}, "config.data.target: no contrast 'T1'"),
-        ({"target": "T2w"}, "config.data.sources: give one contrast or more, each once, and not the target 'T2w'"),
-        ({"sources": ""}, "config.data.sources"),
-        ({"sources": "T2w,T2w"}, "config.data.sources"),
-        ({"contrasts": "T1w,CT"}, "config.data.contrasts"),
-        ({"contrasts": "T1w,T2w"}, "config.data.sources: no contrast 'PDw'"),
-        ({"percentiles": (99.0, 1.0)}, "config.data.percentiles"),
+        ({"sources": "T2w,T3w"}, "--config.data.sources: no contrast 'T3w' in this data set; choose from T1w, T2w"),
+        ({"target": "T1"}, "--config.data.target: no contrast 'T1'"),
+        ({"target": "T2w"}, "--config.data.sources: give one contrast or more, each once, and not the target 'T2w'"),
+        ({"sources": ""}, "--config.data.sources: "),
+        ({"sources": "T2w,T2w"}, "--config.data.sources: "),
+        ({"contrasts": "T1w,CT"}, "--config.data.contrasts: "),
+        ({"contrasts": "T1w,T2w"}, "--config.data.sources: no contrast 'PDw'"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_choices(cache, changes, words):

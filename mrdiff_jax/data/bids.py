@@ -1,9 +1,8 @@
-"""Where exams come from: each kind of data set as a list of exams that are read when they are needed."""
+"""Data in BIDS layout: scans that share a grid, read as they lie."""
 
 from functools import partial
 from typing import Any
 
-from mrdiff_jax.data import phantom
 from mrdiff_jax.data.identity import Checksums
 from mrdiff_jax.data.study import ExamRef, Study
 from mrdiff_jax.errors import UserError
@@ -15,30 +14,13 @@ from mrdiff_jax.storage.files import require_file
 from mrdiff_jax.storage.paths import cache_folder, local_path
 
 
-def phantom_study(config: Any, sources: tuple[str, ...], target: str) -> Study:
-    """Simulated heads, as many as `config.subjects`."""
-    contrasts = split_names(config.contrasts) or phantom.CONTRASTS
-    for contrast in contrasts:
-        if contrast not in phantom.CONTRASTS:
-            raise UserError(f"config.data.contrasts: the phantom has {', '.join(phantom.CONTRASTS)}, not {contrast!r}")
-    size = {"image_size": config.image_size, "slice_count": config.subject_slices}
-    exams = [
-        ExamRef(
-            phantom.subject_name(index),
-            partial(phantom.simulate_exam, config.seed, index, contrasts=contrasts, **size),
-        )
-        for index in range(config.subjects)
-    ]
-    return Study(contrasts, exams, [config.subjects, config.subject_slices, config.seed], ("maps", "lesions"))
-
-
-def bids_study(config: Any, sources: tuple[str, ...], target: str) -> Study:
-    """Scans in BIDS layout under `config.root`."""
+def study(config: Any, sources: tuple[str, ...], target: str) -> Study:
+    """The scans under `config.root`."""
     contrasts = split_names(config.contrasts) or tuple(dict.fromkeys((*sources, target)))
     if not config.root:
-        raise UserError("config.data.root is empty; set it to the folder of your scans")
+        raise UserError("--config.data.root: is empty; set it to the folder of your scans")
     root = local_path(config.root, "--config.data.root")
-    stated = parse_stated(config.tr, config.te, config.ti, "config.data.")
+    stated = parse_stated(config.tr, config.te, config.ti, "--config.data.")
     exams, identity, masked, timed = [], [], False, []
     checksums = Checksums(cache_folder(config.cache))
     for files in find_exams(root, contrasts, config.lesions):
@@ -59,6 +41,3 @@ def bids_study(config: Any, sources: tuple[str, ...], target: str) -> Study:
             f"--config.data.lesions={config.lesions}: no exam under {root} has a file sub-*_{config.lesions}.nii.gz"
         )
     return Study(contrasts, exams, identity, ("lesions",) if masked else ())
-
-
-KINDS = {"phantom": phantom_study, "bids": bids_study}  # (config.data, sources, target) -> Study, by config.data.name

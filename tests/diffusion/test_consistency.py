@@ -94,7 +94,7 @@ def test_the_target_gets_no_gradient_and_the_same_noise_at_the_smaller_level():
         return function
 
     def loss(student, target):
-        return consistency.consistency_loss(f("student", student), f("target", target), x_0, noise, pair, "l2")
+        return consistency.training_loss(f("student", student), f("target", target), x_0, noise, pair, "l2")
 
     jax.jit(loss)  # the functions keep what they see: run as it stands
     loss(1.0, 1.0)
@@ -129,7 +129,7 @@ def test_a_linear_network_finds_the_exact_solution_for_gaussian_data():
         pair = consistency.draw_pair(levels, count, rng)
 
         def loss(gains):
-            return consistency.consistency_loss(function(gains), function(target), x_0, noise, pair, "l2")
+            return consistency.training_loss(function(gains), function(target), x_0, noise, pair, "l2")
 
         updates, moments = recipe.update(jax.grad(loss)(gains), moments, gains)
         gains = optax.apply_updates(gains, updates)

@@ -20,7 +20,7 @@ from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.scans.volumes import read_nifti
 from mrdiff_jax.storage.files import sha256
 from mrdiff_jax.synthesis import from_scans, nifti_output
-from mrdiff_jax.synthesis.from_scans import Settings
+from mrdiff_jax.synthesis.from_scans import SynthesisOptions
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,8 +74,10 @@ def test_the_head_comes_back_in_its_own_frame_and_place(name, plane, tmp_path):
     paths = {source: save(tmp_path / f"{source}.nii.gz", affine, shape) for source in TIMES}
     copy = Copy(plane=plane)
     scans = from_scans.read_scans(copy, paths, None, TIMES)
-    volumes = from_scans.synthesize(copy, scans, Settings(batch_size=5))
-    nifti_output.write(volumes, scans, nifti_output.provenance(copy, scans, Settings()), lambda _: tmp_path / "t1.nii.gz")
+    volumes = from_scans.synthesize(copy, scans, SynthesisOptions(batch_size=5))
+    nifti_output.write(
+        volumes, scans, nifti_output.provenance(copy, scans, SynthesisOptions()), lambda _: tmp_path / "t1.nii.gz"
+    )
     source, made = nib.load(paths["T2w"]), nib.load(tmp_path / "t1.nii.gz")
     assert made.shape == source.shape
     np.testing.assert_array_equal(made.affine, source.affine)
@@ -107,7 +109,7 @@ def test_the_grid_is_of_the_source_named_first_or_of_the_reference(second, tmp_p
     copy = Copy()
     scans = from_scans.read_scans(copy, {"T2w": first, "PDw": first}, reference, TIMES)
     assert scans.frame_path.path == reference
-    made = from_scans.synthesize(copy, scans, Settings())["synthetic"]
+    made = from_scans.synthesize(copy, scans, SynthesisOptions())["synthetic"]
     truth = read_nifti(reference).data
     assert np.corrcoef(made.ravel(), truth.ravel())[0, 1] > 0.99
     scans.frame.write(made, tmp_path / "t1.nii.gz")
@@ -152,8 +154,8 @@ def test_dicom_in_nifti_out_without_the_patients_name(tmp_path):
     copy = Copy()
     scans = from_scans.read_scans(copy, paths, None, TIMES)
     assert scans.times.tolist() == [[3000, 90, 0], [2000, 10, 0]]  # the header's, and those stated
-    volumes = from_scans.synthesize(copy, scans, Settings())
-    about = nifti_output.provenance(copy, scans, Settings())
+    volumes = from_scans.synthesize(copy, scans, SynthesisOptions())
+    about = nifti_output.provenance(copy, scans, SynthesisOptions())
     assert about["Sources"]["T2w"]["SHA256"] == sha256(folder)
     nifti_output.write(volumes, scans, about, lambda _: tmp_path / "t1.nii")
     made = read_nifti(tmp_path / "t1.nii")
@@ -167,7 +169,7 @@ def test_every_slice_has_its_key_and_all_batches_one_shape(pair):
     for size, shared in ((4, False), (5, False), (4, True)):
         copy = Copy()
         from_scans.synthesize(
-            copy, from_scans.read_scans(copy, pair, None, TIMES), Settings(batch_size=size, shared_noise=shared)
+            copy, from_scans.read_scans(copy, pair, None, TIMES), SynthesisOptions(batch_size=size, shared_noise=shared)
         )
         assert len({call["shape"] for call in copy.calls}) == 1
         keys[size, shared] = np.concatenate([call["rng"] for call in copy.calls])[: SHAPE[2]]
@@ -179,7 +181,7 @@ def test_every_slice_has_its_key_and_all_batches_one_shape(pair):
 def test_same_seed_same_volume_whatever_the_batch_size(synthesizer, pair):
     scans = from_scans.read_scans(synthesizer, pair, None, TIMES)
     first, again, other = (
-        from_scans.synthesize(synthesizer, scans, Settings(seed=seed, batch_size=size))["synthetic"]
+        from_scans.synthesize(synthesizer, scans, SynthesisOptions(seed=seed, batch_size=size))["synthetic"]
         for seed, size in ((0, 4), (0, 8), (1, 8))
     )
     np.testing.assert_allclose(first, again, atol=200 * 1e-5)
@@ -192,7 +194,7 @@ def test_outputs_are_nifti():
 
 
 def test_deviation_and_maps_come_in_their_units_and_files(pair, tmp_path):
-    copy, settings = Copy(), Settings(samples=2, maps=True)
+    copy, settings = Copy(), SynthesisOptions(samples=2, maps=True)
     scans = from_scans.read_scans(copy, pair, None, TIMES)
     volumes = from_scans.synthesize(copy, scans, settings)
     np.testing.assert_allclose(volumes["std"], 0.5 * 200, rtol=1e-5)
@@ -213,7 +215,7 @@ def test_deviation_and_maps_come_in_their_units_and_files(pair, tmp_path):
 
 def test_the_sidecar_tells_how_it_was_made(synthesizer, pair):
     scans = from_scans.read_scans(synthesizer, pair, None, TIMES)
-    about = nifti_output.provenance(synthesizer, scans, Settings(steps=1, seed=3, sampler="ddpm"))
+    about = nifti_output.provenance(synthesizer, scans, SynthesisOptions(steps=1, seed=3, sampler="ddpm"))
     assert about["Synthetic"] is True
     assert about["Model"] == {"Method": "mrdiff", "Step": 7, "WeightsSHA256": synthesizer.trained.sha256}
     assert about["Sources"]["T2w"]["SHA256"] == sha256(pair["T2w"])
@@ -231,7 +233,7 @@ def test_the_sidecar_tells_how_it_was_made(synthesizer, pair):
 def test_a_full_disk_leaves_nothing_half_written(pair, tmp_path, monkeypatch):
     copy, target = Copy(), tmp_path / "out" / "t1.nii.gz"
     scans = from_scans.read_scans(copy, pair, None, TIMES)
-    volumes = from_scans.synthesize(copy, scans, Settings(samples=2))
+    volumes = from_scans.synthesize(copy, scans, SynthesisOptions(samples=2))
 
     def write(about):
         nifti_output.write(volumes, scans, about, lambda name: nifti_output.beside(target, name))
@@ -246,11 +248,11 @@ def test_a_full_disk_leaves_nothing_half_written(pair, tmp_path, monkeypatch):
 
     monkeypatch.setattr(nib, "save", fills)
     with pytest.raises(OSError, match="No space left"):
-        write(nifti_output.provenance(copy, scans, Settings()))
+        write(nifti_output.provenance(copy, scans, SynthesisOptions()))
     assert len(written) == 2
     assert not list(target.parent.iterdir())
     written.append(None)
-    write(nifti_output.provenance(copy, scans, Settings()))
+    write(nifti_output.provenance(copy, scans, SynthesisOptions()))
     before = target.read_bytes()
     written.clear()
     with pytest.raises(OSError, match="No space left"):
@@ -262,8 +264,8 @@ def test_a_full_disk_leaves_nothing_half_written(pair, tmp_path, monkeypatch):
 def test_no_acquired_scan_is_overwritten(pair, tmp_path):
     copy = Copy()
     scans = from_scans.read_scans(copy, pair, None, TIMES)
-    volumes = from_scans.synthesize(copy, scans, Settings())
-    about = nifti_output.provenance(copy, scans, Settings())
+    volumes = from_scans.synthesize(copy, scans, SynthesisOptions())
+    about = nifti_output.provenance(copy, scans, SynthesisOptions())
     before = pair["T2w"].read_bytes()
     with pytest.raises(UserError, match=r"T2w\.nii\.gz: is there and not synthetic"):
         nifti_output.write(volumes, scans, about, lambda _: pair["T2w"])
@@ -326,7 +328,7 @@ def test_a_source_of_which_the_grid_holds_nothing_is_refused(pair):
     scans = from_scans.read_scans(copy, pair, None, TIMES)
     scans.volumes[1] = 0
     with pytest.raises(UserError, match=r"PDw\.nii\.gz: no range between its percentiles"):
-        from_scans.synthesize(copy, scans, Settings())
+        from_scans.synthesize(copy, scans, SynthesisOptions())
 
 
 def test_padding_of_a_source_stands_in_the_sidecar(tmp_path, pair):
@@ -335,7 +337,7 @@ def test_padding_of_a_source_stands_in_the_sidecar(tmp_path, pair):
     data[:3, :3] = -2000
     nib.save(nib.Nifti1Image(data, image.affine), tmp_path / "padded.nii.gz")
     scans = from_scans.read_scans(Copy(), {"T2w": tmp_path / "padded.nii.gz", "PDw": pair["PDw"]}, None, TIMES)
-    sources = nifti_output.provenance(Copy(), scans, Settings())["Sources"]
+    sources = nifti_output.provenance(Copy(), scans, SynthesisOptions())["Sources"]
     assert sources["T2w"]["Padding"].startswith("padding -2000 ")
     assert "Padding" not in sources["PDw"]
     assert sources["T2w"]["Placement"] == {"action": "reference", "transform": np.eye(4).ravel().tolist()}

@@ -1,0 +1,62 @@
+"""What one call of `prepare` is to do: its exams, their times and their splits, checked before the work."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.preparation import prepared_set
+from mrdiff_jax.preparation.exam_task import Task
+from mrdiff_jax.preparation.options import Options
+from mrdiff_jax.preparation.splits import Assignment, matching, read_rows
+from mrdiff_jax.scans import layouts, sequence_times
+from mrdiff_jax.scans.exam_files import ExamFiles
+from mrdiff_jax.scans.sequence_times import SequenceTimes
+
+
+def find_exams(root: Path, contrasts: Sequence[str], layout: str, pattern: str, rules: Mapping[str, str]) -> list[ExamFiles]:
+    """The exams under a folder, as `layouts.find_subjects` has them. Raises UserError for what the layout does not read."""
+    if pattern and layout != "pattern":
+        raise UserError(f"--pattern: has no meaning for --layout={layout}; give --layout=pattern, or leave it out")
+    if rules and layout == "bids":
+        raise UserError("--rules: has no meaning for --layout=bids; give --layout=pattern and a --pattern, or leave it out")
+    return layouts.find_subjects(root, layout, contrasts, pattern=pattern, rules=rules)
+
+
+def make_tasks(
+    exams: Sequence[ExamFiles],
+    options: Options,
+    root: Path,
+    output: Path,
+    stated: Mapping[str, SequenceTimes],
+    table: Path | None,
+) -> list[Task]:
+    """A task for each exam, with the times that are `stated` by contrast, or in a CSV by subject.
+
+    Raises:
+      UserError: times are of a contrast or a subject that is not there.
+    """
+    overrides = sequence_times.read_overrides(table) if table else {}
+    for contrast in stated:
+        if contrast not in options.contrasts:
+            raise UserError(f"--tr, --te, --ti: {contrast!r} is not among the contrasts {', '.join(options.contrasts)}")
+    subjects = {files.subject for files in exams}
+    for subject, _, contrast in overrides:
+        if subject not in subjects or contrast not in options.contrasts:
+            raise UserError(f"{table}: {contrast} of {subject} is not among the scans; fix the name or remove the row")
+    tasks = []
+    for files in exams:
+        own = sequence_times.overrides_of(overrides, files.subject, files.session)
+        tasks.append(Task(files, sequence_times.merged(own, stated, files.times), options, root, output))
+    return tasks
+
+
+def known_splits(output: Path, exams: Sequence[ExamFiles], file: Path | None, assignment: Assignment) -> dict[str, str]:
+    """The splits that a file gives or that stand already. Raises UserError where they, or the assignment, cannot be meant."""
+    if file:
+        return read_rows(file)
+    known = prepared_set.known_splits(output)
+    if known:
+        print(f"splits stay as {output / prepared_set.SPLITS_FILE} has them; edit it, or remove it to assign them anew")
+    else:
+        matching(assignment.test_subjects, [files.subject for files in exams])
+    return known

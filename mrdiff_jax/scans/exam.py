@@ -1,0 +1,23 @@
+"""An exam in memory: the aligned scans of one session, read or simulated."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Exam:
+    """One subject's aligned scans of one session.
+
+    volumes (C, X, Y, Z) in scanner units, in the order of `contrasts`; spacing: the voxel size in mm;
+    times (C, 3): TR, TE, TI in ms; maps (X, Y, Z, 3): true T1 (ms), T2 (ms) and S0, where known; lesions (X, Y, Z): the share
+    of lesion in each voxel, where known.
+    """
+
+    name: str
+    contrasts: tuple[str, ...]
+    volumes: np.ndarray
+    spacing: tuple[float, float, float]
+    times: np.ndarray
+    maps: np.ndarray | None = None
+    lesions: np.ndarray | None = None
