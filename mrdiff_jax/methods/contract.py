@@ -1,8 +1,9 @@
 """The contract of a synthesis method: all that the training step, the checkpoints, the evaluation and the commands know of it.
 
 Batches are dictionaries of arrays: 'sources' (B, H, W, K) and 'target' (B, H, W) in [0, 1], 'tr', 'te', 'ti' (B, K)
-milliseconds of the sources. `rng` is one key an example, (B,), so that a result does not depend on how examples are spread
-over batches and devices. `progress`, a scalar in [0, 1], is the share of the training that is done, by steps or by the clock.
+milliseconds of the sources, and, for a method that allows it, 'available' (B, K). `rng` is one key an example, (B,), so that
+a result does not depend on how examples are spread over batches and devices. `progress`, a scalar in [0, 1], is the share of
+the training that is done, by steps or by the clock.
 """
 
 import abc
@@ -67,6 +68,8 @@ class Method(abc.ABC):
       players: what is trained, by name, in the order of the updates.
       simultaneous: every loss sees the weights from before the step; else those that the players before it have now.
       averaged: the players of which the moving average is evaluated.
+      any_sources: synthesis does without some of the sources: 'available' (B, K) in the batch, if it is there, is 1 for each
+        source that is given and 0 for each that is not, whose image is not read.
       samples: synthesis draws from a distribution, and takes `config.sample`; else it is deterministic.
       described: names of the images that `describe` shows.
       inverted: the sources whose inversion time the losses read.
@@ -76,6 +79,7 @@ class Method(abc.ABC):
     players: Mapping[str, Player]
     simultaneous: bool = False
     averaged: tuple[str, ...] = ("generator",)
+    any_sources: bool = False
     samples: bool = False
     described: tuple[str, ...] = ()
     inverted: tuple[str, ...] = ()

@@ -157,6 +157,7 @@ class Network(nn.Module):
 class M2DN(Method):
     """One network that gives all contrasts, whichever are missing."""
 
+    any_sources = True
     samples = True
 
     def __init__(self, config: Any):

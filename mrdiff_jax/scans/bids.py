@@ -28,14 +28,14 @@ def find_exams(root: Path, contrasts: Sequence[str], lesions: str = "") -> list[
     return exams
 
 
-def find_bids(root: Path, contrasts: Sequence[str], lesions: str = "") -> list[ExamFiles]:
-    """The exams that `find_exams` finds, those that cannot be used with their problems."""
+def find_bids(root: Path, contrasts: Sequence[str], lesions: str = "", some: bool = False) -> list[ExamFiles]:
+    """The exams that `find_exams` finds, those that cannot be used with their problems; with `some` one contrast is enough."""
     exams = []
     for folder in sorted(path for path in root.glob("sub-*") if path.is_dir() and path.name != EMPTY_ROOM):
         empty, problem = True, f"{folder}: has no anat folder; remove the subject"
         try:
             sessions = [path for path in [folder, *sorted(folder.glob("ses-*"))] if (path / "anat").is_dir()]
-            exams += [_exam_files(folder.name, session, contrasts, lesions) for session in sessions]
+            exams += [_exam_files(folder.name, session, contrasts, lesions, some) for session in sessions]
         except OSError as error:
             sessions, empty, problem = [], False, f"{folder}: cannot be read ({error.strerror}); fix its permissions"
         if not sessions:
@@ -43,7 +43,7 @@ def find_bids(root: Path, contrasts: Sequence[str], lesions: str = "") -> list[E
     return exams
 
 
-def _exam_files(subject: str, session: Path, contrasts: Sequence[str], lesions: str) -> ExamFiles:
+def _exam_files(subject: str, session: Path, contrasts: Sequence[str], lesions: str, some: bool) -> ExamFiles:
     name = subject if session.name == subject else f"{subject}_{session.name}"
     found: dict[str, ScanPath] = {}
     problems, foreign = [], []
@@ -57,11 +57,11 @@ def _exam_files(subject: str, session: Path, contrasts: Sequence[str], lesions: 
         if contrast in found and contrast in contrasts:
             problems.append(f"{path}: a second {contrast} beside {found[contrast].name}; keep one of them")
         found.setdefault(contrast, ScanPath(path))
+    lacking = [contrast for contrast in contrasts if contrast not in found]
     problems += [
         f"{session / 'anat'}: {name} has no {contrast} (it has {', '.join([*sorted(found), *foreign]) or 'no scans'}); "
         "choose other contrasts, remove the subject, or, to prepare contrasts of several spellings, give --layout=pattern"
-        for contrast in contrasts
-        if contrast not in found
+        for contrast in ([] if some and len(lacking) < len(contrasts) else lacking)
     ]
     scans = {contrast: found[contrast] for contrast in contrasts if contrast in found}
     mask = found[lesions].path if lesions in found else None

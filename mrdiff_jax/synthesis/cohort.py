@@ -51,7 +51,7 @@ def run(synthesizer: Synthesizer, root: Path, output: Path, settings: SynthesisO
     Raises:
       UserError: there is no exam, or the output holds another data set.
     """
-    exams = find_bids(root, synthesizer.sources)
+    exams = find_bids(root, synthesizer.sources, some=synthesizer.method.any_sources)
     if all(exam.empty for exam in exams):
         raise UserError(f"--bids={root}: has no sub-*/anat folders")
     _claim(synthesizer, root, output)

@@ -51,7 +51,7 @@ class SynthesisOptions(NamedTuple):
 
 @dataclass(frozen=True)
 class Scans:
-    """A subject's sources on one grid.
+    """A subject's sources on one grid: all of the model, or those that were given where its method does without some.
 
     Attributes:
       paths: where they were read, by name, in the order of the model.
@@ -103,17 +103,18 @@ def read_scans(
         _check_overlap(first, scan)  # `prepare` does without: it shows what it made, and checks that too
 
     options = replace(synthesizer.trained.data.preparation, registration="auto")
-    aligned = on_one_grid({name: scans[name] for name in synthesizer.sources}, first, options)
+    names = [name for name in synthesizer.sources if name in paths]
+    aligned = on_one_grid({name: scans[name] for name in names}, first, options)
     _warn(scans, aligned, first)
     whole = list(aligned.volumes.values())  # scaled as a whole, whatever part of it another grid shows
     return Scans(
-        paths={name: paths[name] for name in synthesizer.sources},
+        paths={name: paths[name] for name in names},
         volumes=np.stack(whole if frame is first else _on_grid(grid_of(frame), scans, aligned, options)),
         air=np.array([air_level(np.moveaxis(one, PLANES.index(options.plane), -1)) for one in whole], np.float32),
         scale=np.array([percentile_scale(one, options.percentiles) for one in whole], np.float32),
         times=np.array(list(times.values()), np.float32),
         placements=aligned.placements,
-        padding={name: scans[name].padding for name in synthesizer.sources},
+        padding={name: scans[name].padding for name in names},
         grid=grid_of(frame),
         frame=NiftiFrame.of(frame),
         frame_path=frame.path,
@@ -149,7 +150,7 @@ def _check_names(synthesizer: Synthesizer, paths: Mapping[str, ScanPath]) -> Non
         if name not in synthesizer.sources:
             raise UserError(f"--source={name}={paths[name]}: the model makes {synthesizer.target} from {known}")
     for name in synthesizer.sources:
-        if name not in paths:
+        if name not in paths and not (synthesizer.method.any_sources and paths):
             raise UserError(
                 f"--source: no {name}; the model makes {synthesizer.target} from {known}; give --source={name}=PATH"
             )
@@ -167,7 +168,7 @@ def _times(
     usual = {name: SequenceTimes(ti=times.ti) for name, times in synthesizer.trained.data.sources.items()}
     known = merged(stated, in_training, usual)
     found = {}
-    for name in synthesizer.sources:
+    for name in (name for name in synthesizer.sources if name in paths):
         found[name] = complete(recorded[name], known[name], paths[name], name, required=False, flag="--")
         contradiction = contrasts.contradiction(name, found[name])
         if contradiction:
@@ -210,7 +211,13 @@ def synthesize(synthesizer: Synthesizer, scans: Scans, settings: SynthesisOption
         tr, te, ti = (np.broadcast_to(time, images.shape[::3]) for time in scans.times.T)
         rng = parallel.keys_at(jax.random.key(settings.seed), 0 * filled if settings.shared_noise else filled)
         found = synthesizer(
-            images, tr, te, ti, rng=rng, steps=settings.steps, samples=settings.samples, sampler=settings.sampler
+            images,
+            *(tr, te, ti),
+            rng=rng,
+            given=tuple(scans.paths),
+            steps=settings.steps,
+            samples=settings.samples,
+            sampler=settings.sampler,
         )
         batch = dict(zip((SYNTHETIC, DEVIATION), found if settings.samples > 1 else (found,), strict=False))
         if settings.maps:

@@ -12,7 +12,7 @@ from mrdiff_jax import parallel
 from mrdiff_jax.methods.contract import Batch, Method, Variables
 from mrdiff_jax.streams import stream
 
-READ = ("sources", "tr", "te", "ti")  # what a method is given of a batch
+READ = ("sources", "tr", "te", "ti", "available")  # what a method is given of a batch, if it is there
 
 Compiled = Callable[[Variables, Mapping[str, Any], Array], tuple[np.ndarray, ...]]
 
@@ -42,6 +42,6 @@ def on_devices(function: Callable[[Variables, Batch, Array], tuple[Array, ...]])
     compiled = parallel.pmap(lambda variables, inputs: function(variables, *inputs))
 
     def run(variables: Variables, batch: Mapping[str, Any], keys: Array) -> tuple[np.ndarray, ...]:
-        return parallel.on_batch(compiled, ({name: batch[name] for name in READ}, keys), variables)
+        return parallel.on_batch(compiled, ({name: batch[name] for name in READ if name in batch}, keys), variables)
 
     return run

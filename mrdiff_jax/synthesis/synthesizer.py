@@ -67,6 +67,7 @@ class Synthesizer:
         ti: Any = None,
         *,
         rng: Array,
+        given: Sequence[str] | None = None,
         steps: int | None = None,
         samples: int = 1,
         sampler: str | None = None,
@@ -79,6 +80,7 @@ class Synthesizer:
           te: see tr.
           ti: see tr.
           rng: one key, or (B,) keys, one an image.
+          given: names of the sources that `sources` and the times are of, for a method that does without some; None is all.
           steps: of the reverse chain, 1 being the direct estimate of x_0; None is as configured.
           samples: how many to average.
           sampler: 'ddim' or 'ddpm'; None is as configured.
@@ -89,17 +91,28 @@ class Synthesizer:
         Raises:
           UserError: an array is of another shape, the key is none, or the settings do not fit the model.
         """
-        if np.ndim(sources) != 4 or np.shape(sources)[-1] != len(self.sources):
-            wanted = f"(B, H, W, {len(self.sources)}) for {', '.join(self.sources)}"
-            raise UserError(f"sources of shape {np.shape(sources)}: give {wanted}")
+        names = self.sources if given is None else tuple(given)
+        self.check_given(names)
+        if np.ndim(sources) != 4 or np.shape(sources)[-1] != len(names):
+            raise UserError(f"sources of shape {np.shape(sources)}: give (B, H, W, {len(names)}) for {', '.join(names)}")
         if samples < 1:
             raise UserError(f"samples={samples}: must be at least 1")
         *_, height, width, _ = np.shape(sources)
         rows, columns = (_padding(side, self.method.stride) for side in (height, width))
         padded = np.pad(np.asarray(sources, np.float32), ((0, 0), rows, columns, (0, 0)))
-        images = self._run(self._sampler(steps, sampler, samples), padded, (tr, te, ti), rng)
+        images = self._run(self._sampler(steps, sampler, samples), self._batch(padded, (tr, te, ti), names), rng)
         mean, deviation = (image[:, rows[0] : rows[0] + height, columns[0] : columns[0] + width] for image in images)
         return (mean, deviation) if samples > 1 else mean
+
+    def check_given(self, names: Sequence[str]) -> None:
+        """Checks that synthesis can do with these sources. Raises UserError with those that the model wants."""
+        known = ", ".join(self.sources)
+        for name in names:
+            if name not in self.sources or list(names).count(name) > 1:
+                raise UserError(f"source {name}: the model makes {self.target} from {known}; give each of them once")
+        lacking = [name for name in self.sources if name not in names]
+        if not names or (lacking and not self.method.any_sources):
+            raise UserError(f"no source {lacking[0]}: the model makes {self.target} from {known}")
 
     def maps(self, sources: Any, tr: Any, te: Any, ti: Any = None, *, rng: Array) -> dict[str, np.ndarray]:
         """What the method sees, by name, (B, H', W') each: for MRDiff its feature maps, which are not quantitative.
@@ -109,7 +122,8 @@ class Synthesizer:
         """
         if not self.trained.maps:
             raise UserError("this model was loaded without what feature maps need: Synthesizer.load(workdir, maps=True)")
-        described = self._run(self._describe, np.asarray(sources, np.float32), (tr, te, ti), rng)
+        batch = self._batch(np.asarray(sources, np.float32), (tr, te, ti), self.sources)
+        described = self._run(self._describe, batch, rng)
         return dict(zip(self.method.described, described, strict=True))
 
     @cached_property
@@ -139,8 +153,8 @@ class Synthesizer:
     def _make_sampler(self, steps: int | None, sampler: str | None, samples: int) -> Sampler:
         return Sampler(self.sampling(steps, sampler, samples), samples)
 
-    def _run(self, compiled: Compiled, sources: np.ndarray, times: Sequence[Any], rng: Array) -> tuple[np.ndarray, ...]:
-        """Runs a compiled function of the contract on a batch."""
+    def _batch(self, sources: np.ndarray, times: Sequence[Any], names: Sequence[str]) -> dict[str, np.ndarray]:
+        """A batch of the contract, of the sources with these names."""
         count, *_, k = sources.shape
         batch = {"sources": sources}
         for name, values in zip(("tr", "te", "ti"), times, strict=True):
@@ -148,10 +162,25 @@ class Synthesizer:
                 batch[name] = np.broadcast_to(np.float32(0 if values is None else values), (count, k))
             except ValueError:
                 raise UserError(f"{name} of shape {np.shape(values)}: give ({count}, {k}) or ({k},), ms") from None
+        if self.method.any_sources:
+            batch["available"] = np.ones((count, k), np.float32)
+        places = [self.sources.index(name) for name in names]
+        return {name: _spread(values, places, len(self.sources)) for name, values in batch.items()}
+
+    def _run(self, compiled: Compiled, batch: dict[str, np.ndarray], rng: Array) -> tuple[np.ndarray, ...]:
+        """Runs a compiled function of the contract on a batch."""
+        count = len(batch["sources"])
         if not jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) or rng.shape not in ((), (count,)):
             raise UserError(f"rng: give jax.random.key(seed), or {count} such keys")
         keys = parallel.keys_at(rng, np.arange(count)) if rng.ndim == 0 else rng
         return compiled(self._variables, batch, keys)
+
+
+def _spread(values: np.ndarray, places: Sequence[int], channels: int) -> np.ndarray:
+    """Values (..., k) in their places among the channels, zero elsewhere."""
+    spread = np.zeros((*values.shape[:-1], channels), values.dtype)
+    spread[..., places] = values
+    return spread
 
 
 def _padding(side: int, stride: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from helpers.heads import SHAPE, TIMES, affine_of, head, save
+from helpers.models import TINY_METHODS, tiny, write_run
 from helpers.scans import head as scan_head
 from helpers.scans import write_scan
 
@@ -68,6 +69,16 @@ def test_a_cohort_becomes_a_derivative(synthesizer, tmp_path):
     assert "another sub-01_PDw.nii.gz" in run()[0].reason
     volume.with_name(volume.name.replace(".nii.gz", ".json")).write_text("{")
     assert "is damaged" in run()[0].reason
+
+
+def test_a_method_that_does_without_some_sources_takes_exams_that_have_one(tmp_path):
+    config = tiny(**{"method.name": "m2dn"} | TINY_METHODS["m2dn"])
+    model = Synthesizer.load(write_run(tmp_path / "m2dn", config))
+    root, output = make_cohort(tmp_path / "in"), tmp_path / "out"
+    outcomes = {one.exam: one.outcome for one in cohort.run(model, root, output, SynthesisOptions(steps=1), {})}
+    assert outcomes["sub-01"] == outcomes["sub-03"] == "synthesised"
+    sidecars = [output / f"{name}/anat/{name}_desc-synthetic_T1w.json" for name in ("sub-01", "sub-03")]
+    assert [list(json.loads(path.read_text())["Sources"]) for path in sidecars] == [["T2w", "PDw"], ["T2w"]]
 
 
 def test_an_interrupted_cohort_leaves_its_report(synthesizer, tmp_path, monkeypatch):

@@ -29,10 +29,10 @@ class Copy(Synthesizer):
     def __init__(self, **changes):
         data = replace(DATA, preparation=replace(OPTIONS, **changes))
         self.trained = Trained(resolve(tiny()), data, 1, Variables({}))
-        self.method = SimpleNamespace(stride=4, described=("T1 features",))
+        self.method = SimpleNamespace(stride=4, described=("T1 features",), any_sources=False)
         self.calls = []
 
-    def __call__(self, sources, tr, te, ti, *, rng, steps, samples, sampler):
+    def __call__(self, sources, tr, te, ti, *, rng, given, steps, samples, sampler):
         self.calls.append({"shape": sources.shape, "tr": tr, "rng": jax.random.key_data(rng)})
         return (sources[..., 0], 0 * sources[..., 0] + 0.5) if samples > 1 else sources[..., 0]
 

@@ -12,7 +12,7 @@ from helpers.models import TINY_METHODS, tiny, write_run
 from safetensors.numpy import load_file, save_file
 
 import mrdiff_jax
-from mrdiff_jax import methods
+from mrdiff_jax import methods, parallel
 from mrdiff_jax.config import resolve
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.methods.reading import flatten, read_by
@@ -77,6 +77,32 @@ def test_one_step_is_the_direct_estimate(synthesizer):
     direct = synthesizer(sources(2), *TIMES, rng=KEY, steps=1)
     assert not np.allclose(direct, synthesizer(sources(2), *TIMES, rng=KEY, steps=2))
     np.testing.assert_allclose(direct, synthesizer(sources(2), *TIMES, rng=KEY, steps=1, sampler="ddpm"), atol=1e-5)
+
+
+def test_a_method_that_does_without_some_sources_is_given_those_there_are(tmp_path):
+    config = tiny(**{"method.name": "m2dn"} | TINY_METHODS["m2dn"])
+    model = mrdiff_jax.Synthesizer.load(write_run(tmp_path / "m2dn", config))
+    images, tr, te = sources(2, 32), *TIMES
+    both = model(images, tr, te, rng=KEY)
+    one = model(images[..., 1:], tr[1:], te[1:], rng=KEY, given=("PDw",))
+    assert np.abs(one - both).max() > 1e-3
+    batch = {"sources": images * [0, 1], "available": np.tile([0.0, 1.0], (2, 1))}
+    keys = stream(parallel.keys_at(KEY, np.arange(2)), "sample", 0)
+    expected = jax.jit(model.method.synthesize)(model.trained.variables, batch, keys)
+    np.testing.assert_allclose(one, np.clip(expected, 0, 1), atol=1e-5)
+    swapped = model(images[..., ::-1], tr[::-1], te[::-1], rng=KEY, given=("PDw", "T2w"))
+    np.testing.assert_array_equal(swapped, both)
+    for given, message in (((), "no source T2w"), (("T2w", "FLAIR"), "source FLAIR: .* from T2w, PDw"), (("PDw",) * 2, "PDw")):
+        with pytest.raises(UserError, match=message):
+            model(images[..., : len(given)], 1, 1, rng=KEY, given=given)
+
+
+def test_other_methods_need_all_of_their_sources_in_any_order(synthesizer):
+    both = synthesizer(sources(), *TIMES, rng=KEY)
+    swapped = [values[::-1] for values in TIMES]
+    np.testing.assert_array_equal(synthesizer(sources()[..., ::-1], *swapped, rng=KEY, given=("PDw", "T2w")), both)
+    with pytest.raises(UserError, match="no source T2w: the model makes T1w from T2w, PDw"):
+        synthesizer(sources()[..., 1:], 4000, 100, rng=KEY, given=("PDw",))
 
 
 def test_it_compiles_once_for_each_shape(workdir, monkeypatch):
