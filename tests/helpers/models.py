@@ -32,7 +32,7 @@ TINY_METHODS = {  # what makes each method small, for images of 32 x 32
         },
         "cm": {"cm.last_levels": 2, "sample.steps": 1},
         "cdpm": {"cdpm.heads": 2, "sample.steps": 10},
-        "m2dn": {"m2dn.widths": (8, 8), "m2dn.norm_groups": 4},
+        "m2dn": {"m2dn.widths": (8,), "m2dn.norm_groups": 4},
     }.items()
 }
 

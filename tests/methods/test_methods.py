@@ -19,8 +19,7 @@ KEYS = jax.random.split(jax.random.key(0), 2)
 NAMES = pytest.mark.parametrize("name", methods.NAMES)
 
 
-BY_HEART = {"cm": 400, "cdpm": 300, "m2dn": 300}  # steps, of methods that need more than the others' 150
-COPIES = {"cdpm": 4}  # of each slice in the batch, where noise is learnt: it needs many draws
+OWN_OVERFIT = {"hinet", "resvit", "blochgan", "cm", "cdpm", "m2dn"}  # in the file of each, with settings and bounds of its own
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +30,7 @@ def forget_each():
 
 
 def configured(name, **changes):
-    recipe = {"optimizer.learning_rate": 1e-2 if name == "cm" else 3e-3, "optimizer.hold": 1.0, "train.evaluate_every": 1000}
+    recipe = {"optimizer.learning_rate": 3e-3, "optimizer.hold": 1.0, "train.evaluate_every": 1000}
     return tiny(**{"method.name": name} | recipe | TINY_METHODS.get(name, {"data.image_size": 32}) | changes)
 
 
@@ -105,15 +104,14 @@ def test_a_stopped_run_goes_on_exactly_and_its_export_synthesises_as_it_does(nam
     np.testing.assert_array_equal(*images)
 
 
-@NAMES
+@pytest.mark.parametrize("name", [name for name in methods.NAMES if name not in OWN_OVERFIT])
 def test_two_slices_can_be_learnt_by_heart(name):
     """Smooth slices whose target is another mixture of the sources in each half: much of the error must go."""
     y, x = np.mgrid[-1:1:32j, -1:1:32j].astype(np.float32)
     waves = np.stack([np.sin(3 * x + phase) * np.cos(2 * y) for phase in (0.0, 1.0)]) / 2 + 0.5
     batch = make_batch(2, 32) | {"sources": np.stack([waves, 1 - waves[::-1]], -1).astype(np.float32)}
     batch["target"] = np.where(x > 0, batch["sources"][..., 0], 1 - batch["sources"][..., 1]).astype(np.float32)
-    batch = {key: np.repeat(value, COPIES.get(name, 1), 0) for key, value in batch.items()}
-    method, first, last = steps_of(name, 1, BY_HEART.get(name, 150), batch)
-    synthesize, keys = jax.jit(method.synthesize), jax.random.split(jax.random.key(0), len(batch["target"]))
-    before, after = (np.abs(synthesize(state.variables, batch, keys) - batch["target"]).mean() for state, _ in (first, last))
+    method, first, last = steps_of(name, 1, 150, batch)
+    synthesize = jax.jit(method.synthesize)
+    before, after = (np.abs(synthesize(state.variables, batch, KEYS) - batch["target"]).mean() for state, _ in (first, last))
     assert after < 0.5 * before
