@@ -1,140 +1,65 @@
-"""Compares runs on the same test slices: python -m mrdiff_jax.compare runs/mrdiff runs/regression --output comparison."""
+"""Compares runs on the same test slices: python -m mrdiff_jax.compare runs/mrdiff runs/regression --output comparison.
 
+Each argument is a row of the tables: the workdir of a run, or those of several seeds, joined by commas.
+"""
+
+import re
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from absl import flags
 
 from mrdiff_jax import cli
-from mrdiff_jax.comparison import tables
-from mrdiff_jax.comparison.report import Figure, page
+from mrdiff_jax.comparison import output, seeds, tables
 from mrdiff_jax.comparison.runs import Comparison
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.evaluation import figures, results
-from mrdiff_jax.evaluation.results import SYNTHESIS
 from mrdiff_jax.storage.paths import check_writable, local_path
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the tables, the figures and the page.")
-_NAMES = flags.DEFINE_list("names", None, "What to call the runs, comma-separated; default: the names of their folders.")
+_NAMES = flags.DEFINE_list("names", None, "What to call the rows, comma-separated; default: the names of their folders.")
 _SLICES = flags.DEFINE_integer("slices", 120, "Most slices to leaf through on the page; 0 is all.", lower_bound=0)
 flags.mark_flag_as_required("output")
 
 
-def main(runs: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Reads the runs, writes the comparison and prints where it is."""
-    if not runs:
+    if not arguments:
         raise UserError("no run given; name the workdirs of one or more evaluated runs")
-    output, folders = local_path(_OUTPUT.value, "--output"), [local_path(run, "run") for run in runs]
-    check_writable(output)
-    comparison = Comparison({name: results.read(folder) for name, folder in zip(_names(folders), folders, strict=True)})
-    write(comparison, output, _SLICES.value)
+    folder, rows = local_path(_OUTPUT.value, "--output"), [_workdirs(argument) for argument in arguments]
+    check_writable(folder)
+    comparison = Comparison({name: seeds.read(workdirs) for name, workdirs in zip(_names(rows), rows, strict=True)})
+    output.write(comparison, folder, _SLICES.value)
     print(tables.markdown(comparison))
-    print(f"{output / 'index.html'} holds the whole comparison; tables and figures lie beside it")
+    print(f"{folder / 'index.html'} holds the whole comparison; tables and figures lie beside it")
 
 
-def write(comparison: Comparison, output: Path, slices: int) -> None:
-    """Writes table1.md, .csv and .tex, the figures as PNG and PDF, and index.html with all of it."""
-    (output / "figures").mkdir(parents=True, exist_ok=True)
-    (output / "table1.md").write_text(tables.markdown(comparison), encoding="utf-8")
-    (output / "table1.csv").write_text(tables.scores_csv(comparison), encoding="utf-8")
-    (output / "table1.tex").write_text(tables.latex(comparison), encoding="utf-8")
-    drawn = draw(comparison, output / "figures")
-    (output / "index.html").write_text(page(comparison, drawn, slices), encoding="utf-8")
+def _workdirs(argument: str) -> list[Path]:
+    """The workdirs of a row; a folder that is there is one, commas in its name or not."""
+    whole = local_path(argument, "run")
+    return [whole] if whole.exists() else [local_path(part, "run") for part in argument.split(",")]
 
 
-def draw(comparison: Comparison, folder: Path) -> list[Figure]:
-    """Draws all figures that there is something for into the folder."""
-    drawn = [
-        *(_draw_images(comparison, folder / "qualitative") if comparison.common_slices else []),
-        *_draw_scores(comparison, folder),
-        _draw_frequencies(comparison, folder / "frequencies"),
-        *(_draw_robustness(comparison, folder / "robustness") if comparison.study("robustness") else []),
-        *(_draw_reliability(comparison, folder / "reliability") if comparison.reliability() else []),
-    ]
-    return [figure._replace(path=figure.path.with_suffix(".png")) for figure in drawn]
-
-
-def _draw_images(comparison: Comparison, path: Path) -> list[Figure]:
-    examples, titles = _examples(comparison)
-    figures.qualitative(examples, titles, len(comparison.summary["sources"]), path)
-    kept, of = len(comparison.common_slices), comparison.summary["slices"]
-    caption = (
-        f"The slice of median PSNR of {comparison.first}, and its worst, of the {kept} of {of} slices with images. The box,"
-        " enlarged beside each slice, is where the truth has most detail. Errors are drawn on one scale."
+def _names(rows: Sequence[Sequence[Path]]) -> list[str]:
+    """What the rows are called: as stated, else after their folders, else, where those are equal, their paths."""
+    names, workdirs = (
+        _NAMES.value or [_folder_name(row) for row in rows],
+        [workdir.resolve() for row in rows for workdir in row],
     )
-    return [Figure(path, "Images and errors", caption)]
-
-
-def _draw_scores(comparison: Comparison, folder: Path) -> list[Figure]:
-    unit = comparison.summary["convention"]["aggregation"]
-    columns = comparison.regions["whole slice"]
-    values = {
-        tables.label(column): {method: comparison.values(method, column) for method in comparison.rows} for column in columns
-    }
-    figures.box_plots(values, folder / "boxplots")
-    boxes = Figure(folder / "boxplots", "Distribution", f"Boxes are quartiles with the median, points one {unit} each.")
-    if len(comparison.runs) == 1:
-        return [boxes]
-    of_runs = {
-        tables.label(column): {name: comparison.values(name, column) for name in comparison.runs} for column in ("psnr", "ssim")
-    }
-    figures.ablation(of_runs, folder / "ablation")
-    caption = f"The runs in the order given: mean over {unit}s and its 95% confidence interval."
-    return [boxes, Figure(folder / "ablation", "Run by run", caption)]
-
-
-def _draw_frequencies(comparison: Comparison, path: Path) -> Figure:
-    linear, first = comparison.label("linear"), comparison.runs[comparison.first]
-    spectra = {name: run.spectra[SYNTHESIS] for name, run in comparison.runs.items()}
-    spectra |= {"truth": first.spectra["target"], linear: first.spectra["linear"]}
-    bands = {name: run.summary["bands"][SYNTHESIS] for name, run in comparison.runs.items()}
-    bands[linear] = first.summary["bands"]["references"]["linear"]
-    figures.frequencies(spectra, first.spectra["frequency"], bands, path)
-    caption = (
-        "Left: mean power by spatial frequency. Middle: a synthesis below 0 dB lacks detail at that frequency, one above"
-        " invents it. Right: error of each Haar wavelet band, relative to the truth's content of the band."
-    )
-    return Figure(path, "Detail by spatial frequency", caption)
-
-
-def _draw_robustness(comparison: Comparison, path: Path) -> list[Figure]:
-    study = comparison.study("robustness")
-    psnr = {setting: {method: scores["psnr"][0] for method, scores in row.items()} for setting, row in study.items()}
-    figures.robustness(psnr, path)
-    caption = "Mean PSNR with spoiled sources. The broken line is what the method has with the sources as acquired."
-    return [Figure(path, "What spoiled sources cost", caption, "robustness")]
-
-
-def _draw_reliability(comparison: Comparison, path: Path) -> list[Figure]:
-    figures.reliability(comparison.reliability(), path)
-    caption = (
-        "Left: real error of the pixels by their predicted error; on the line it is as large as predicted, above it the"
-        " method is too sure of itself. Right: how many pixels are given which predicted error."
-    )
-    return [Figure(path, "Predicted and real error", caption, "uncertainty")]
-
-
-def _names(runs: Sequence[Path]) -> list[str]:
-    """What the runs are called: as stated, else their folders, else, where those are equal, their paths."""
-    names = _NAMES.value or [run.resolve().name for run in runs]
     if not _NAMES.value and len(set(names)) < len(names):
-        names = [str(run) for run in runs]
-    if len({run.resolve() for run in runs}) < len(runs) or len(names) != len(runs) or len(set(names)) < len(names):
-        raise UserError(f"--names={','.join(names)}: give each of the {len(runs)} runs a name of its own, and each run once")
+        names = [",".join(map(str, row)) for row in rows]
+    if len(set(workdirs)) < len(workdirs) or len(names) != len(rows) or len(set(names)) < len(names):
+        raise UserError(f"--names={','.join(names)}: give each of the {len(rows)} rows a name of its own, and each run once")
     return names
 
 
-def _examples(comparison: Comparison) -> tuple[list[dict], list[str]]:
-    """The first run's slice of median PSNR, and its worst, as named images in the order of the figure."""
-    scores = {(row["subject"], row["slice"]): row["psnr"] for row in comparison.rows[comparison.first]}
-    ranked = sorted(comparison.common_slices, key=scores.get)
-    keys = dict.fromkeys([ranked[len(ranked) // 2], ranked[0]])
-    pictures = [comparison.pictures(*key) for key in keys]
-    truth = f"{comparison.summary['target']}, true"
-    return (
-        [{**picture.sources, truth: picture.truth, **picture.methods} for picture in pictures],
-        [f"{title}: {subject}, slice {number}" for title, (subject, number) in zip(("median", "worst"), keys, strict=False)],
-    )
+def _folder_name(row: Sequence[Path]) -> str:
+    """What the folders of a row begin with alike, without a number and separators at its end; else the first's name."""
+    names = [workdir.resolve().name for workdir in row]
+    if len(set(names)) == 1:
+        return names[0]
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    return re.sub(r"\d*$", "", "".join(letters[0] for letters in alike)).rstrip("-_. ") or names[0]
 
 
 if __name__ == "__main__":

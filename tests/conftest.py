@@ -44,12 +44,17 @@ TINY = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
 def forget_programs():
-    """Programs of a file's tests go with it: each takes memory maps, of which a Linux process may have 65,530."""
-    yield
+    """Drops what was compiled: each program takes memory maps, of which a Linux process may have 65,530."""
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_of_one_file():
+    """Programs of a file's tests go with it."""
+    yield
+    forget_programs()
 
 
 @pytest.fixture

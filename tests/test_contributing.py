@@ -40,6 +40,6 @@ def test_an_added_method_learns_an_added_data_set(examples, tiny_config, tmp_pat
     config.evaluate.update(batch_size=4, panels=2)
     config.train.update(steps=300, log_every=100, evaluate_every=1000, checkpoint_every=300)
     summary = train_and_evaluate(config, tmp_path / "run")
-    assert summary["method"] == "weighted"
-    assert summary["synthesis"]["psnr"] > 30  # the target is the mean of the sources
-    assert "sample" not in summary
+    assert summary.method == "weighted"
+    assert summary.synthesis["psnr"] > 30  # the target is the mean of the sources
+    assert summary.sample is None

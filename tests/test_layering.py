@@ -38,7 +38,8 @@ LAYERS = [
     "evaluation.evaluator evaluation.studies.* evaluation.studies.__init__ evaluation.run",
     "training.meter training.writer training.step training.loop",
     "synthesis.model_files synthesis.synthesizer synthesis.from_scans synthesis.nifti_output synthesis.cohort",
-    "comparison.significance comparison.runs comparison.tables comparison.report",
+    "comparison.significance comparison.comparable comparison.seeds comparison.runs comparison.tables comparison.report",
+    "comparison.output",
     "cli main compare prepare synthesize export",
 ]
 ORDER = [name for layer in LAYERS for name in layer.split()]
@@ -121,7 +122,7 @@ READING_SLICES = {"tensorflow_datasets", "grain"}
         "export": PREPARING | READING_SLICES | {"tensorboardX", "orbax", "matplotlib"},
         "synthesize": READING_SLICES | {"tensorboardX", "orbax", "matplotlib", "nilearn"},
         "data.training_data": PREPARING | READING_SLICES,
-        "evaluation.results": PREPARING | READING_SLICES | {"jax", "flax", "orbax", "matplotlib"},
+        "evaluation.results": PREPARING | READING_SLICES | {"flax", "orbax", "matplotlib"},
     }.items(),
 )
 def test_what_a_command_may_do_without_is_not_imported_with_it(module, heavy):

@@ -240,15 +240,15 @@ def check_training(save: Save, options: argparse.Namespace) -> None:
         log = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
         speeds = [row["train/steps_per_second"] for row in log if row.get("train/steps_per_second")]
         losses = [row["train/generator/loss"] for row in log if "train/generator/loss" in row]
-        run = {"steps": summary["step"], "steps_per_second": float(np.median(speeds or [0]))} | peak()
+        run = {"steps": summary.step, "steps_per_second": float(np.median(speeds or [0]))} | peak()
         run |= {"seconds": time.monotonic() - start, "loss_at_last": losses[-1] if losses else None}
-        save("run", run | {"subjects": summary["subjects"], "slices": summary["slices"], "batch": config.data.batch_size})
-        for name, scores in summary["references"].items():
+        save("run", run | {"subjects": summary.subjects, "slices": summary.slices, "batch": config.data.batch_size})
+        for name, scores in summary.references.items():
             save(name, scores)
-        save(f"{config.sample.steps} steps", summary["synthesis"])
+        save(f"{config.sample.steps} steps", summary.synthesis)
         for steps in STEPS[1:]:
             config.sample.steps = steps
-            save(f"{steps} steps", evaluate_only(config, workdir)["synthesis"])
+            save(f"{steps} steps", evaluate_only(config, workdir).synthesis)
 
 
 def data_rate(config: ConfigDict, most: float = 3.0) -> float:

@@ -52,32 +52,32 @@ def page(comparison: Comparison, figures: Sequence[Figure], slices: int) -> str:
     """The page as HTML that needs no other file and no network; at most that many slices can be leafed through (0: all)."""
     summary, first = comparison.summary, escape(comparison.first)
     files = resources.files("mrdiff_jax") / "page"
-    convention = summary["convention"]
     chosen = choose_slices(comparison, slices)
+    pictured = " Of several seeds, the first is shown, with its own scores." if comparison.several else ""
     studies = _studies(comparison, figures)
     return Template((files / "page.html").read_text(encoding="utf-8")).substitute(
         style=(files / "page.css").read_text(encoding="utf-8"),
         script=(files / "page.js").read_text(encoding="utf-8"),
-        title=escape(f"{' + '.join(summary['sources'])} → {summary['target']}"),
+        title=escape(f"{' + '.join(summary.sources)} → {summary.target}"),
         lead=escape(
-            f"{', '.join(comparison.runs)}: {_count(summary['subjects'], 'held-out subject')},"
-            f" {_count(summary['slices'], 'slice')};"
-            f" convention “{convention['name']}”; data set {summary['dataset']}."
+            f"{', '.join(comparison.runs)}: {_count(summary.subjects, 'held-out subject')},"
+            f" {_count(summary.slices, 'slice')};"
+            f" convention “{summary.convention.name}”; data set {summary.dataset}."
         ),
         scores="".join(_scores(comparison, region) for region in comparison.regions),
         how="".join(f"<p>{escape(line)}</p>" for line in tables.how(comparison)),
         tests_lead=f"{first} minus each other method, paired over subjects. Positive differences speak for {first},"
         " except in GMSD. d_z is Cohen's effect size of paired differences, its interval from the bootstrap."
-        if summary["subjects"] > 1
+        if summary.subjects > 1
         else "One subject is too few for a test.",
-        tests="".join(_tests(comparison, region) for region in comparison.regions) if summary["subjects"] > 1 else "",
+        tests="".join(_tests(comparison, region) for region in comparison.regions) if summary.subjects > 1 else "",
         figures="".join(_figure(figure) for figure in figures if not figure.study),
         studies=studies,
         studies_link='<a href="#studies">Beyond the paper</a>' if studies else "",
         subjects_lead=f"PSNR (dB) of each subject, from {first}’s worst to its best.",
         subjects=_subjects(comparison, {subject_of(exam): exam for exam, _ in reversed(chosen)}),
-        slices_lead=f"{_count(len(chosen), 'slice')} of {summary['slices']}, in 8 bits. Click an image to enlarge that place in"
-        " all of them; the arrow keys move the slider."
+        slices_lead=f"{_count(len(chosen), 'slice')} of {summary.slices}, in 8 bits.{pictured} Click an image to"
+        " enlarge that place in all of them; the arrow keys move the slider."
         if chosen
         else "The runs keep no images of the same slices.",
         footer=escape(_made_by(comparison)),
@@ -102,7 +102,11 @@ def choose_slices(comparison: Comparison, limit: int) -> list[tuple[str, int]]:
 
 
 def _made_by(comparison: Comparison) -> str:
-    runs = (f"{name} ({run.summary['method']}, step {run.summary['step']})" for name, run in comparison.runs.items())
+    runs = []
+    for name, run in comparison.runs.items():
+        seeds = f", {comparison.several[name]} seeds" if name in comparison.several else ""
+        steps = ", ".join(dict.fromkeys(str(seed.summary.step) for seed in run.results))
+        runs.append(f"{name} ({run.summary.method}{seeds}, step {steps})")
     return f"Runs: {', '.join(runs)}. Written by python -m mrdiff_jax.compare. Research use only: synthetic images can mislead."
 
 
@@ -133,7 +137,9 @@ def _scores(comparison: Comparison, region: str) -> str:
             cell = cells[column]
             text = tables.mean_and_deviation(cell, column)
             text = f"<b>{text}</b>" if cell.best else text
-            texts.append(_number(cell.mean, f'{text}<span class="stars">{cell.stars}</span>'))
+            spread = tables.seed_deviation(cell, column)
+            seeds = f'<span class="seeds">({spread} over seeds)</span>' if spread else ""
+            texts.append(_number(cell.mean, f'{text}<span class="stars">{cell.stars}</span>{seeds}'))
         kind = "" if method in comparison.runs else ' class="reference"'
         rows.append(f"<tr{kind}>{''.join(texts)}</tr>")
     heading = {"whole slice": "Whole slice", "body": "Inside the body"}[region]
@@ -195,20 +201,19 @@ def _subjects(comparison: Comparison, shown: Mapping[str, str]) -> str:
 
 def _viewer_data(comparison: Comparison, chosen: Sequence[tuple[str, int]]) -> dict[str, Any]:
     """What the viewer reads: names, and for each slice a strip of its images side by side and the methods' scores."""
-    names = comparison.summary
-    found = {method: {(row["subject"], row["slice"]): row for row in rows} for method, rows in comparison.rows.items()}
+    summary = comparison.summary
     slices, methods, size = [], [], (1, 1)
     for key in chosen:
         pictures = comparison.pictures(*key)
         methods, size = list(pictures.methods), pictures.truth.shape
-        scores = {m: {name: tables.number(found[m][key][name], name) for name in METRICS} for m in methods}
+        scores = {m: {name: tables.number(pictures.scores[m][name], name) for name in METRICS} for m in methods}
         strip = _png(np.concatenate([*pictures.sources.values(), pictures.truth, *pictures.methods.values()], axis=1))
         slices.append({"subject": key[0], "slice": key[1], "scores": scores, "strip": strip})
     heat = (colormaps["inferno"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
     kept = {subject_of(exam): exam for exam, _ in reversed(chosen)}
     return {
-        "sources": names["sources"],
-        "truth": f"{names['target']}, true",
+        "sources": summary.sources,
+        "truth": f"{summary.target}, true",
         "methods": methods,
         "size": size,
         "heat": base64.b64encode(heat.tobytes()).decode(),

@@ -3,18 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from mrdiff_jax.comparison import significance
+from mrdiff_jax.comparison.comparable import check_comparable
+from mrdiff_jax.comparison.seeds import POOLED, Seeds
 from mrdiff_jax.comparison.significance import PairedComparison
-from mrdiff_jax.config import STUDIES
-from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation import averages
 from mrdiff_jax.evaluation.baselines import References
-from mrdiff_jax.evaluation.results import REFERENCES, SYNTHESIS, Results, Row
-from mrdiff_jax.metrics.conventions import METRICS
+from mrdiff_jax.evaluation.results import REFERENCES, SYNTHESIS, Row, Summary
+from mrdiff_jax.metrics.conventions import BANDS, METRICS
 
 HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "fsim": True, "gmsd": False}
 _SEED = 0  # of the bootstrap
@@ -22,12 +22,20 @@ _SEED = 0  # of the bootstrap
 
 @dataclass(frozen=True)
 class Cell:
-    """A score in a table: mean and sample deviation; the stars of its difference to the first run; whether best."""
+    """A score in a table.
+
+    Attributes:
+      mean, deviation: over subjects or slices; sample standard deviation.
+      stars: of its difference to the first row.
+      best: whether no other mean is better.
+      seed_deviation: sample standard deviation of the seeds' means; NaN without two seeds.
+    """
 
     mean: float
     deviation: float
     stars: str
     best: bool
+    seed_deviation: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -43,11 +51,13 @@ class Test:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images (H, W) of one slice: the sources, the truth, and what each run and the linear regression make of them."""
+    """Images (H, W) of one slice: the sources, the truth, and what each row's first seed and the linear regression make of
+    them, with the scores of what they make."""
 
     sources: dict[str, np.ndarray]
     truth: np.ndarray
     methods: dict[str, np.ndarray]
+    scores: dict[str, Row]
 
 
 class Reliability(NamedTuple):
@@ -63,41 +73,46 @@ class Comparison:
     """Runs that may be compared.
 
     Attributes:
-      runs: results by the name a run is given; the first is the one that the others are tested against.
+      runs: one or more seeds by the name their row is given; the first is the row that the others are tested against.
 
     Raises:
-      UserError: two runs differ in convention, contrasts, subjects, slices, data or the slices of a study; the message names
+      UserError: two rows differ in convention, contrasts, subjects, slices, data or the slices of a study; the message names
         both.
     """
 
-    runs: Mapping[str, Results]
+    runs: Mapping[str, Seeds]
 
     def __post_init__(self):
         (first, reference), *others = self.runs.items()
-        for name, results in others:
-            _check_comparable(first, reference, name, results)
+        for name, seeds in others:
+            check_comparable(first, reference.results[0], name, seeds.results[0])
 
     @property
     def first(self) -> str:
-        """Name of the run that the others are tested against."""
+        """Name of the row that the others are tested against."""
         return next(iter(self.runs))
 
     @property
-    def summary(self) -> dict[str, Any]:
-        """The first run's metrics.json."""
+    def summary(self) -> Summary:
+        """The first run's; all share what is scored and how."""
         return self.runs[self.first].summary
+
+    @property
+    def several(self) -> dict[str, int]:
+        """How many seeds the rows of more than one have, by name."""
+        return {name: len(run.results) for name, run in self.runs.items() if len(run.results) > 1}
 
     @cached_property
     def rows(self) -> dict[str, list[Row]]:
         """The scores of each method: the runs, then the references, the better one first."""
         references = self.runs[self.first].rows
-        return {name: results.rows[SYNTHESIS] for name, results in self.runs.items()} | {
+        return {name: seeds.rows[SYNTHESIS] for name, seeds in self.runs.items()} | {
             self.label(name): references[name] for name in reversed(REFERENCES)
         }
 
     def label(self, reference: str) -> str:
         """What a reference, or what else stands beside the runs in a study, is called in tables."""
-        names = {"copy": f"copy of {self.summary['copied']}", "linear": "linear regression", "calibrated": "if calibrated"}
+        names = {"copy": f"copy of {self.summary.copied}", "linear": "linear regression", "calibrated": "if calibrated"}
         return names[reference]
 
     @property
@@ -108,7 +123,7 @@ class Comparison:
 
     def values(self, method: str, column: str) -> list[float]:
         """What means and deviations are of: subject means, or slices, as the convention has it."""
-        return averages.units(self.rows[method], column, self.summary["convention"]["aggregation"])
+        return averages.units(self.rows[method], column, self.summary.convention.aggregation)
 
     def by_subject(self, method: str, column: str) -> averages.Scores:
         """Subject means of a score."""
@@ -139,12 +154,17 @@ class Comparison:
             means = [mean for mean, _ in summaries.values()]
             best = max(means) if HIGHER_IS_BETTER[column.removesuffix("_body")] else min(means)
             for method, (mean, deviation) in summaries.items():
-                cells[method][column] = Cell(mean, deviation, stars.get((method, column), ""), mean == best)
+                spread = averages.mean_std(self.runs[method].means(column))[1] if method in self.runs else np.nan
+                cells[method][column] = Cell(mean, deviation, stars.get((method, column), ""), mean == best, spread)
         return cells
+
+    def bands(self, method: str) -> dict[str, float]:
+        """Mean error by wavelet band."""
+        return {band: averages.mean_std(self.values(method, band))[0] for band in BANDS}
 
     def study(self, name: str) -> dict[str, dict[str, dict[str, tuple[float, float]]]]:
         """Mean and deviation by setting, method and measure, of the runs that have a study and of what stands beside them."""
-        aggregation, found = self.summary["convention"]["aggregation"], {}
+        aggregation, found = self.summary.convention.aggregation, {}
         for label, rows in self._studied(name).items():
             for setting, measure in dict.fromkeys((row["setting"], row["measure"]) for row in rows):
                 of_cell = [row for row in rows if (row["setting"], row["measure"]) == (setting, measure)]
@@ -155,7 +175,7 @@ class Comparison:
 
     def _studied(self, name: str) -> dict[str, list[Row]]:
         """Rows of a study by method: the runs that have it, then what the first of them has beside its synthesis."""
-        rows = {run: [row for row in results.studies if row["study"] == name] for run, results in self.runs.items()}
+        rows = {run: [row for row in seeds.studies if row["study"] == name] for run, seeds in self.runs.items()}
         rows = {run: found for run, found in rows.items() if found}
         beside = next(iter(rows.values()), [])
         methods = dict.fromkeys(row["method"] for row in beside if row["method"] != SYNTHESIS)
@@ -166,7 +186,7 @@ class Comparison:
     def reliability(self) -> dict[str, Reliability]:
         """Predicted against real error, of the runs that have the study 'uncertainty' and predict any error."""
         found = {}
-        for run, rows in self._studied("reliability").items():
+        for run, rows in self._studied(POOLED).items():
             sums: dict[str, dict[str, float]] = {}
             for row in rows:
                 of_bin = sums.setdefault(row["setting"], {})
@@ -185,56 +205,25 @@ class Comparison:
     @cached_property
     def common_slices(self) -> list[tuple[str, int]]:
         """(subject, slice) of the slices of which every run keeps images."""
-        kept = [results.images.places for results in self.runs.values()]
+        kept = [seeds.images.places for seeds in self.runs.values()]
         return [key for key in kept[0] if all(key in places for places in kept)]
 
     def pictures(self, subject: str, number: int) -> Pictures:
         """The images of a slice of which every run keeps images."""
-        images, summary = self.runs[self.first].images, self.summary
+        images, summary, linear = self.runs[self.first].images, self.summary, self.label("linear")
         place = images.places[subject, number]
         methods = {name: run.images.synthesis[run.images.places[subject, number]] for name, run in self.runs.items()}
-        references = References(summary["sources"].index(summary["copied"]), np.array(summary["linear_weights"]))
-        linear = references.predict(images.sources[place][None])["linear"][0]
+        references = References(summary.sources.index(summary.copied), np.array(summary.linear_weights))
+        methods[linear] = references.predict(images.sources[place][None])["linear"][0]
         return Pictures(
-            sources=dict(zip(summary["sources"], np.moveaxis(images.sources[place], -1, 0), strict=True)),
+            sources=dict(zip(summary.sources, np.moveaxis(images.sources[place], -1, 0), strict=True)),
             truth=images.target[place],
-            methods=methods | {self.label("linear"): linear},
+            methods=methods,
+            scores={method: self._pictured[method][subject, number] for method in methods},
         )
 
-
-def _check_comparable(first: str, reference: Results, name: str, other: Results) -> None:
-    a, b = reference.summary, other.summary
-    if a["convention"] != b["convention"]:
-        raise UserError(
-            f"{name}: scored by the convention {b['convention']['name']!r}, {first} by {a['convention']['name']!r};"
-            " evaluate both with the same --config.evaluate.convention"
-        )
-    for field in ("sources", "target"):
-        if a[field] != b[field]:
-            raise UserError(
-                f"{name}: its {field} {_words(b[field])}, of {first} {_words(a[field])}; such runs cannot be compared"
-            )
-    keys, others = ([(row["subject"], row["slice"]) for row in run.rows[SYNTHESIS]] for run in (reference, other))
-    for here, there, missing in ((name, first, set(keys) - set(others)), (first, name, set(others) - set(keys))):
-        subjects = sorted({subject for subject, _ in missing})
-        if missing:
-            raise UserError(
-                f"{here}: has not been tested on {len(missing)} of the slices that {there} has been, of subjects"
-                f" {', '.join(subjects[:5])}{' ...' if len(subjects) > 5 else ''}; give both the same splits"
-            )
-    if a["dataset"] != b["dataset"]:
-        raise UserError(
-            f"{name}: its data set is {b['dataset']}, that of {first} {a['dataset']}: other scans, splits or preparation"
-        )
-
-    for study in STUDIES:
-        a, b = ({(row["subject"], row["slice"]) for row in run.studies if row["study"] == study} for run in (reference, other))
-        if a and b and a != b:
-            raise UserError(
-                f"{name}: its study '{study}' is of other slices than that of {first}; evaluate both with the same"
-                " --config.evaluate.study_slices"
-            )
-
-
-def _words(value: str | list[str]) -> str:
-    return f"is {value}" if isinstance(value, str) else f"are {', '.join(value)}"
+    @cached_property
+    def _pictured(self) -> dict[str, dict[tuple[str, int], Row]]:
+        """Scores of the images by method, subject and slice: those of each row's first seed."""
+        rows = self.rows | {name: run.results[0].rows[SYNTHESIS] for name, run in self.runs.items()}
+        return {method: {(row["subject"], row["slice"]): row for row in found} for method, found in rows.items()}

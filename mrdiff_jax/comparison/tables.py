@@ -54,6 +54,17 @@ def mean_and_deviation(cell: Cell, column: str) -> str:
     return number(cell.mean, column) + deviation
 
 
+def seed_deviation(cell: Cell, column: str) -> str:
+    """'± 0.12', or '' of a row without several seeds."""
+    return "" if math.isnan(cell.seed_deviation) else f"± {number(cell.seed_deviation, column)}"
+
+
+def _whole_cell(cell: Cell, column: str) -> str:
+    """'28.54 ± 3.41 (± 0.12)'."""
+    spread = seed_deviation(cell, column)
+    return mean_and_deviation(cell, column) + (f" ({spread})" if spread else "")
+
+
 def p_value(p: float) -> str:
     """A p-value as it is printed: three digits, '<0.001', or a dash where there was no test."""
     if math.isnan(p):
@@ -118,18 +129,25 @@ def _study_cell(row: Mapping[str, Mapping[str, tuple[float, float]]], method: st
 def how(comparison: Comparison) -> list[str]:
     """How the numbers came about, a sentence each; stands beside every table."""
     summary = comparison.summary
-    convention = summary["convention"]
-    subjects = "1 subject: no tests, no stars" if summary["subjects"] == 1 else f"{summary['subjects']} subjects"
-    unit = {"subject": "subjects, of the means over their slices", "slice": "all slices"}[convention["aggregation"]]
-    return [
-        f"{', '.join(summary['sources'])} → {summary['target']}; {subjects}, {summary['slices']} slices;"
-        f" data set {summary['dataset']}.",
-        f"Convention '{convention['name']}': scaling: {convention['scaling']}. Mask: {convention['mask']}."
-        f" Data range: {convention['data_range']}.",
+    convention = summary.convention
+    subjects = "1 subject: no tests, no stars" if summary.subjects == 1 else f"{summary.subjects} subjects"
+    unit = {"subject": "subjects, of the means over their slices", "slice": "all slices"}[convention.aggregation]
+    lines = [
+        f"{', '.join(summary.sources)} → {summary.target}; {subjects}, {summary.slices} slices; data set {summary.dataset}.",
+        f"Convention '{convention.name}': scaling: {convention.scaling}. Mask: {convention.mask}."
+        f" Data range: {convention.data_range}.",
         f"Mean ± standard deviation over {unit}; the best mean is bold.",
         f"Stars mark a difference to {comparison.first}, for better or worse: paired t-test over subjects, two-sided,"
         " p corrected by Holm over all tests of the table (* p < 0.05, ** p < 0.01, *** p < 0.001).",
     ]
+    if comparison.several:
+        seeds = ", ".join(f"{count} of {name}" for name, count in comparison.several.items())
+        lines.insert(
+            3,
+            f"Training seeds: {seeds}. The scores of each slice are averaged over them before all else; in parentheses,"
+            " the sample standard deviation of the seeds' means.",
+        )
+    return lines
 
 
 def markdown(comparison: Comparison) -> str:
@@ -153,7 +171,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def _markdown_cell(cell: Cell, column: str) -> str:
-    text = mean_and_deviation(cell, column)
+    text = _whole_cell(cell, column)
     return (f"**{text}**" if cell.best else text) + _unstarred(cell.stars)
 
 
@@ -196,7 +214,7 @@ def _latex_table(comparison: Comparison, region: str, columns: Sequence[str]) ->
 
 
 def _latex_cell(cell: Cell, column: str) -> str:
-    text = mean_and_deviation(cell, column).replace("±", r"\pm")
+    text = _whole_cell(cell, column).replace("±", r"\pm")
     bold = rf"\mathbf{{{text}}}" if cell.best else text
     return f"${bold}^{{{cell.stars}}}$" if cell.stars else f"${bold}$"
 
@@ -210,8 +228,8 @@ def _latex_text(text: str) -> str:
 
 def scores_csv(comparison: Comparison) -> str:
     """Table 1 as CSV, a row for each method, region and metric, with the test behind its stars and the convention."""
-    rows, convention = [], comparison.summary["convention"]
-    stated = {"convention": convention["name"]} | {name: convention[name] for name in ("mask", "data_range", "aggregation")}
+    rows, convention = [], comparison.summary.convention
+    stated = {name: getattr(convention, name) for name in ("mask", "data_range", "aggregation")}
     for region, columns in comparison.regions.items():
         tests = {(test.method, test.column): test for test in comparison.tests[region]}
         for method, cells in comparison.table(region).items():
@@ -223,9 +241,11 @@ def scores_csv(comparison: Comparison) -> str:
                     "metric": column.removesuffix("_body"),
                     "mean": cell.mean,
                     "standard_deviation": cell.deviation,
+                    "seeds": len(comparison.runs[method].results) if method in comparison.runs else "",
+                    "seed_deviation": "" if math.isnan(cell.seed_deviation) else cell.seed_deviation,
                     "stars": cell.stars,
                 }
-                rows.append(row | _test_fields(test) | stated)
+                rows.append(row | _test_fields(test) | {"convention": convention.name} | stated)
     file = io.StringIO()
     table = csv.DictWriter(file, list(rows[-1]), lineterminator="\n")
     table.writeheader()

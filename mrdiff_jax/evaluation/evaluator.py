@@ -13,7 +13,7 @@ from mrdiff_jax import parallel
 from mrdiff_jax.data.datasets import Dataset
 from mrdiff_jax.evaluation import averages, results, scoring
 from mrdiff_jax.evaluation.baselines import References
-from mrdiff_jax.evaluation.results import REFERENCES, SYNTHESIS, Images, Results
+from mrdiff_jax.evaluation.results import REFERENCES, SYNTHESIS, Images, Means, Results, Summary
 from mrdiff_jax.evaluation.scoring import Scorer, SliceScores
 from mrdiff_jax.log import logger
 from mrdiff_jax.methods.contract import Method, Variables
@@ -124,28 +124,29 @@ def _add_images(result: Evaluation, batch: dict, kept: set) -> None:
                 values.append(batch[name][i])
 
 
-def summarise(scores: dict[str, SliceScores], convention: str, about: dict[str, Any]) -> dict[str, Any]:
-    """What metrics.json holds: means of the synthesis and the references, the convention, and what is said `about` the run."""
+def summarise(scores: dict[str, SliceScores], convention: str, about: dict[str, Any]) -> Summary:
+    """Means of the synthesis and the references, the convention, and what is said `about` the run: other fields of Summary."""
 
-    def means(columns: Sequence[str]) -> dict[str, Any]:
-        found = {name: scores[name].means(columns, convention) for name in (SYNTHESIS, *REFERENCES)}
-        return {SYNTHESIS: found.pop(SYNTHESIS), "references": found}
+    def means(columns: Sequence[str]) -> Means:
+        of = {name: scores[name].means(columns, convention) for name in (SYNTHESIS, *REFERENCES)}
+        return Means(of.pop(SYNTHESIS), of)
 
-    rows, used = scores[SYNTHESIS].rows, CONVENTIONS[convention]
+    rows, used, whole = scores[SYNTHESIS].rows, CONVENTIONS[convention], means(list(METRICS))
     inside = [column for column in used.columns() if column.endswith("_body")]
-    return {
-        **means(list(METRICS)),
-        **({"body": means(inside)} if inside else {}),
-        "bands": means(BANDS),
-        "convention": used.describe(convention),
-        "subjects": len({averages.subject_of(row["subject"]) for row in rows}),
-        "slices": len(rows),
-        "left_out": {name: averages.left_out(scores[name].rows, used.columns()) for name in (SYNTHESIS, *REFERENCES)},
+    return Summary(
+        synthesis=whole.synthesis,
+        references=whole.references,
+        body=means(inside) if inside else None,
+        bands=means(BANDS),
+        convention=used.describe(convention),
+        subjects=len({averages.subject_of(row["subject"]) for row in rows}),
+        slices=len(rows),
+        left_out={name: averages.left_out(scores[name].rows, used.columns()) for name in (SYNTHESIS, *REFERENCES)},
         **about,
-    }
+    )
 
 
-def write(evaluation: Evaluation, scores: dict[str, SliceScores], summary: dict[str, Any], workdir: Path) -> list[str]:
+def write(evaluation: Evaluation, scores: dict[str, SliceScores], summary: Summary, workdir: Path) -> list[str]:
     """Writes the files of `results.write`, and samples.png; returns their names, but for a picture that could not be drawn."""
     kept = {name: np.array(values) for name, values in evaluation.kept.items()}
     rows = {name: scores[name].rows for name in (SYNTHESIS, *REFERENCES)}
@@ -167,25 +168,24 @@ def draw(evaluation: Evaluation, path: Path) -> np.ndarray | None:
         return None
 
 
-def table(summary: dict[str, Any], sources: Sequence[str]) -> str:
+def table(summary: Summary) -> str:
     """The summary as text, a line for the synthesis and one for each reference."""
     labels = {
         "synthesis": "synthesis",
-        "copy": f"copy of {summary['copied']}",
-        "linear": f"linear fit of {', '.join(sources)}",
+        "copy": f"copy of {summary.copied}",
+        "linear": f"linear fit of {', '.join(summary.sources)}",
     }
-    scores = {"synthesis": summary["synthesis"], **summary["references"]}
+    scores = {"synthesis": summary.synthesis, **summary.references}
     width = max(map(len, labels.values()))
     lines = [" " * width + "".join(f"{metric.upper():>9}" for metric in METRICS)]
     for name, values in scores.items():
         cells = "".join(f"{values[metric]:9.2f}" if metric == "psnr" else f"{values[metric]:9.4f}" for metric in METRICS)
         lines.append(f"{labels[name]:{width}}{cells}")
-    unit = {"subject": f"{summary['subjects']} held-out subjects", "slice": "all held-out slices"}
+    unit = {"subject": f"{summary.subjects} held-out subjects", "slice": "all held-out slices"}
     lines.append(
-        f"mean over {unit[summary['convention']['aggregation']]}, {summary['slices']} slices;"
-        f" convention '{summary['convention']['name']}'"
+        f"mean over {unit[summary.convention.aggregation]}, {summary.slices} slices; convention '{summary.convention.name}'"
     )
-    if summary["left_out"]["synthesis"]:
-        counts = ", ".join(f"{column} ({count})" for column, count in summary["left_out"]["synthesis"].items())
+    if summary.left_out[SYNTHESIS]:
+        counts = ", ".join(f"{column} ({count})" for column, count in summary.left_out[SYNTHESIS].items())
         lines.append(f"infinite, and left out of the means (slices): {counts}")
     return "\n".join(lines)

@@ -1,9 +1,12 @@
 """What an evaluation leaves in the folder of its run, written and read again; docs/evaluation.md describes each file."""
 
 import csv
+import dataclasses
 import json
+import types
+import typing
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.metrics.conventions import BANDS, METRICS, Description
 from mrdiff_jax.preparation.intensity import dequantise, quantise
 from mrdiff_jax.storage import json_files
 from mrdiff_jax.storage.files import replacing
@@ -23,6 +27,53 @@ _FIELDS = ("target", "synthesis", "sources")
 _CONVENTION = "convention"
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Means:
+    """Mean scores by column: of the synthesis, and of each of REFERENCES; NaN for a mean that is not finite."""
+
+    synthesis: dict[str, float]
+    references: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What metrics.json says of an evaluation.
+
+    Attributes:
+      synthesis, references: mean metrics of the whole slice, as in `Means`.
+      body: those inside the body, if the convention has it.
+      bands: mean errors by wavelet band.
+      convention: by which slices were scored.
+      subjects, slices: how many were.
+      left_out: by name (SYNTHESIS, and each of REFERENCES) and column, how many slices have an infinite score.
+      step, method: of the training.
+      sources, target: contrasts.
+      copied: the source that 'copy' copies.
+      linear_weights: of 'linear': one for each source, then the intercept.
+      sample: how a method that samples did, as `config.sample`.
+      seed: of the synthesis.
+      dataset: fingerprint of scans, splits and preparation.
+    """
+
+    synthesis: dict[str, float]
+    references: dict[str, dict[str, float]]
+    body: Means | None = None
+    bands: Means
+    convention: Description
+    subjects: int
+    slices: int
+    left_out: dict[str, dict[str, int]]
+    step: int
+    method: str
+    sources: tuple[str, ...]
+    target: str
+    copied: str
+    linear_weights: tuple[float, ...]
+    sample: dict[str, Any] | None = None
+    seed: int
+    dataset: str
 
 
 @dataclass(frozen=True)
@@ -54,14 +105,14 @@ class Results:
     """The results of one evaluation.
 
     Attributes:
-      summary: content of metrics.json.
+      summary: means, and how they came about.
       rows: by name (SYNTHESIS, and each of REFERENCES), a row a slice: subject, slice and the scores.
       spectra: 'frequency' (cycles per pixel), and the mean power of 'target' and of each name in rows, (rings,).
       images: of all slices, or of some evenly spread.
       studies: a row for each study, setting, measure, method and slice; often none.
     """
 
-    summary: dict[str, Any]
+    summary: Summary
     rows: Mapping[str, list[Row]]
     spectra: Mapping[str, np.ndarray]
     images: Images
@@ -71,7 +122,7 @@ class Results:
 def write(results: Results, workdir: Path) -> None:
     """Writes metrics.json, metrics.csv, references.csv, spectra.csv, images.npz and the studies; earlier ones are removed."""
     (workdir / STUDIES).unlink(missing_ok=True)
-    convention = results.summary["convention"]["name"]
+    convention = results.summary.convention.name
     _write_rows(workdir / SCORES, results.rows[SYNTHESIS], convention)
     references = [{"reference": name} | row for name in REFERENCES for row in results.rows[name]]
     _write_rows(workdir / REFERENCE_SCORES, references, convention)
@@ -81,7 +132,8 @@ def write(results: Results, workdir: Path) -> None:
     pixels = {name: quantise(getattr(images, name)) for name in _FIELDS}
     with replacing(workdir / IMAGES) as aside, aside.open("wb") as file:
         np.savez_compressed(file, subject=images.subject, slice=images.slice, **pixels)
-    json_files.write(workdir / SUMMARY, results.summary)
+    entries = dataclasses.asdict(results.summary)
+    json_files.write(workdir / SUMMARY, {name: entry for name, entry in entries.items() if entry is not None})
     write_studies(results.studies, convention, workdir)
 
 
@@ -101,13 +153,13 @@ def read(workdir: Path) -> Results:
     if missing:
         raise UserError(f"{workdir}: no {missing[0]}; evaluate the run with python -m mrdiff_jax.main --mode=eval")
     try:
-        summary = _with_nan(json.loads((workdir / SUMMARY).read_text()))
+        summary = _read_summary(workdir / SUMMARY)
         rows = {SYNTHESIS: _read_rows(workdir / SCORES), **{name: [] for name in REFERENCES}}
         for row in _read_rows(workdir / REFERENCE_SCORES):
             rows[row.pop("reference")].append(row)
         for name, scored in rows.items():
-            if len(scored) != summary["slices"]:
-                raise ValueError(f"{summary['slices']} slices in {SUMMARY}, {len(scored)} rows of '{name}'")
+            if len(scored) != summary.slices:
+                raise ValueError(f"{summary.slices} slices in {SUMMARY}, {len(scored)} rows of '{name}'")
         table = _read_csv(workdir / SPECTRA)
         spectra = {name: np.array([float(row[name]) for row in table]) for name in table[0]}
         with (workdir / IMAGES).open("rb") as file, np.load(file, allow_pickle=False) as stored:
@@ -119,11 +171,50 @@ def read(workdir: Path) -> Results:
     return Results(summary, rows, spectra, images, studies)
 
 
-def _with_nan(value: Any) -> Any:
-    """NaN for null, which stands for means that are not finite."""
-    if isinstance(value, dict):
-        return {name: _with_nan(entry) for name, entry in value.items()}
-    return float("nan") if value is None else value
+def _read_summary(path: Path) -> Summary:
+    """The summary in a file. Raises ValueError, naming the file and the entry that is missing, unknown or of another kind."""
+    summary = _typed(Summary, json.loads(path.read_text(encoding="utf-8")), path.name)
+    inside = [f"{metric}_body" for metric in METRICS]
+    for name, means, columns in (
+        (path.name, summary, METRICS),
+        (f"{path.name}: body", summary.body, inside),
+        (f"{path.name}: bands", summary.bands, BANDS),
+    ):
+        if means is not None:
+            _check_entries(f"{name}: references", means.references, REFERENCES)
+            for scores in (means.synthesis, *means.references.values()):
+                _check_entries(f"{name}: scores", scores, columns)
+    return summary
+
+
+def _typed(kind: Any, value: Any, name: str) -> Any:
+    """A value from JSON as a field of this type holds it; null is a number that is not finite."""
+    inner = typing.get_args(kind)
+    if isinstance(kind, types.UnionType):  # an entry that may be missing
+        return _typed(inner[0], value, name)
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        declared = {field.name: field for field in dataclasses.fields(kind)}
+        optional = {field.name for field in declared.values() if field.default is not dataclasses.MISSING}
+        _check_entries(name, value, declared, optional)
+        return kind(**{key: _typed(declared[key].type, entry, f"{name}: {key}") for key, entry in value.items()})
+    if typing.get_origin(kind) is dict and isinstance(value, dict):
+        return {key: _typed(inner[1], entry, f"{name}: {key}") for key, entry in value.items()}
+    if typing.get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(_typed(inner[0], entry, name) for entry in value)
+    if kind is float and (value is None or type(value) in (int, float)):
+        return float("nan") if value is None else float(value)
+    if kind is Any or (kind in (int, str) and type(value) is kind):
+        return value
+    raise ValueError(f"{name} is {json.dumps(value)}")
+
+
+def _check_entries(name: str, found: Mapping[str, Any], wanted: Iterable[str], optional: Collection[str] = ()) -> None:
+    """Raises ValueError for an entry that is missing, unless it is optional, or that is not wanted."""
+    for entry in wanted:
+        if entry not in found and entry not in optional:
+            raise ValueError(f"{name}: no entry '{entry}'")
+    if unknown := sorted(found.keys() - set(wanted)):
+        raise ValueError(f"{name}: unknown entry '{unknown[0]}'")
 
 
 def _write_rows(path: Path, rows: Sequence[Row], convention: str) -> None:

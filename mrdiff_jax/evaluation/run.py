@@ -1,8 +1,8 @@
 """A trained run scored on its held-out subjects: the end of training, and all of `--mode=eval`."""
 
+import dataclasses
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -13,6 +13,7 @@ from mrdiff_jax.data.datasets import Dataset, open_dataset
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation import results, studies
 from mrdiff_jax.evaluation.evaluator import Evaluator, summarise, table, write
+from mrdiff_jax.evaluation.results import Summary
 from mrdiff_jax.evaluation.studies.context import Context
 from mrdiff_jax.log import logger
 from mrdiff_jax.methods.contract import Variables
@@ -21,11 +22,11 @@ from mrdiff_jax.storage.checkpoints import restore_part
 from mrdiff_jax.storage.paths import check_writable
 
 
-def evaluate_only(config: ConfigDict, folder: Path) -> dict[str, Any]:
+def evaluate_only(config: ConfigDict, folder: Path) -> Summary:
     """Evaluates the newest checkpoint on the test subjects; of it, only what synthesis and studies read is loaded.
 
     Returns:
-      The content of metrics.json.
+      What metrics.json then says.
 
     Raises:
       UserError: a field, the data or the workdir does not fit.
@@ -49,26 +50,24 @@ def evaluate_only(config: ConfigDict, folder: Path) -> dict[str, Any]:
     return summary
 
 
-def finish(
-    config: Config, folder: Path, dataset: Dataset, evaluator: Evaluator, variables: Variables, step: int
-) -> dict[str, Any]:
+def finish(config: Config, folder: Path, dataset: Dataset, evaluator: Evaluator, variables: Variables, step: int) -> Summary:
     """Evaluates replicated variables on the test subjects, writes the results and prints them; returns their summary."""
     logger.info("evaluating %d slices of the test subjects", len(dataset.split("test")))
     evaluation = evaluator(variables, "test")
     about = {
         "step": step,
         "method": config.method.name,
-        "sources": list(dataset.sources),
+        "sources": tuple(dataset.sources),
         "target": dataset.target,
         "copied": dataset.sources[evaluator.references.better_source],
-        "linear_weights": evaluator.references.weights.tolist(),
-        **({"sample": config.to_dict()["sample"]} if config.sample else {}),
+        "linear_weights": tuple(evaluator.references.weights.tolist()),
+        "sample": dataclasses.asdict(config.sample) if config.sample else None,
         "seed": config.evaluate.seed,
         "dataset": dataset.fingerprint,
     }
     scores = {"synthesis": evaluation.scores, **evaluator.reference_scores}
     summary = summarise(scores, config.evaluate.convention, about)
-    print(table(summary, dataset.sources))
+    print(table(summary))
     if jax.process_index() == 0:
         written = write(evaluation, scores, summary, folder)
         print(f"{', '.join(written)}, checkpoints and event files are in {folder}")

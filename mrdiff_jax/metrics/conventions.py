@@ -51,10 +51,20 @@ class Convention:
         inside = [f"{name}_body" for name in METRICS] if self.body else []
         return [*METRICS, *inside, *BANDS]
 
-    def describe(self, name: str) -> dict[str, str]:
+    def describe(self, name: str) -> "Description":
         """What a result carries of its convention."""
-        texts = {"scaling": self.scaling, "mask": self.mask, "data_range": self.data_range, "aggregation": self.aggregation}
-        return {"name": name, **texts}
+        return Description(name, self.scaling, self.mask, self.data_range, self.aggregation)
+
+
+@dataclass(frozen=True)
+class Description:
+    """A convention in words, as a result carries it: its name, and what `Convention` says of it."""
+
+    name: str
+    scaling: str
+    mask: str
+    data_range: str
+    aggregation: str
 
 
 def body_mask(contrasts: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import grain
 import jax
@@ -18,6 +17,7 @@ from mrdiff_jax.data.datasets import Dataset, open_dataset
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation import evaluator
 from mrdiff_jax.evaluation.evaluator import Evaluator
+from mrdiff_jax.evaluation.results import Summary
 from mrdiff_jax.evaluation.run import finish
 from mrdiff_jax.log import duration, logger
 from mrdiff_jax.metrics.conventions import METRICS
@@ -33,14 +33,14 @@ class Diverged(RuntimeError):
     """The loss or its gradient is no longer finite."""
 
 
-def train_and_evaluate(config: ConfigDict, folder: Path) -> dict[str, Any]:
+def train_and_evaluate(config: ConfigDict, folder: Path) -> Summary:
     """Trains to `config.train.steps`, from the newest checkpoint if there is one, then evaluates on the test subjects.
 
     Leaves in the workdir: config.json, training_data.json, checkpoints/, log.jsonl and TensorBoard events, panels/ of the
     evaluations in training, and what `evaluator.write` writes.
 
     Returns:
-      The content of metrics.json.
+      What metrics.json then says.
 
     Raises:
       UserError: a field, the data or the workdir does not fit.

@@ -1,5 +1,7 @@
 """The command `compare` as a user calls it, and its page in a browser."""
 
+import csv
+import html
 import re
 import shutil
 import subprocess
@@ -10,6 +12,7 @@ import pytest
 from helpers.made_results import make_results
 
 from mrdiff_jax.evaluation import results
+from mrdiff_jax.storage import json_files
 
 ROOT = Path(__file__).parents[2]
 COMPARE = [sys.executable, "-m", "mrdiff_jax.compare"]
@@ -20,9 +23,11 @@ def call(*arguments):
     return subprocess.run([*COMPARE, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
-def make_run(folder, error, **kwargs):
+def make_run(folder, error, *, seed=0, method="mrdiff", **kwargs):
     folder.mkdir(parents=True)
-    results.write(make_results(error, **kwargs), folder)
+    results.write(make_results(error, seed=seed, **kwargs), folder)
+    json_files.write(folder / "run.json", {"--config.method.name": method, "--config.train.seed": seed})
+    json_files.write(folder / "config.json", {"train": {"steps": 10, "seed": seed}})
     return folder
 
 
@@ -61,7 +66,7 @@ def test_written_results_are_read_as_they_were(tmp_path):
     ("second", "flags", "message"),
     [
         ({"subjects": 5}, [], "sub-05, sub-06, sub-07"),
-        ({}, ["--names=a"], "--names=a"),
+        ({}, ["--names=a"], "--names=a: give each of the 2 rows a name"),
         (None, [], "second: no metrics.json; evaluate the run"),
     ],
 )
@@ -78,6 +83,45 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path, second, flags, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    """The output of a comparison of rows of several seeds and of a folder with a comma in its name, and what was printed."""
+    folder = tmp_path_factory.mktemp("seeds")
+    names = ("mrdiff-10", "mrdiff-11", "alpha", "beta", "odd,mrdiff-10")
+    ten, eleven, alpha, beta, odd = (make_run(folder / name, 0.05 + 0.02 * i, seed=i) for i, name in enumerate(names))
+    run = call(f"{ten},{eleven}", f"{alpha},{beta}", odd, "--output", folder / "out")
+    assert run.returncode == 0, run.stderr
+    return folder / "out", run.stdout
+
+
+def test_seeds_joined_by_commas_are_a_row_called_by_what_is_alike(seeds):
+    output, printed = seeds
+    with (output / "table1.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if (row["region"], row["metric"]) == ("whole slice", "psnr")]
+    found = {row["method"]: row["seeds"] for row in rows}
+    assert found == {"mrdiff": "2", "alpha": "2", "odd,mrdiff-10": "1", "linear regression": "", "copy of PDw": ""}
+    means = [results.read(output.parent / name).summary.synthesis["psnr"] for name in ("mrdiff-10", "mrdiff-11")]
+    assert float(rows[0]["mean"]) == pytest.approx(sum(means) / 2)
+    assert float(rows[0]["seed_deviation"]) == pytest.approx(abs(means[0] - means[1]) / 2**0.5)
+    spread = f"(± {float(rows[0]['seed_deviation']):.2f}"
+    page = (output / "index.html").read_text()
+    for text in (printed, page, (output / "table1.md").read_text(), (output / "table1.tex").read_text().replace(r"\pm", "±")):
+        assert spread in text
+        assert "Training seeds: 2 of mrdiff, 2 of alpha." in text
+    assert "the images are of each row's first seed" in html.unescape(page)
+
+
+def test_other_methods_in_a_row_are_one_line_that_names_both(tmp_path):
+    ours, theirs = make_run(tmp_path / "ours", 0.05), make_run(tmp_path / "theirs", 0.1, seed=1, method="hinet")
+    run = call(f"{ours},{theirs}", "--output", tmp_path / "out")
+    assert run.returncode == 2
+    assert run.stderr == (
+        f"error: {theirs}: --config.method.name is hinet, but mrdiff in {ours}; runs of one row may differ in"
+        " --config.train.seed alone\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_at_least_one_run_is_needed(tmp_path):
     run = call("--output", tmp_path)
     assert run.returncode == 2
@@ -91,10 +135,10 @@ class TestInABrowser:
     @pytest.fixture
     def run(self, compared, tmp_path):
         def run(script):
-            html = (compared[0] / "index.html").read_text()
+            text = (compared[0] / "index.html").read_text()
             hook = f"<script>addEventListener('error', e => found.textContent += 'ERROR ' + e.message);{script}</script>"
             page = tmp_path / "page.html"
-            page.write_text(html.replace("</body>", f'<p id="found"></p>{hook}</body>'))
+            page.write_text(text.replace("</body>", f'<p id="found"></p>{hook}</body>'))
             flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
             flags += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'browser'}"]
             command = [BROWSER, *flags, "--virtual-time-budget=4000", "--dump-dom", page.as_uri()]

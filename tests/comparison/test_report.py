@@ -9,11 +9,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from helpers.made_results import make_results
+from helpers.made_results import comparison_of, make_results
 from PIL import Image
 
 from mrdiff_jax.comparison import report
-from mrdiff_jax.comparison.runs import Comparison
 
 VOID = {"meta", "input", "img", "br", "link"}
 
@@ -38,7 +37,7 @@ class Nesting(HTMLParser):
 
 @pytest.fixture
 def comparison():
-    return Comparison({"ours": make_results(0.05), "<b>theirs</b> & co": make_results(0.1, seed=1)})
+    return comparison_of({"ours": make_results(0.05), "<b>theirs</b> & co": make_results(0.1, seed=1)})
 
 
 @pytest.fixture
@@ -103,14 +102,14 @@ def test_worst_and_best_subjects_come_first_when_slices_are_limited(comparison):
 
 def test_one_subject_and_no_common_images(tmp_path):
     first, second = (make_results(error, subjects=1) for error in (0.05, 0.1))
-    assert "too few for a test" in report.page(Comparison({"a": first, "b": second}), [], 0)
+    assert "too few for a test" in report.page(comparison_of({"a": first, "b": second}), [], 0)
     second.images.places.clear()
-    assert viewer_data(report.page(Comparison({"a": first, "b": second}), [], 0))["slices"] == []
+    assert viewer_data(report.page(comparison_of({"a": first, "b": second}), [], 0))["slices"] == []
 
 
 def test_sessions_stand_under_their_subject(comparison):
     """Two exams of one subject: one row in the table, which leads to the first of them."""
-    made = comparison.runs["ours"]
+    made = comparison.runs["ours"].results[0]
     names = {"sub-00": "sub-00_ses-1", "sub-01": "sub-00_ses-2"}
     rows = {
         method: [row | {"subject": names.get(row["subject"], row["subject"])} for row in found]
@@ -118,7 +117,7 @@ def test_sessions_stand_under_their_subject(comparison):
     }
     subjects = np.array([names.get(str(subject), str(subject)) for subject in made.images.subject])
     images = dataclasses.replace(made.images, subject=subjects)
-    sessions = Comparison({"ours": dataclasses.replace(made, rows=rows, images=images)})
+    sessions = comparison_of({"ours": dataclasses.replace(made, rows=rows, images=images)})
     assert len(sessions.ranked_subjects) == 7
     html = report.page(sessions, [], 0)
     assert '<a href="#slices" data-subject="sub-00_ses-1">sub-00</a>' in html

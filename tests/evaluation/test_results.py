@@ -1,7 +1,10 @@
 """What an evaluation leaves behind, and what reading it refuses."""
 
 import csv
+import dataclasses
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -47,7 +50,7 @@ def test_scores_can_be_computed_again_from_the_images(workdir):
 def test_references_can_be_made_again(workdir):
     stored = results.read(workdir)
     summary = stored.summary
-    references = References(summary["sources"].index(summary["copied"]), np.array(summary["linear_weights"]))
+    references = References(summary.sources.index(summary.copied), np.array(summary.linear_weights))
     for name, image in references.predict(stored.images.sources).items():
         psnr = metrics.psnr(image, stored.images.target)
         np.testing.assert_allclose(columns_of(stored.rows[name], "psnr"), psnr, atol=1e-3)
@@ -64,11 +67,11 @@ def test_the_summary_says_how_and_agrees_with_the_rows(workdir):
     stored = results.read(workdir)
     summary, rows = stored.summary, stored.rows["synthesis"]
     convention = conventions.CONVENTIONS["default"]
-    assert summary["convention"] == convention.describe("default")
+    assert summary.convention == convention.describe("default")
     assert list(rows[0]) == ["subject", "slice", *convention.columns()]
     means = [columns_of([r for r in rows if r["subject"] == s], "gmsd_body").mean() for s in {r["subject"] for r in rows}]
-    assert summary["body"]["synthesis"]["gmsd_body"] == pytest.approx(np.mean(means))
-    assert set(summary["bands"]["references"]["linear"]) == set(conventions.BANDS)
+    assert summary.body.synthesis["gmsd_body"] == pytest.approx(np.mean(means))
+    assert set(summary.bands.references["linear"]) == set(conventions.BANDS)
     for name in ("metrics.csv", "references.csv"):
         with (workdir / name).open(newline="") as file:
             assert {row["convention"] for row in csv.DictReader(file)} == {"default"}
@@ -90,11 +93,11 @@ def test_another_convention_and_fewer_images(workdir, tiny_config, tmp_path):
     summary = evaluate_only(tiny_config, tmp_path)
     stored = results.read(tmp_path)
     assert len(stored.images.places) == 2
-    assert summary["convention"]["name"] == "fast-ddpm"
-    assert "body" not in summary
+    assert summary.convention.name == "fast-ddpm"
+    assert summary.body is None
     assert not any(column.endswith("_body") for column in stored.rows["linear"][0])
     slices = columns_of(stored.rows["synthesis"], "ssim")
-    assert summary["synthesis"]["ssim"] == pytest.approx(slices.mean())
+    assert summary.synthesis["ssim"] == pytest.approx(slices.mean())
 
 
 def test_nothing_is_pickled(workdir):
@@ -116,6 +119,37 @@ def test_a_missing_or_broken_file_is_told_by_the_folder(workdir, tmp_path, name)
     (tmp_path / name).unlink()
     with pytest.raises(UserError, match=rf"{tmp_path}: no {name}.*--mode=eval"):
         results.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        (lambda s: s.pop("bands"), "metrics.json: no entry 'bands'"),
+        (lambda s: s["body"].pop("references"), "metrics.json: body: no entry 'references'"),
+        (lambda s: s["references"].pop("copy"), "metrics.json: references: no entry 'copy'"),
+        (lambda s: s["synthesis"].pop("psnr"), "metrics.json: scores: no entry 'psnr'"),
+        (lambda s: s["convention"].update(colour="red"), "metrics.json: convention: unknown entry 'colour'"),
+        (lambda s: s.update(Body=s.pop("body")), "metrics.json: unknown entry 'Body'"),
+        (lambda s: s.update(slices="ten"), 'metrics.json: slices is "ten"'),
+        (lambda s: s.update(sources="T1w"), 'metrics.json: sources is "T1w"'),
+    ],
+)
+def test_a_summary_with_missing_or_wrong_entries_is_told_by_the_entry(workdir, tmp_path, change, wrong):
+    shutil.copytree(workdir, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    path = tmp_path / "run" / "metrics.json"
+    entries = json.loads(path.read_text())
+    change(entries)
+    path.write_text(json.dumps(entries))
+    with pytest.raises(UserError, match=rf"{tmp_path}/run: .*{re.escape(wrong)}.*evaluate the run again with --mode=eval"):
+        results.read(tmp_path / "run")
+
+
+def test_a_mean_that_is_not_finite_is_null_in_the_file_and_nan_again(workdir, tmp_path):
+    stored = results.read(workdir)
+    scores = stored.summary.synthesis | {"psnr": float("inf")}
+    results.write(dataclasses.replace(stored, summary=dataclasses.replace(stored.summary, synthesis=scores)), tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text())["synthesis"]["psnr"] is None
+    assert np.isnan(results.read(tmp_path).summary.synthesis["psnr"])
 
 
 def test_the_csv_files_are_plain(workdir):

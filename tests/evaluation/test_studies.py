@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from mrdiff_jax.comparison.report import page
 from mrdiff_jax.comparison.runs import Comparison
+from mrdiff_jax.comparison.seeds import Seeds
 from mrdiff_jax.comparison.tables import markdown
 from mrdiff_jax.config import STUDIES, samplings
 from mrdiff_jax.errors import UserError
@@ -275,7 +276,7 @@ def test_all_studies_of_a_run_reach_the_comparison(tiny_config, tmp_path):
     linear = [sum(psnr(name, "linear").values()) for name in ("Rician noise 0.1", "Rician noise 0.02", robustness.UNSPOILED)]
     assert linear == sorted(linear)
 
-    comparison = Comparison({"tiny": stored})
+    comparison = Comparison({"tiny": Seeds([stored])})
     text, html = markdown(comparison), page(comparison, [], 0)
     for title in ("Sampling", "Robustness", "Calibration", "Content maps", "False structures", "Error inside lesions"):
         assert f"## {title}" in text

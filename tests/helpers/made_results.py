@@ -1,11 +1,15 @@
 """Results of imaginary runs: discs of random texture as subjects, and a method that errs by a given amount."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from mrdiff_jax.evaluation.results import Images, Results
-from mrdiff_jax.metrics.conventions import BANDS, CONVENTIONS
+from mrdiff_jax.comparison.runs import Comparison
+from mrdiff_jax.comparison.seeds import Seeds
+from mrdiff_jax.evaluation.results import Images, Means, Results, Summary
+from mrdiff_jax.metrics.conventions import BANDS, CONVENTIONS, METRICS
 
-SIZE, SOURCES, WEIGHTS = 32, ["T2w", "PDw"], [0.5, 0.25, 0.1]
+SIZE, SOURCES, WEIGHTS = 32, ("T2w", "PDw"), (0.5, 0.25, 0.1)
 
 
 def make_results(error: float, *, subjects: int = 8, slices: int = 3, seed: int = 0, convention: str = "default") -> Results:
@@ -30,20 +34,35 @@ def make_results(error: float, *, subjects: int = 8, slices: int = 3, seed: int 
     frequency = np.linspace(0, 0.5, SIZE // 2 + 1)
     power = np.exp(-8 * frequency)
     spectra = {"frequency": frequency, "target": power, "copy": power, "linear": power, "synthesis": power * (1 - error)}
-    bands = {name: dict.fromkeys(BANDS, 4 * value) for name, value in (("synthesis", error), ("copy", 0.3), ("linear", 0.2))}
     synthesis = np.clip(disc + error * noise.normal(size=disc.shape), 0, 1)
-    summary = {
-        "bands": {"synthesis": bands.pop("synthesis"), "references": bands},
-        "convention": CONVENTIONS[convention].describe(convention),
-        "subjects": subjects,
-        "slices": len(keys),
-        "step": 10,
-        "method": "imaginary",
-        "sources": SOURCES,
-        "target": "T1w",
-        "copied": "PDw",
-        "linear_weights": WEIGHTS,
-        "dataset": "0123456789abcdef",
-    }
+
+    def means(columns) -> Means:
+        of = {name: {c: float(np.mean([row[c] for row in found])) for c in columns} for name, found in scores.items()}
+        return Means(of.pop("synthesis"), of)
+
+    whole, inside = means(METRICS), [column for column in columns if column.endswith("_body")]
+    summary = Summary(
+        synthesis=whole.synthesis,
+        references=whole.references,
+        body=means(inside) if inside else None,
+        bands=means(BANDS),
+        convention=CONVENTIONS[convention].describe(convention),
+        subjects=subjects,
+        slices=len(keys),
+        left_out={name: {} for name in scores},
+        step=10,
+        method="imaginary",
+        sources=SOURCES,
+        target="T1w",
+        copied="PDw",
+        linear_weights=WEIGHTS,
+        seed=0,
+        dataset="0123456789abcdef",
+    )
     subject, number = map(np.array, zip(*keys, strict=True))
     return Results(summary, scores, spectra, Images(subject, number, disc, synthesis, sources))
+
+
+def comparison_of(rows: Mapping[str, Results | list[Results]]) -> Comparison:
+    """A comparison of single runs, or of several seeds in a list."""
+    return Comparison({name: Seeds(found if isinstance(found, list) else [found]) for name, found in rows.items()})

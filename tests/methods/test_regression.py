@@ -63,8 +63,8 @@ def test_it_has_the_size_of_encoder_and_generator(config, batch):
 def test_it_trains_and_evaluates_as_any_method(config, tmp_path):
     config.train.steps = 30
     summary = train_and_evaluate(config, tmp_path)
-    assert summary["method"] == "regression"
+    assert summary.method == "regression"
     config.train.steps = 31
-    assert train_and_evaluate(config, tmp_path)["step"] == 31
+    assert train_and_evaluate(config, tmp_path).step == 31
     rows = (tmp_path / "metrics.csv").read_text().splitlines()
-    assert len(rows) == 1 + summary["slices"]
+    assert len(rows) == 1 + summary.slices

@@ -1,5 +1,7 @@
 """Each preset against a case computed by hand, and the body mask."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -102,8 +104,8 @@ class TestEveryConvention:
         assert set(BANDS) < set(convention.columns())
         assert convention.aggregation in ("subject", "slice")
         described = convention.describe(name)
-        assert described["name"] == name
-        assert all(described.values())
+        assert described.name == name
+        assert all(dataclasses.asdict(described).values())
 
     def test_takes_empty_images(self, name, images):
         _, target, _ = images

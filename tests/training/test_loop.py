@@ -14,6 +14,7 @@ from mrdiff_jax.config import default, resolve
 from mrdiff_jax.data.batches import evaluation_batches
 from mrdiff_jax.data.datasets import open_dataset
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.evaluation import results
 from mrdiff_jax.evaluation.baselines import fit
 from mrdiff_jax.evaluation.run import evaluate_only
 from mrdiff_jax.fields import Optimizer
@@ -83,8 +84,8 @@ def test_a_run_leaves_its_results_and_compiles_its_step_once(tiny_config, tmp_pa
     assert len(counted_losses) == 2  # L_G and L_D of a single trace, over four steps and two evaluations
     assert set(compiled_in_step) == {0}
 
-    assert json.loads((tmp_path / "metrics.json").read_text()) == summary
-    for scores in (summary["synthesis"], summary["references"]["copy"], summary["references"]["linear"]):
+    assert results.read(tmp_path).summary == summary
+    for scores in (summary.synthesis, summary.references["copy"], summary.references["linear"]):
         assert np.isfinite(scores["psnr"])
         assert 0 <= scores["ssim"] <= 1
         assert set(scores) == {"psnr", "ssim", "fsim", "gmsd"}
@@ -93,9 +94,9 @@ def test_a_run_leaves_its_results_and_compiles_its_step_once(tiny_config, tmp_pa
     dataset = open_dataset(tiny_config.data)
     held_out = [dataset.split("test")[i]["subject"] for i in range(len(dataset.split("test")))]
     assert [row["subject"] for row in rows] == held_out
-    assert summary["slices"] == len(rows)
+    assert summary.slices == len(rows)
     by_subject = [np.mean([float(r["psnr"]) for r in rows if r["subject"] == s]) for s in sorted(set(held_out))]
-    assert summary["synthesis"]["psnr"] == pytest.approx(np.mean(by_subject))
+    assert summary.synthesis["psnr"] == pytest.approx(np.mean(by_subject))
 
     assert (tmp_path / "samples.png").stat().st_size > 10_000
     assert list((tmp_path / "panels").iterdir())
@@ -103,7 +104,7 @@ def test_a_run_leaves_its_results_and_compiles_its_step_once(tiny_config, tmp_pa
     logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert {"train/L_G", "train/L_D", "train/L_CCT"} <= set(logged[0])
     printed = capsys.readouterr().out
-    assert f"{summary['references']['linear']['psnr']:.2f}" in printed
+    assert f"{summary.references['linear']['psnr']:.2f}" in printed
     assert str(tmp_path) in printed
 
     assert evaluate_only(tiny_config, tmp_path) == summary
@@ -113,7 +114,7 @@ def test_a_run_leaves_its_results_and_compiles_its_step_once(tiny_config, tmp_pa
         evaluator(parallel.replicate(variables), "test").scores.means(["psnr"], "default")["psnr"]
         for variables in (state.evaluated(), state.variables)
     )
-    assert averaged == summary["synthesis"]["psnr"] != last
+    assert averaged == summary.synthesis["psnr"] != last
 
 
 def test_same_seed_same_numbers_and_another_seed_others(tiny_config, tmp_path):
@@ -203,9 +204,9 @@ def test_progress_goes_by_steps_or_by_the_clock_whichever_is_further(tiny_config
 def test_a_time_limit_ends_with_checkpoint_and_evaluation(tiny_config, tmp_path):
     tiny_config.train.max_minutes = 1e-3
     summary = train_and_evaluate(tiny_config, tmp_path)
-    assert summary["step"] == 1
+    assert summary.step == 1
     assert (tmp_path / "metrics.json").exists()
-    assert int(final_state(tiny_config, tmp_path).step) == summary["step"]
+    assert int(final_state(tiny_config, tmp_path).step) == summary.step
 
 
 def test_a_workdir_of_other_settings_is_refused_by_field(tiny_config, tmp_path):

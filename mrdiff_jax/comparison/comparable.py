@@ -1,0 +1,45 @@
+"""Whether results may stand in one table."""
+
+from mrdiff_jax.config import STUDIES
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.evaluation.results import SYNTHESIS, Results
+
+
+def check_comparable(first: str, reference: Results, name: str, other: Results) -> None:
+    """Checks that two results are of the same slices of the same data, scored alike.
+
+    Raises:
+      UserError: they differ in convention, contrasts, subjects, slices, data or the slices of a study; the message has both
+        names.
+    """
+    a, b = reference.summary, other.summary
+    if a.convention != b.convention:
+        raise UserError(
+            f"{name}: scored by the convention {b.convention.name!r}, {first} by {a.convention.name!r};"
+            " evaluate both with the same --config.evaluate.convention"
+        )
+    for field, ours, its in (("sources", a.sources, b.sources), ("target", a.target, b.target)):
+        if ours != its:
+            raise UserError(f"{name}: its {field} {_words(its)}, of {first} {_words(ours)}; such runs cannot be compared")
+    keys, others = ([(row["subject"], row["slice"]) for row in run.rows[SYNTHESIS]] for run in (reference, other))
+    for here, there, missing in ((name, first, set(keys) - set(others)), (first, name, set(others) - set(keys))):
+        subjects = sorted({subject for subject, _ in missing})
+        if missing:
+            raise UserError(
+                f"{here}: has not been tested on {len(missing)} of the slices that {there} has been, of subjects"
+                f" {', '.join(subjects[:5])}{' ...' if len(subjects) > 5 else ''}; give both the same splits"
+            )
+    if a.dataset != b.dataset:
+        raise UserError(f"{name}: its data set is {b.dataset}, that of {first} {a.dataset}: other scans, splits or preparation")
+
+    for study in STUDIES:
+        a, b = ({(row["subject"], row["slice"]) for row in run.studies if row["study"] == study} for run in (reference, other))
+        if a and b and a != b:
+            raise UserError(
+                f"{name}: its study '{study}' is of other slices than that of {first}; evaluate both with the same"
+                " --config.evaluate.study_slices"
+            )
+
+
+def _words(value: str | tuple[str, ...]) -> str:
+    return f"is {value}" if isinstance(value, str) else f"are {', '.join(value)}"

@@ -1,0 +1,120 @@
+"""The comparison of methods as a user starts it, kills it and starts it again, on networks that train in seconds."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+from helpers.models import TINY_METHODS
+
+from mrdiff_jax import methods
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / "tools" / "run_comparison.py"
+sys.path.insert(0, str(TOOL.parent))
+import run_comparison as tool  # noqa: E402
+
+sys.path.pop(0)
+
+SMALL = TINY | TINY_METHODS["pix2pix"] | {"train.checkpoint_every": 1000, "train.evaluate_every": 1000}
+FIELDS = [f"--config.{field}={value}" for field, value in SMALL.items() if field not in ("method.name", "train.steps")]
+
+
+def command(output, *flags):
+    return [sys.executable, TOOL, f"--config={ROOT / 'configs' / 'demo.py'}", *FIELDS, f"--output={output}", *flags]
+
+
+def call(output, *flags):
+    return subprocess.run(command(output, *flags), capture_output=True, text=True)
+
+
+def rows(output):
+    return list(csv.DictReader((output / "runs.csv").read_text().splitlines()))
+
+
+def test_all_methods_and_seeds_are_trained_and_compared_and_a_killed_plan_goes_on(tmp_path):
+    flags = ("--methods=regression,pix2pix", "--seeds=0,1", "--rule=steps", "--config.train.steps=4", "--parallel=2")
+    first = subprocess.Popen(command(tmp_path / "out", *flags), stderr=subprocess.DEVNULL)
+    ended = tmp_path / "out" / "regression-0" / "metrics.json"
+    while not ended.exists() and first.poll() is None:
+        time.sleep(0.2)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait() == 1
+    before = ended.stat().st_mtime_ns
+
+    done = call(tmp_path / "out", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "of 3 runs ended" in done.stderr or "of 2 runs ended" in done.stderr
+    assert "left" in done.stderr
+    assert ended.stat().st_mtime_ns == before  # what had ended was not run again
+    runs = rows(tmp_path / "out")
+    assert {(row["method"], row["seed"], row["steps"]) for row in runs} == {
+        (method, seed, "4") for method in ("regression", "pix2pix") for seed in "01"
+    }
+    assert all(float(row["psnr"]) > 0 and int(row["parameters"]) > 0 for row in runs)
+    of_seeds = [json.loads((tmp_path / "out" / f"regression-{seed}" / "config.json").read_text()) for seed in "01"]
+    assert [config["train"]["seed"] for config in of_seeds] == [0, 1]
+    table = (tmp_path / "out" / "comparison" / "table1.md").read_text()
+    assert "| regression |" in table
+    assert "| pix2pix |" in table
+    assert (tmp_path / "out" / "comparison" / "index.html").exists()
+
+    other = call(tmp_path / "out", *flags[:-1], "--config.data.batch_size=4")
+    assert other.returncode == 2
+    assert "plan.json: is a plan with settings" in other.stderr
+
+
+def test_equal_time_gives_steps_by_the_measured_speed_and_a_failed_run_costs_no_other(tmp_path):
+    flags = ("--methods=regression,pix2pix", "--rule=time", "--minutes=0.002")
+    (tmp_path / "out" / "pix2pix-0").mkdir(parents=True)
+    (tmp_path / "out" / "pix2pix-0" / "run.json").write_text("{")  # a workdir that training refuses
+    done = call(tmp_path / "out", *flags)
+    assert done.returncode == 1
+    plan = json.loads((tmp_path / "out" / "plan.json").read_text())
+    for name in ("regression", "pix2pix"):
+        assert plan["steps"][name] == max(1, round(0.12 / plan["seconds"][name]))
+    assert "1 of 2 runs failed" in done.stderr
+    assert "pix2pix-0.log" in done.stderr
+    assert [row["method"] for row in rows(tmp_path / "out")] == ["regression"]
+    assert "| regression |" in (tmp_path / "out" / "comparison" / "table1.md").read_text()
+
+
+def test_recipes_are_scaled_by_the_slices_that_were_seen_in_the_publication():
+    assert set(tool.PUBLISHED) == set(methods.NAMES)
+    assert [tool.published_steps(name, slices=1000, batch_size=4) for name in ("mrdiff", "hinet")] == [700_000, 100_000]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--methods=regression,hinnet",), "no such method"),
+        (("--seeds=0,0",), "--seeds=0,0: give one or more, each once"),
+        (("--seeds=a",), "--seeds=a: give whole numbers from 0 on"),
+        ((), "--minutes: the rule 'time' needs it, above 0"),
+        (("--rule=steps", "--minutes=2"), "--minutes=2.0: is for the rule 'time', not 'steps'"),
+        (("--rule=steps", "--config.train.seed=3"), "--config.train.seed=3: --methods, --seeds and --rule say that"),
+        (("--rule=steps", "--config.data.image_size", "32"), "--config.data.image_size: write it with its value"),
+    ],
+)
+def test_wrong_flags_are_named_before_anything_runs(tmp_path, flags, message):
+    done = call(tmp_path / "out", *flags)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not os.path.exists(tmp_path / "out")
+
+
+def test_each_run_is_given_the_flags_that_its_method_reads():
+    words = [
+        "--config=configs/demo.py",
+        "--config.hinet.base_channels=8",
+        "--config.model.dtype=bfloat16",
+        "--config.data.seed=1",
+    ]
+    read = {name: [word for word in words if tool._is_read(word, name)] for name in ("mrdiff", "hinet", "pix2pix")}
+    assert read == {"mrdiff": [words[0], *words[2:]], "hinet": [*words[:2], words[3]], "pix2pix": [words[0], words[3]]}
