@@ -122,7 +122,7 @@ READING_SLICES = {"tensorflow_datasets", "grain"}
         "export": PREPARING | READING_SLICES | {"tensorboardX", "orbax", "matplotlib"},
         "synthesize": READING_SLICES | {"tensorboardX", "orbax", "matplotlib", "nilearn"},
         "data.training_data": PREPARING | READING_SLICES,
-        "evaluation.results": PREPARING | READING_SLICES | {"jax", "flax", "orbax", "matplotlib"},
+        "evaluation.results": PREPARING | READING_SLICES | {"flax", "orbax", "matplotlib"},
     }.items(),
 )
 def test_what_a_command_may_do_without_is_not_imported_with_it(module, heavy):
