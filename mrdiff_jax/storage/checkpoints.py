@@ -74,10 +74,6 @@ class Checkpoints:
 
         return _read_newest(self.folder, read)[1]
 
-    def restore_state(self, state: Tree) -> Tree:
-        """Restores the newest checkpoint's state alone, shaped like the one given."""
-        return _read_newest(self.folder, lambda path: _restored(path, state))[1]
-
     def close(self) -> None:
         """Waits for what is being written.
 

@@ -11,6 +11,7 @@ from helpers.models import TINY_METHODS, tiny
 import mrdiff_jax
 from mrdiff_jax import methods, parallel
 from mrdiff_jax.config import resolve
+from mrdiff_jax.storage.checkpoints import Checkpoints
 from mrdiff_jax.synthesis import model_files
 from mrdiff_jax.training.loop import Run, train_and_evaluate
 from mrdiff_jax.training.step import create_train_state, make_train_step
@@ -92,7 +93,7 @@ def test_a_stopped_run_goes_on_exactly_and_its_export_synthesises_as_it_does(nam
     assert summary.method == name
     assert (summary.sample is not None) == methods.create(resolve(configured(name))).samples
     run = Run(resolve(configured(name)), whole)
-    states = [Run(resolve(configured(name)), folder).checkpoints.restore_state(run.initial) for folder in (whole, parts)]
+    states = [Checkpoints(folder, keep=1).restore(run.initial, run.iterator) for folder in (whole, parts)]
     jax.tree.map(np.testing.assert_array_equal, *states)
 
     model_files.export(model_files.load(whole), tmp_path / "model.safetensors")

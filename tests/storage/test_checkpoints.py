@@ -47,7 +47,6 @@ def readers(run):
     checkpoints = Checkpoints(run, keep=3)
     return (
         lambda: checkpoints.restore(state(0), data()),
-        lambda: checkpoints.restore_state(state(0)),
         lambda: restore_part(run, lambda tree: tree),
     )
 
