@@ -16,6 +16,7 @@ from mrdiff_jax import data as data_sets
 from mrdiff_jax import fields, methods
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import Model, Optimizer, Sampling, did_you_mean, field
+from mrdiff_jax.log import logger
 from mrdiff_jax.methods.mrdiff.settings import PRESETS
 from mrdiff_jax.metrics.conventions import CONVENTIONS
 
@@ -232,12 +233,16 @@ def ignored_for(path: str, method: str, data: str) -> str:
 def check_given(config: Config, paths: Iterable[str]) -> None:
     """Checks fields, as 'hinet.base_channels', that flags set: a shared file may set those of all methods, a flag means one.
 
+    Of fields of `model` and `sample`, which flags for several methods in turn may hold, it warns where they have no meaning.
+
     Raises:
-      UserError: one has no meaning for the method or the data of the configuration.
+      UserError: another field has no meaning for the method or the data of the configuration.
     """
     for path in paths:
         if flag := ignored_for(path, config.method.name, config.data.name):
-            raise UserError(f"--config.{path}: has no meaning for {flag}; leave it out")
+            if path.split(".")[0] not in ("model", "sample"):
+                raise UserError(f"--config.{path}: has no meaning for {flag}; leave it out")
+            logger.warning("--config.%s: has no meaning for %s", path, flag)
 
 
 def _with_meaning(values: Mapping[str, Mapping[str, Any]], method: str, data: str) -> dict[str, dict[str, Any]]:

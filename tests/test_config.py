@@ -172,9 +172,6 @@ def test_shared_fields_override_the_recipe_of_the_chosen_method_and_other_method
     [
         ("mrdiff", "phantom", "hinet.base_channels", "method.name=mrdiff"),
         ("mrdiff", "phantom", "cm.optimizer.learning_rate", "method.name=mrdiff"),
-        ("pix2pix", "phantom", "model.base_channels", "method.name=pix2pix"),
-        ("regression", "phantom", "sample.steps", "method.name=regression"),
-        ("cdpm", "phantom", "model.head_channels", "method.name=cdpm"),
         ("mrdiff", "prepared", "data.percentiles", "data.name=prepared"),
         ("mrdiff", "bids", "data.subjects", "data.name=bids"),
         ("mrdiff", "phantom", "data.root", "data.name=phantom"),
@@ -191,6 +188,20 @@ def test_a_field_without_meaning_is_refused_as_a_flag_and_else_counts_nowhere(me
     assert from_json(resolve(config).to_dict()) == resolve(plain)
     with pytest.raises(UserError, match=rf"--config\.{field}: has no meaning for --config\.{flag}; leave it out"):
         config_module.check_given(resolve(config), ["train.steps", field])
+
+
+@pytest.mark.parametrize(
+    ("method", "field"), [("pix2pix", "model.base_channels"), ("regression", "sample.steps"), ("cdpm", "model.head_channels")]
+)
+def test_a_shared_field_without_meaning_for_a_method_is_warned_of_and_counts_nowhere(method, field, caplog):
+    plain = default()
+    plain.update_from_flattened_dict({"method.name": method})
+    config = plain.copy_and_resolve_references()
+    config.update_from_flattened_dict({field: 9})
+    assert resolve(config) == resolve(plain)
+    assert field not in {f"{section}.{name}" for section, entries in resolve(config).to_dict().items() for name in entries}
+    config_module.check_given(resolve(config), ["train.steps", field])
+    assert f"--config.{field}: has no meaning for --config.method.name={method}" in caplog.text
 
 
 def test_fields_with_a_meaning_are_taken_as_flags():
