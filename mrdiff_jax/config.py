@@ -230,19 +230,14 @@ def ignored_for(path: str, method: str, data: str) -> str:
     return ""
 
 
-def check_given(config: Config, paths: Iterable[str]) -> None:
-    """Checks fields, as 'hinet.base_channels', that flags set: a shared file may set those of all methods, a flag means one.
+def warn_of_ignored(config: Config, paths: Iterable[str]) -> None:
+    """Warns of fields, as 'hinet.base_channels', that flags set and nothing reads: of another method, or not for this data.
 
-    Of fields of `model` and `sample`, which flags for several methods in turn may hold, it warns where they have no meaning.
-
-    Raises:
-      UserError: another field has no meaning for the method or the data of the configuration.
+    A file may set those of all methods; whoever sets one by a flag may have meant another.
     """
     for path in paths:
         if flag := ignored_for(path, config.method.name, config.data.name):
-            if path.split(".")[0] not in ("model", "sample"):
-                raise UserError(f"--config.{path}: has no meaning for {flag}; leave it out")
-            logger.warning("--config.%s: has no meaning for %s", path, flag)
+            logger.warning("--config.%s: has no meaning for %s, and is left out", path, flag)
 
 
 def _with_meaning(values: Mapping[str, Mapping[str, Any]], method: str, data: str) -> dict[str, dict[str, Any]]:

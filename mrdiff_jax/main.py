@@ -7,7 +7,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mrdiff_jax import cli, parallel
-from mrdiff_jax.config import check_given, resolve
+from mrdiff_jax.config import resolve, warn_of_ignored
 from mrdiff_jax.evaluation.run import evaluate_only
 from mrdiff_jax.storage.paths import local_path
 from mrdiff_jax.training.loop import Diverged, train_and_evaluate
@@ -22,7 +22,7 @@ def main() -> None:
     """Runs what the flags ask for."""
     config, workdir = cli.config_of(_CONFIG), local_path(_WORKDIR.value, "--workdir")
     resolved = resolve(config)  # a wrong field is named before anything runs
-    check_given(resolved, config_flags.get_override_values(flags.FLAGS["config"]))
+    warn_of_ignored(resolved, config_flags.get_override_values(flags.FLAGS["config"]))
     parallel.initialize(resolved.data.batch_size)
     gc.set_threshold(1_000_000)  # what tracing makes stays; searching it for garbage costs about a second
     run = {"train": train_and_evaluate, "eval": evaluate_only}[_MODE.value]

@@ -172,12 +172,15 @@ def test_shared_fields_override_the_recipe_of_the_chosen_method_and_other_method
     [
         ("mrdiff", "phantom", "hinet.base_channels", "method.name=mrdiff"),
         ("mrdiff", "phantom", "cm.optimizer.learning_rate", "method.name=mrdiff"),
+        ("pix2pix", "phantom", "model.base_channels", "method.name=pix2pix"),
+        ("regression", "phantom", "sample.steps", "method.name=regression"),
+        ("cdpm", "phantom", "model.head_channels", "method.name=cdpm"),
         ("mrdiff", "prepared", "data.percentiles", "data.name=prepared"),
         ("mrdiff", "bids", "data.subjects", "data.name=bids"),
         ("mrdiff", "phantom", "data.root", "data.name=phantom"),
     ],
 )
-def test_a_field_without_meaning_is_refused_as_a_flag_and_else_counts_nowhere(method, data, field, flag):
+def test_a_field_without_meaning_counts_nowhere_and_is_warned_of_as_a_flag(method, data, field, flag, caplog):
     plain = default()
     plain.update_from_flattened_dict({"method.name": method, "data.name": data})
     config = plain.copy_and_resolve_references()
@@ -186,25 +189,11 @@ def test_a_field_without_meaning_is_refused_as_a_flag_and_else_counts_nowhere(me
     assert resolve(config) == resolve(plain)
     assert field not in {f"{section}.{name}" for section, entries in resolve(config).to_dict().items() for name in entries}
     assert from_json(resolve(config).to_dict()) == resolve(plain)
-    with pytest.raises(UserError, match=rf"--config\.{field}: has no meaning for --config\.{flag}; leave it out"):
-        config_module.check_given(resolve(config), ["train.steps", field])
+    config_module.warn_of_ignored(resolve(config), ["train.steps", field])
+    assert [f"--config.{field}: has no meaning for --config.{flag}, and is left out"] == caplog.messages
 
 
-@pytest.mark.parametrize(
-    ("method", "field"), [("pix2pix", "model.base_channels"), ("regression", "sample.steps"), ("cdpm", "model.head_channels")]
-)
-def test_a_shared_field_without_meaning_for_a_method_is_warned_of_and_counts_nowhere(method, field, caplog):
-    plain = default()
-    plain.update_from_flattened_dict({"method.name": method})
-    config = plain.copy_and_resolve_references()
-    config.update_from_flattened_dict({field: 9})
-    assert resolve(config) == resolve(plain)
-    assert field not in {f"{section}.{name}" for section, entries in resolve(config).to_dict().items() for name in entries}
-    config_module.check_given(resolve(config), ["train.steps", field])
-    assert f"--config.{field}: has no meaning for --config.method.name={method}" in caplog.text
-
-
-def test_fields_with_a_meaning_are_taken_as_flags():
+def test_fields_with_a_meaning_are_taken_as_flags_without_a_word(caplog):
     config = default()
     for method, given in (
         ("mrdiff", ["mrdiff.draws", "model.head_channels", "sample.eta", "data.seed", "optimizer.b1", "evaluate.samples"]),
@@ -212,7 +201,8 @@ def test_fields_with_a_meaning_are_taken_as_flags():
         ("cdpm", ["model.norm_groups", "sample.steps"]),
     ):
         config.update_from_flattened_dict({"method.name": method, "data.name": "phantom"})
-        config_module.check_given(resolve(config), given)
+        config_module.warn_of_ignored(resolve(config), given)
+    assert not caplog.messages
 
 
 def test_fields_of_other_versions():

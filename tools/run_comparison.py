@@ -40,7 +40,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from mrdiff_jax import cli, methods, parallel
-from mrdiff_jax.config import ignored_for, resolve
+from mrdiff_jax.config import resolve
 from mrdiff_jax.data.datasets import open_dataset
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import split_names
@@ -166,12 +166,6 @@ def _settings(arguments: Sequence[str]) -> list[str]:
             if word.lstrip("-").startswith(f"config.{field}="):
                 raise UserError(f"{word}: --methods, --seeds and --rule say that for all runs; leave it out")
     return words
-
-
-def _is_read(word: str, method: str) -> bool:
-    """Whether a method reads what an argument sets; `mrdiff_jax.main` refuses what has no meaning for it."""
-    field = word.lstrip("-").partition("=")[0].removeprefix("config.")
-    return field == "config" or not ignored_for(field, method, data="")
 
 
 def _check(config: ConfigDict, names: Sequence[str], seeds: Sequence[str]) -> None:
@@ -314,8 +308,7 @@ def start(entry: Entry, settings: Sequence[str], device: int | None) -> subproce
         environment["CUDA_VISIBLE_DEVICES"] = visible[device]
     chosen = {"method.name": entry.method, "train.seed": entry.seed, "train.steps": entry.steps}
     fields = [f"--config.{field}={value}" for field, value in chosen.items()]
-    own = [word for word in settings if _is_read(word, entry.method)]
-    command = [sys.executable, "-m", "mrdiff_jax.main", *own, *fields, f"--workdir={entry.workdir}"]
+    command = [sys.executable, "-m", "mrdiff_jax.main", *settings, *fields, f"--workdir={entry.workdir}"]
     with entry.log.open("a", encoding="utf-8") as log:
         log.write(" ".join(command) + "\n")
         log.flush()

@@ -107,14 +107,3 @@ def test_wrong_flags_are_named_before_anything_runs(tmp_path, flags, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert not os.path.exists(tmp_path / "out")
-
-
-def test_each_run_is_given_the_flags_that_its_method_reads():
-    words = [
-        "--config=configs/demo.py",
-        "--config.hinet.base_channels=8",
-        "--config.model.dtype=bfloat16",
-        "--config.data.seed=1",
-    ]
-    read = {name: [word for word in words if tool._is_read(word, name)] for name in ("mrdiff", "hinet", "pix2pix")}
-    assert read == {"mrdiff": [words[0], *words[2:]], "hinet": [*words[:2], words[3]], "pix2pix": [words[0], words[3]]}
