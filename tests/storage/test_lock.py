@@ -13,7 +13,7 @@ from mrdiff_jax.storage import lock
 HOLDER = """
 import sys, time
 from pathlib import Path
-from mrdiff_jax import lock
+from mrdiff_jax.storage import lock
 with lock.hold(Path(sys.argv[1]), "trains"):
     print("held", flush=True)
     time.sleep(60)
