@@ -76,7 +76,6 @@ def test_a_killed_run_goes_on_exactly(tiny_config, tiny_flags, tmp_path):
         (["--config=configs/demo.py", "--workdir=gs://bucket/run"], "gs://bucket/run: a URL"),
         (["--config=configs/demo.py", "--workdir=X/lr[3e-3]"], "lr[3e-3]"),
         (["--config=configs/bids.py", "--workdir=X", "--config.data.root=/no/such/folder"], "/no/such/folder"),
-        (["--config=configs/demo.py", "--workdir=X", "--config.hinet.base_channels=7"], "--config.hinet.base_channels: has no"),
         (["--config=configs/demo.py:author", "--workdir=X"], ":authors"),
     ],
 )
