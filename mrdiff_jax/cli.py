@@ -31,13 +31,18 @@ def run(command: Callable[..., None], description: str, positional: bool = False
         _check_finite()
         log_to_console()
         threading.excepthook = _warn
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        keep_programs()
         command(*([rest] if positional else []))
     except (UserError, OSError) as error:  # what the system refuses (a full disk, a folder not ours) is named in its text
         sys.exit(_say(error))
     except KeyboardInterrupt:
         leave("interrupted")
+
+
+def keep_programs() -> None:
+    """Lets JAX keep what it compiles in the cache folder, for the next process."""
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def leave(message: str) -> NoReturn:

@@ -43,11 +43,12 @@ from mrdiff_jax import cli, methods, parallel
 from mrdiff_jax.config import resolve
 from mrdiff_jax.data.datasets import open_dataset
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.evaluation import results
 from mrdiff_jax.fields import split_names
 from mrdiff_jax.log import duration, logger
 from mrdiff_jax.storage import json_files
 from mrdiff_jax.storage.files import write_text
-from mrdiff_jax.storage.paths import cache_folder, check_writable, local_path
+from mrdiff_jax.storage.paths import check_writable, local_path
 from mrdiff_jax.synthesis import model_files
 from mrdiff_jax.training.loop import Run
 
@@ -78,10 +79,10 @@ PUBLISHED = {  # lengths of training
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be trained; all of it must stay as it is when the same command goes on.
+    """What is to be trained.
 
     Attributes:
-      command: the flags that decide it.
+      command: the flags that decide it, and must be the same when the plan goes on; seeds may be added.
       steps: optimiser steps, by method.
       seconds: of a step, by method, where the rule measured it.
     """
@@ -125,6 +126,7 @@ class Entry:
 
 def main() -> None:
     """Plans, trains, and compares."""
+    jax.config.update("jax_platforms", "cpu")  # of this process: the devices are the runs'
     config, output = cli.config_of(_CONFIG), local_path(_OUTPUT.value, "--output")
     names = [methods.require(name) for name in _distinct("methods", _METHODS.value)]
     seeds = _distinct("seeds", _SEEDS.value)
@@ -143,7 +145,8 @@ def main() -> None:
     if ended:
         rows = [",".join(str(entry.workdir) for entry in of_method) for of_method in ended.values()]
         compare = ["-m", "mrdiff_jax.compare", *rows, f"--names={','.join(ended)}", f"--output={output / 'comparison'}"]
-        subprocess.run([sys.executable, *compare], check=True)
+        if code := subprocess.run([sys.executable, *compare]).returncode:
+            sys.exit(code)
     if failed:
         logs = ", ".join(str(entry.log) for entry in failed)
         sys.exit(f"error: {len(failed)} of {len(entries)} runs failed; see {logs}; the same command tries them again")
@@ -179,6 +182,9 @@ def _check(config: ConfigDict, names: Sequence[str], seeds: Sequence[str]) -> No
             raise UserError(f"--{flag.name}: the rule '{rule}' needs it, above 0")
         if rule != _RULE.value and flag.value is not None:
             raise UserError(f"--{flag.name}={flag.value}: is for the rule '{rule}', not '{_RULE.value}'")
+    gpus = split_names(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    if gpus and _PARALLEL.value > len(gpus):
+        raise UserError(f"--parallel={_PARALLEL.value}: CUDA_VISIBLE_DEVICES={','.join(gpus)} names fewer GPUs")
     for name in names:
         methods.create(resolve(_of(config, name)))
 
@@ -227,17 +233,21 @@ def published_steps(name: str, slices: int, batch_size: int) -> float:
 def measure(config: ConfigDict, names: Sequence[str]) -> dict[str, float]:
     """Seconds of a training step of each method: the median of rounds that alternate, each in a process of its own."""
     found: dict[str, list[float]] = {name: [] for name in names}
+    environment = visible(0 if _PARALLEL.value > 1 else None)
     for turn, name in itertools.product(range(ROUNDS), names):
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
-            found[name].append(process.submit(seconds_of_a_step, _of(config, name)).result())
+            found[name].append(process.submit(seconds_of_a_step, _of(config, name), environment).result())
         logger.info("round %d of %d: %s takes %.3f s a step", turn + 1, ROUNDS, name, found[name][-1])
     return {name: float(np.median(times)) for name, times in found.items()}
 
 
-def seconds_of_a_step(config: ConfigDict) -> float:
-    """Seconds of a training step, its batch included, over all of the training's progress (ResViT's stages differ)."""
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+def seconds_of_a_step(config: ConfigDict, environment: dict[str, str]) -> float:
+    """Seconds of a training step, its batch included, over all of the training's progress (ResViT's stages differ).
+
+    To be called first thing in a process, whose environment says which devices there are.
+    """
+    os.environ.update(environment)
+    cli.keep_programs()
     config = resolve(config)
     parallel.initialize(config.data.batch_size)
     with tempfile.TemporaryDirectory() as folder:
@@ -300,30 +310,31 @@ class Clock:
 
 def start(entry: Entry, settings: Sequence[str], device: int | None) -> subprocess.Popen:
     """Starts a run, on one of the GPUs that this process may use, or, without a device, on all."""
-    environment = dict(os.environ)
-    if device is not None:
-        visible = split_names(environment.get("CUDA_VISIBLE_DEVICES", "")) or tuple(map(str, range(device + 1)))
-        if device >= len(visible):
-            raise UserError(f"--parallel={_PARALLEL.value}: CUDA_VISIBLE_DEVICES names {len(visible)} GPUs")
-        environment["CUDA_VISIBLE_DEVICES"] = visible[device]
-    chosen = {"method.name": entry.method, "train.seed": entry.seed, "train.steps": entry.steps}
+    chosen = {"method.name": entry.method, "train.seed": entry.seed, "train.steps": entry.steps, "train.max_minutes": 0}
     fields = [f"--config.{field}={value}" for field, value in chosen.items()]
     command = [sys.executable, "-m", "mrdiff_jax.main", *settings, *fields, f"--workdir={entry.workdir}"]
     with entry.log.open("a", encoding="utf-8") as log:
         log.write(" ".join(command) + "\n")
         log.flush()
-        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, stdin=subprocess.DEVNULL)
+        streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, env=os.environ | visible(device), **streams)
+
+
+def visible(device: int | None) -> dict[str, str]:
+    """The environment of a process that is to see one of the GPUs of this one; without a device, all."""
+    if device is None:
+        return {}
+    gpus = split_names(os.environ.get("CUDA_VISIBLE_DEVICES", "")) or tuple(map(str, range(device + 1)))
+    return {"CUDA_VISIBLE_DEVICES": gpus[device]}
 
 
 def table(entries: Sequence[Entry]) -> str:
     """The runs that ended as CSV: their steps, the parameters that synthesis reads, and their mean scores."""
     rows = []
     for entry in entries:
-        summary = json_files.read(entry.workdir / "metrics.json", "remove it, and call again")
+        scores = results.read(entry.workdir).summary.synthesis
         parameters = sum(np.size(leaf) for leaf in jax.tree.leaves(model_files.load(entry.workdir).variables.params))
-        rows.append(
-            {"method": entry.method, "seed": entry.seed, "steps": entry.steps, "parameters": parameters} | summary["synthesis"]
-        )
+        rows.append({"method": entry.method, "seed": entry.seed, "steps": entry.steps, "parameters": parameters} | scores)
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]) if rows else ["method"], lineterminator="\n")
     writer.writeheader()

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mrdiff_jax import parallel
+from mrdiff_jax import methods, parallel
 from mrdiff_jax.training.step import create_train_state, make_train_step
 
 
@@ -29,6 +29,14 @@ def fit(method, recipe, batch, steps, seed=0):
         state, metrics = step(state, batch, jnp.full(1, i / steps, jnp.float32))
         history.append(metrics)
     return parallel.unreplicate(state), jax.tree.map(lambda leaf: leaf[0], history)
+
+
+def error_learnt(config, copies, steps):
+    """Error of the two slices of `smooth_batch` after training on copies of them, as a share of the target's spread."""
+    method, two = methods.create(config), smooth_batch()
+    state, _ = fit(method, config.optimizer, {name: np.repeat(values, copies, 0) for name, values in two.items()}, steps)
+    image = jax.jit(method.synthesize)(state.evaluated(), two, jax.random.split(jax.random.key(0), 2))
+    return np.sqrt(np.mean((np.asarray(image) - two["target"]) ** 2)) / two["target"].std()
 
 
 def gradients(method, variables, batch, rng, progress=0.5):

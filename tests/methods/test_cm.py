@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import make_batch
-from helpers.fitting import count, disturbed, fit, gradients, smooth_batch
+from helpers.fitting import count, disturbed, error_learnt, gradients
 from helpers.models import tiny, write_run
 
 from mrdiff_jax import config as configuration
@@ -196,8 +196,4 @@ def test_two_slices_are_learnt():
         optimizer={"learning_rate": 1e-2, "ema_decay": 0.95, "hold": 0.3},
         last_levels=4,
     )
-    method, two = methods.create(config), smooth_batch()
-    state, _ = fit(method, config.optimizer, {name: np.repeat(values, 4, 0) for name, values in two.items()}, 300)
-    image = jax.jit(method.synthesize)(state.evaluated(), two, KEYS)
-    error = np.sqrt(np.mean((np.asarray(image) - two["target"]) ** 2))
-    assert error < 0.4 * two["target"].std()
+    assert error_learnt(config, copies=4, steps=300) < 0.4

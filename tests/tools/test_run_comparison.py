@@ -26,8 +26,8 @@ def command(output, *flags):
     return [sys.executable, TOOL, f"--config={ROOT / 'configs' / 'demo.py'}", *FIELDS, f"--output={output}", *flags]
 
 
-def call(output, *flags):
-    return subprocess.run(command(output, *flags), capture_output=True, text=True)
+def call(output, *flags, **variables):
+    return subprocess.run(command(output, *flags), capture_output=True, text=True, env=os.environ | variables)
 
 
 def rows(output):
@@ -54,6 +54,8 @@ def test_all_methods_and_seeds_are_trained_and_compared_and_a_killed_plan_goes_o
         (method, seed, "4") for method in ("regression", "pix2pix") for seed in "01"
     }
     assert all(float(row["psnr"]) > 0 and int(row["parameters"]) > 0 for row in runs)
+    run_by = (tmp_path / "out" / "pix2pix-1.log").read_text().splitlines()[0]
+    assert run_by.endswith(f"--config.train.steps=4 --config.train.max_minutes=0 --workdir={tmp_path / 'out' / 'pix2pix-1'}")
     of_seeds = [json.loads((tmp_path / "out" / f"regression-{seed}" / "config.json").read_text()) for seed in "01"]
     assert [config["train"]["seed"] for config in of_seeds] == [0, 1]
     table = (tmp_path / "out" / "comparison" / "table1.md").read_text()
@@ -106,3 +108,9 @@ def test_wrong_flags_are_named_before_anything_runs(tmp_path, flags, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert not os.path.exists(tmp_path / "out")
+
+
+def test_more_runs_at_a_time_than_there_are_gpus_are_refused(tmp_path):
+    done = call(tmp_path / "out", "--rule=steps", "--parallel=3", CUDA_VISIBLE_DEVICES="0,2")
+    assert done.returncode == 2
+    assert "--parallel=3: CUDA_VISIBLE_DEVICES=0,2 names fewer GPUs" in done.stderr
