@@ -36,7 +36,7 @@ LAYERS = [
     "workdir synthesis.sampling",
     "evaluation.averages evaluation.baselines evaluation.results evaluation.scoring evaluation.figures",
     "evaluation.evaluator evaluation.studies.* evaluation.studies.__init__ evaluation.run",
-    "training.meter training.writer training.step training.loop",
+    "training.meter training.writer training.step training.loop training.speed",
     "synthesis.model_files synthesis.synthesizer synthesis.from_scans synthesis.nifti_output synthesis.cohort",
     "comparison.significance comparison.comparable comparison.seeds comparison.runs comparison.tables comparison.report",
     "comparison.output",

@@ -26,7 +26,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -50,7 +49,7 @@ from mrdiff_jax.storage import json_files
 from mrdiff_jax.storage.files import write_text
 from mrdiff_jax.storage.paths import check_writable, local_path
 from mrdiff_jax.synthesis import model_files
-from mrdiff_jax.training.loop import Run
+from mrdiff_jax.training import speed
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Settings of all runs.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the runs and the comparison.")
@@ -62,7 +61,7 @@ _SHARE = flags.DEFINE_float("share", None, "Of the published training, by the ru
 _PARALLEL = flags.DEFINE_integer("parallel", 1, "Runs at a time, each on a GPU of its own.", lower_bound=1)
 flags.mark_flags_as_required(["config", "output"])
 
-ROUNDS, SECONDS, PROGRESS = 3, 4.0, np.linspace(0.05, 0.95, 10)  # of measuring a method's speed
+ROUNDS = 3  # of measuring a method's speed
 EPOCHS, STEPS_OF_8 = "epochs", "steps of 8 slices"
 PUBLISHED = {  # lengths of training
     "mrdiff": (350_000, STEPS_OF_8),
@@ -242,24 +241,11 @@ def measure(config: ConfigDict, names: Sequence[str]) -> dict[str, float]:
 
 
 def seconds_of_a_step(config: ConfigDict, environment: dict[str, str]) -> float:
-    """Seconds of a training step, its batch included, over all of the training's progress (ResViT's stages differ).
-
-    To be called first thing in a process, whose environment says which devices there are.
-    """
+    """Seconds of a training step; to be called first thing in a process, whose environment says which devices there are."""
     os.environ.update(environment)
     cli.keep_programs()
-    config = resolve(config)
     parallel.initialize(config.data.batch_size)
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(config, Path(folder))
-        state, start, steps = parallel.replicate(run.initial), 0.0, 0
-        while not steps or time.monotonic() < start + SECONDS or steps % len(PROGRESS) != 1:
-            progress = np.full(jax.local_device_count(), PROGRESS[steps % len(PROGRESS)], np.float32)
-            state, metrics = run.train_step(state, parallel.shard(next(run.iterator)), progress)
-            jax.block_until_ready(metrics)
-            start, steps = start or time.monotonic(), steps + 1  # the first step, which compiles, does not count
-        run.checkpoints.close()
-        return (time.monotonic() - start) / (steps - 1)
+    return speed.seconds_of_a_step(resolve(config))
 
 
 def run(entries: Sequence[Entry], seconds: dict[str, float], settings: Sequence[str], at_a_time: int) -> list[Entry]:
