@@ -4,6 +4,7 @@ import math
 import os
 import re
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -13,6 +14,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.fields import did_you_mean
 from mrdiff_jax.log import log_to_console, logger
 from mrdiff_jax.storage.paths import cache_folder, local_path
 
@@ -62,7 +64,22 @@ def _parse(description: str) -> list[str]:
     try:
         return flags.FLAGS([_without_tilde(word) for word in _last_of_each(sys.argv)])[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise UserError(f"flags: {error.args[0] if error.args else error}") from error
+        raise UserError(_unknown_field(sys.argv) or f"flags: {error.args[0] if error.args else error}") from error
+
+
+def _unknown_field(arguments: Sequence[str]) -> str:
+    """What is to be said of the first argument that sets a field which no configuration has; '' if there is none."""
+    from mrdiff_jax.config import default  # not above: where all is well nobody waits for it
+
+    for flag in filter(None, (re.match(r"--?config\.([^=]+)", word) for word in arguments)):
+        group, path = default(), "config"
+        for name in flag[1].split("."):
+            names = list(group) if isinstance(group, ConfigDict) else []
+            if name not in names:
+                there = f"; {path} has {textwrap.shorten(', '.join(names), 100)}" if names else ""
+                return f"--{path}.{name}: no such field{did_you_mean(name, names) or there}"
+            group, path = group[name], f"{path}.{name}"
+    return ""
 
 
 def _last_of_each(arguments: Sequence[str]) -> list[str]:

@@ -186,6 +186,10 @@ def _check(config: ConfigDict, names: Sequence[str], seeds: Sequence[str]) -> No
         raise UserError(f"--parallel={_PARALLEL.value}: CUDA_VISIBLE_DEVICES={','.join(gpus)} names fewer GPUs")
     for name in names:
         methods.create(resolve(_of(config, name)))
+        if _RULE.value == "recipe" and name not in PUBLISHED:
+            raise UserError(
+                f"--rule=recipe: the length of the training of {name} is not known; write it into PUBLISHED in {__file__}"
+            )
 
 
 def _of(config: ConfigDict, name: str) -> ConfigDict:

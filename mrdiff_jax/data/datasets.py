@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from mrdiff_jax import data
 from mrdiff_jax.data.study import ExamRef, Study
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import split_names
+from mrdiff_jax.log import logger
 from mrdiff_jax.preparation import intensity, prepared_set, slice_set, tfds_builder
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.preparation.slice_set import ExamSlices
@@ -32,7 +32,6 @@ from mrdiff_jax.storage.files import replace_folder, scratch_folder
 from mrdiff_jax.storage.paths import cache_folder, local_path
 
 READ_VERSION = 2  # raise it whenever the same scans give other slices
-logger = logging.getLogger("mrdiff_jax")
 
 
 @dataclass(frozen=True)

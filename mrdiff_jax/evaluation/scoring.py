@@ -103,7 +103,7 @@ def reference_scores(dataset: Dataset, score: Scorer, batch_size: int) -> tuple[
 
 
 def _write(path: Path, fitted: References, scores: Mapping[str, SliceScores]) -> None:
-    """Writes a file that is there whole or not at all."""
+    """Writes a file that is there whole or not at all, though several evaluations write it at once."""
     arrays = {"better_source": fitted.better_source, "weights": fitted.weights}
     for name, found in scores.items():
         arrays[f"{name} spectra"] = np.array(found.spectra)

@@ -100,7 +100,7 @@ class SourceDecoder(nn.Module):
         return jnp.tanh(Convolution(1, name="head")(x))
 
 
-class Fusion(nn.Module):
+class FusionBlock(nn.Module):
     """Mixed fusion block: the sources' features at one scale, by sum, product and maximum, beside what was fused before."""
 
     features: int
@@ -115,7 +115,7 @@ class Fusion(nn.Module):
         return Unit(self.features, self.decoding, name="unit_out")(h, train)
 
 
-class Generator(nn.Module):
+class HiNetGenerator(nn.Module):
     """The sources (B, H, W, K) in [-1, 1] to the target (B, H, W, 1), by way of the features of each."""
 
     base: int
@@ -125,10 +125,10 @@ class Generator(nn.Module):
         base = self.base
         self.encoders = [SourceEncoder(base) for _ in range(self.sources)]
         self.decoders = [SourceDecoder(base) for _ in range(self.sources)]
-        self.fuse_1, self.fuse_2, self.fuse_3 = (Fusion(base * n) for n in (2, 4, 4))
+        self.fuse_1, self.fuse_2, self.fuse_3 = (FusionBlock(base * n) for n in (2, 4, 4))
         self.deepest = Unit(8 * base)
         self.decode_in = Unit(4 * base, decoding=True)
-        self.decode_3, self.decode_2, self.decode_1 = (Fusion(base * n, decoding=True) for n in (2, 1, 1))
+        self.decode_3, self.decode_2, self.decode_1 = (FusionBlock(base * n, decoding=True) for n in (2, 1, 1))
         self.decode_out = Unit(base, decoding=True)
         self.head = Convolution(1)
 
@@ -190,7 +190,7 @@ class HiNet(Method):
         if size % self.stride:
             raise UserError(f"--config.data.image_size={size}: hinet needs a multiple of {self.stride}")
         self.settings = own
-        self.generator = Generator(own.base_channels, sources)
+        self.generator = HiNetGenerator(own.base_channels, sources)
         self.discriminator = Discriminator(own.discriminator_channels, min(own.discriminator_layers, most_layers(size)))
         self.players = {
             "generator": Player(self.generator_loss, make_optimizer(config.optimizer)),
@@ -200,7 +200,7 @@ class HiNet(Method):
     def init(self, key: Array, batch: Batch) -> Variables:
         """Fresh weights, and the running statistics of the generator."""
         keys = {name: named(key, name) for name in self.players}
-        y, whole = batch["sources"], Generator.with_reconstructions
+        y, whole = batch["sources"], HiNetGenerator.with_reconstructions
         generator = init_on_host(self.generator, keys["generator"], y, train=False, method=whole)
         discriminator = init_on_host(self.discriminator, keys["discriminator"], y[..., :1])
         params = {"generator": generator.pop("params"), "discriminator": discriminator["params"]}
@@ -235,7 +235,7 @@ class HiNet(Method):
             variables.of("generator"),
             2 * batch["sources"] - 1,
             train=True,
-            method=Generator.with_reconstructions,
+            method=HiNetGenerator.with_reconstructions,
             mutable=["batch_stats"],
         )
         return image, rebuilt, state

@@ -73,7 +73,7 @@ class Part(nn.Module):
         return nn.relu(GroupNorm(self.size.norm_groups, name=name)(h))
 
 
-class Encoder(Part):
+class ContrastEncoder(Part):
     """One contrast (B, H, W, 1) to its features at every level, shallow to deep."""
 
     @nn.compact
@@ -95,7 +95,7 @@ class Gate(nn.Module):
         return x * nn.sigmoid(Linear(x.shape[-1], name="excite")(squeezed))[:, None, None].astype(x.dtype)
 
 
-class Fusion(Part):
+class ContrastFusion(Part):
     """A UNet over the features of all contrasts: fused features at every level, deep to shallow."""
 
     @nn.compact
@@ -119,7 +119,7 @@ class Fusion(Part):
         return fused
 
 
-class Decoder(Part):
+class ContrastDecoder(Part):
     """Fused features to one clean contrast (B, H, W, 1)."""
 
     @nn.compact
@@ -149,9 +149,9 @@ class Network(nn.Module):
     def __call__(self, x: Array, missing: Array, t: Array) -> Array:
         embedding = StepEmbedding(Backbone(self.embedding_channels), name="step_embedding")(t)
         names = range(x.shape[-1])
-        features = [Encoder(self.size, name=f"encoder_{m}")(x[..., m : m + 1], embedding) for m in names]
-        fused = Fusion(self.size, name="fusion")(features, missing, embedding)
-        return jnp.concatenate([Decoder(self.size, name=f"decoder_{m}")(fused, embedding) for m in names], axis=-1)
+        features = [ContrastEncoder(self.size, name=f"encoder_{m}")(x[..., m : m + 1], embedding) for m in names]
+        fused = ContrastFusion(self.size, name="fusion")(features, missing, embedding)
+        return jnp.concatenate([ContrastDecoder(self.size, name=f"decoder_{m}")(fused, embedding) for m in names], axis=-1)
 
 
 class M2DN(Method):

@@ -111,7 +111,7 @@ class Aggregation(nn.Module):
         return tokens.reshape(h.shape)
 
 
-class Generator(nn.Module):
+class ResViTGenerator(nn.Module):
     """The sources (B, H, W, K) in [-1, 1] to the target (B, H, W, 1).
 
     The collection 'stage' says whether it has its transformers (1) or does without (0).
@@ -169,7 +169,7 @@ class Generator(nn.Module):
     def _aggregated(self, index: int, h: Array, train: bool, keys: Array | None) -> Array:
         """What the transformer adds; in stage 1, what came in."""
 
-        def aggregate(self: Generator, h: Array) -> Array:
+        def aggregate(self: ResViTGenerator, h: Array) -> Array:
             return self.aggregations[index](h, self.transformer, train, keys)
 
         if self.is_initializing():
@@ -191,7 +191,7 @@ class ResViT(ConditionalGAN):
             raise UserError(
                 f"--config.resvit.vit_heads={own.vit_heads}: vit_width has {own.vit_width} channels, not a multiple of it"
             )
-        self.generator = Generator(
+        self.generator = ResViTGenerator(
             own.base_channels,
             own.blocks,
             own.vit_layers,

@@ -1,6 +1,5 @@
 """From an exam to examples: which of its slices are kept, and what is written of each."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.log import logger
 from mrdiff_jax.preparation.intensity import percentile_scale, quantise
 from mrdiff_jax.preparation.slicing import PLANES, pixel_size, resize_in_plane, slice_image
 from mrdiff_jax.scans.air import air_level, is_foreground
@@ -15,7 +15,6 @@ from mrdiff_jax.scans.exam import Exam
 
 FOREGROUND_SHARE = 0.1  # a slice with less foreground than this is left out
 BLANK_SHARE = 0.05  # of the foreground that another contrast has in a slice: with less, a contrast is blank there
-logger = logging.getLogger("mrdiff_jax")
 
 
 class Selection(NamedTuple):

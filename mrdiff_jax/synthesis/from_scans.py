@@ -93,7 +93,10 @@ def read_scans(
       UserError: not the sources of the model, a scan cannot be read or lacks TR or TE, or fields of view do not overlap.
     """
     paths = {name: ScanPath.of(path) for name, path in paths.items()}
-    _check_names(synthesizer, paths)
+    try:
+        synthesizer.check_given(tuple(paths))
+    except UserError as error:
+        raise UserError(f"--source: {error}; give --source=NAME=PATH for each") from error
     read = {name: read_scan(path) for name, path in paths.items()}
     times = _times(synthesizer, paths, {name: recorded for name, (_, recorded) in read.items()}, stated)
     scans = {name: scan for name, (scan, _) in read.items()}
@@ -142,18 +145,6 @@ def _on_grid(grid: Grid, scans: Mapping[str, Volume], aligned: OneGrid, options:
             scan, transform = Volume(data, aligned.grid.affine, scan.path), np.eye(4)
         found.append(registration.resample(scan, grid, transform, options.interpolation))
     return found
-
-
-def _check_names(synthesizer: Synthesizer, paths: Mapping[str, ScanPath]) -> None:
-    known = ", ".join(synthesizer.sources)
-    for name in paths:
-        if name not in synthesizer.sources:
-            raise UserError(f"--source={name}={paths[name]}: the model makes {synthesizer.target} from {known}")
-    for name in synthesizer.sources:
-        if name not in paths and not (synthesizer.method.any_sources and paths):
-            raise UserError(
-                f"--source: no {name}; the model makes {synthesizer.target} from {known}; give --source={name}=PATH"
-            )
 
 
 def _times(

@@ -67,7 +67,15 @@ def test_a_killed_run_goes_on_exactly(tiny_config, tiny_flags, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--config=configs/demo.py", "--workdir=X", "--config.data.image_sise=64"], "image_s"),
+        (
+            ["--config=configs/demo.py", "--workdir=X", "--config.data.image_sise=64"],
+            "data.image_sise: no such field; did you mean image_size?",
+        ),
+        (
+            ["--config=configs/demo.py", "--workdir=X", "--config.hinet.depth", "3"],
+            "hinet.depth: no such field; config.hinet has",
+        ),
+        (["--config=configs/demo.py", "--workdir=X", "--config.loss.weight=2"], "--config.loss: no such field"),
         (["--config=configs/demo.py", "--workdir=X", "--config.train.steps=many"], "many"),
         (["--config=configs/none.py", "--workdir=X"], "configs/none.py"),
         (["--config=configs/demo.py"], "workdir"),

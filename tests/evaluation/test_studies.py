@@ -230,7 +230,7 @@ class TestWhatCanBeDone:
 
     def test_a_deterministic_method_has_no_studies_of_samples(self, tiny_config):
         assert self.choose(tiny_config, "all", samples=False) == ["robustness", "hallucination"]
-        with pytest.raises(UserError, match="uncertainty: this method does not sample"):
+        with pytest.raises(UserError, match="'uncertainty' cannot be done: this method does not sample"):
             self.choose(tiny_config, "uncertainty", samples=False)
 
     @pytest.mark.parametrize(

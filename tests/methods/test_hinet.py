@@ -6,7 +6,7 @@ from helpers.players import count, differentiable, error, keys, largest, setting
 
 from mrdiff_jax import methods
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.methods.hinet import Discriminator, Generator, most_layers
+from mrdiff_jax.methods.hinet import Discriminator, HiNetGenerator, most_layers
 
 TINY = {"base_channels": 4, "discriminator_channels": 4}
 
@@ -24,11 +24,11 @@ def shapes(network, x, **kwargs):
 
 def test_the_published_sizes():
     y = np.zeros((1, 256, 256, 2), np.float32)
-    whole = shapes(Generator(32, 2), y, train=False, method=Generator.with_reconstructions)
+    whole = shapes(HiNetGenerator(32, 2), y, train=False, method=HiNetGenerator.with_reconstructions)
     assert count(whole) == 3_872_259
     assert count(whole["encoders_0"]) == 287_328
     assert count(whole["decoders_0"]) == 434_785
-    assert count(shapes(Generator(32, 2), y, train=False)) == 3_002_689
+    assert count(shapes(HiNetGenerator(32, 2), y, train=False)) == 3_002_689
     assert count(shapes(Discriminator(), y[..., :1])) == 391_041
 
 
@@ -89,7 +89,7 @@ def test_the_reconstruction_of_a_source_moves_its_own_encoder_alone(hinet):
     @jax.grad
     def gradient(params):
         seen = {"params": params} | variables.state["generator"]
-        whole = Generator.with_reconstructions
+        whole = HiNetGenerator.with_reconstructions
         return method.generator.apply(seen, batch["sources"], train=False, method=whole)[1][..., 0].mean()
 
     gradient = gradient(variables.params["generator"])

@@ -8,7 +8,7 @@ from helpers.players import count, differentiable, error, keys, largest, setting
 
 from mrdiff_jax import methods
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.methods.resvit import Generator
+from mrdiff_jax.methods.resvit import ResViTGenerator
 
 TINY = {
     "base_channels": 4,
@@ -37,20 +37,20 @@ def outside(params):
 
 def test_the_published_sizes():
     y = np.zeros((1, 256, 256, 2), np.float32)
-    params = jax.eval_shape(lambda: Generator().init(jax.random.key(0), y, train=False))["params"]
+    params = jax.eval_shape(lambda: ResViTGenerator().init(jax.random.key(0), y, train=False))["params"]
     assert count(params) == 123_444_673
     assert count(params["transformer"]) == 85_056_000
     assert count(params["aggregations_0"]) == 13_507_328
     assert count(outside(params)) == 11_374_017
     method = methods.create(settings("resvit", 256))
-    assert method.generator == Generator()
+    assert method.generator == ResViTGenerator()
     pair = np.zeros((1, 256, 256, 3), np.float32)
     assert count(jax.eval_shape(lambda: method.discriminator.init(jax.random.key(0), pair))) == 2_765_633
 
 
 def test_the_transformers_are_in_the_first_and_the_sixth_of_nine_blocks():
-    assert Generator().places == (0, 5)
-    assert Generator(count=2).places == (0, 1)
+    assert ResViTGenerator().places == (0, 5)
+    assert ResViTGenerator(count=2).places == (0, 1)
 
 
 def test_every_weight_that_a_stage_has_gets_a_finite_gradient():

@@ -35,7 +35,7 @@ def chosen(config: Any, dataset: Dataset, method: Method) -> list[str]:
     obstacles = {name: _STUDIES[name].obstacle(dataset, method) for name in names if hasattr(_STUDIES[name], "obstacle")}
     for name, obstacle in obstacles.items():
         if obstacle and config.evaluate.studies.strip() != "all":
-            raise UserError(f"--config.evaluate.studies={config.evaluate.studies}: {name}: {obstacle}")
+            raise UserError(f"--config.evaluate.studies={config.evaluate.studies}: {name!r} cannot be done: {obstacle}")
         if obstacle:
             logger.info("study '%s' is left out: %s", name, obstacle)
     return [name for name in names if not obstacles.get(name)]

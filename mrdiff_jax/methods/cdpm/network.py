@@ -33,7 +33,7 @@ class _Half(nn.Module):
         return attention(h, embedding, frames)
 
 
-class Encoder(_Half):
+class FramesEncoder(_Half):
     """The contracting half: (B T, h, w, C) -> features after every stage, shallow to deep."""
 
     @nn.compact
@@ -51,7 +51,7 @@ class Encoder(_Half):
         return tuple(features)
 
 
-class Decoder(_Half):
+class FramesDecoder(_Half):
     """Middle, expanding half and head: the encoder's features -> (B T, h, w, out_channels)."""
 
     out_channels: int = 1
@@ -80,8 +80,8 @@ class Network(nn.Module):
 
     def setup(self) -> None:
         self.step_embedding = StepEmbedding(self.backbone)
-        self.encoder = Encoder(self.backbone, self.heads)
-        self.generator = Decoder(self.backbone, self.heads, 4 if self.wavelet_domain else 1)
+        self.encoder = FramesEncoder(self.backbone, self.heads)
+        self.generator = FramesDecoder(self.backbone, self.heads, 4 if self.wavelet_domain else 1)
 
     def __call__(self, x_t: Array, x_0: Array, t: Array, frames: Frames) -> Array:
         """Maps noisy frames x_t and clean ones x_0 (of which only the observed are read), (B, T, H, W), and steps t (B,) to
