@@ -1,9 +1,9 @@
 """Which contrast a series is: what its description says, held against what its header says."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from mrdiff_jax.scans import descriptions
+from mrdiff_jax.scans import descriptions, image_types
 from mrdiff_jax.scans.descriptions import Words
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.scans.vocabulary import Meaning
@@ -62,54 +62,6 @@ class Verdict(NamedTuple):
     def surely(self, contrast: str) -> bool:
         """Whether the series is that contrast, without a doubt."""
         return not self.doubt and contrast in self.contrasts
-
-
-_PARTS = {  # values of ImageType, and what a series of such images is
-    **dict.fromkeys(("P", "PHASE", "PHASE MAP", "VELOCITY", "VELOCITY MAP", "V"), "phase"),
-    **dict.fromkeys(("R", "REAL"), "real"),
-    **dict.fromkeys(("I", "IMAGINARY"), "imaginary"),
-}
-_PHILIPS_PARTS = {"P": "phase", "R": "real", "I": "imaginary", "V": "phase"}  # as in R_IR
-_OTHER_IMAGES = {
-    **dict.fromkeys(("MPR", "REFORMATTED", "RESAMPLED"), "a reformat"),
-    **dict.fromkeys(("MIP", "MINIP", "MIN IP", "MNIP", "PROJECTION IMAGE", "MAX IP", "VOLUME RENDERED"), "a projection"),
-    **dict.fromkeys(
-        ("ADC", "DIFFUSION", "TRACEW", "FA", "TENSOR", "EADC", "DADC", "TRACE", "EXPONENTIAL"), "a diffusion image"
-    ),
-    **dict.fromkeys(
-        ("T1 MAP", "T2 MAP", "T2 STAR MAP", "T2STAR MAP", "T1MAP", "T2MAP", "R2 MAP", "R2STAR MAP", "MAP"), "a map"
-    ),
-    **dict.fromkeys(("T1", "T2", "T2 STAR", "R2", "R2 STAR", "T2STAR", "R2STAR", "T1 RHO", "PROTON DENSITY MAP"), "a map"),
-    **dict.fromkeys(("CBF", "CBV", "MTT", "TTP", "PERFUSION", "RELCBF", "RELCBV", "RELMTT", "ASL", "PBP"), "a perfusion image"),
-    **dict.fromkeys(("SWI", "SUSCEPTIBILITY", "QSM"), "a susceptibility image"),
-    **dict.fromkeys(("SUB", "SUBTRACT", "SUBTRACTION"), "a subtraction"),
-    **dict.fromkeys(("INV1", "INV2", "UNI"), "a part of an MP2RAGE"),
-    **dict.fromkeys(
-        ("FAT", "IN PHASE", "OUT PHASE", "OPP PHASE", "OUT OF PHASE", "W", "F", "IP", "OP"), "a part of a Dixon scan"
-    ),
-    **dict.fromkeys(("B0", "B1", "FIELD MAP"), "a field map"),
-    **dict.fromkeys(("LOCALIZER", "SCOUT"), "a localiser"),
-    **dict.fromkeys(("SCREEN SAVE", "SYNTHETIC"), "a derived image"),
-    **dict.fromkeys(("TOF", "ANGIO"), "an angiogram"),
-    "MOSAIC": "an echo-planar image",
-}
-_ALSO_ORIGINAL = ("MPR", "T1", "T2")  # GE writes ORIGINAL\\PRIMARY\\MPR for oblique slices as acquired
-
-
-def part_of(image_type: Sequence[str]) -> str:
-    """'phase', 'real' or 'imaginary', where a series' images are such; '' for magnitude. `image_type`: in capitals."""
-    for value in image_type[2:]:
-        letter, underscore, _ = value.partition("_")
-        part = _PARTS.get(value.replace("_", " ")) or (_PHILIPS_PARTS.get(letter) if underscore else None)
-        if part:
-            return part
-    return ""
-
-
-def what_matters(image_type: Sequence[str]) -> tuple[str, ...]:
-    """What sets images of one series apart, not how they were filtered: two series may differ in it, slices of one do not."""
-    kinds = {_OTHER_IMAGES.get(value.replace("_", " "), "") for value in image_type[2:]} - {""}
-    return (part_of(image_type), *(image_type[:2] if image_type[:2] == ("DERIVED", "SECONDARY") else ()), *sorted(kinds))
 
 
 def judge(description: str, header: Header) -> Verdict:
@@ -176,19 +128,18 @@ def _doubts(contrast: str, words: Words, header: Header) -> Iterator[str]:
     """Why a series may not be the contrast that its words mean."""
     said = words.meanings | header.sequence
     is_t1 = contrast in ("T1w", "ce-gad_T1w")
-    part = part_of(header.image_type)
+    part = image_types.part_of(header.image_type)
     if part:
         yield f"its ImageType says {part} images"
-    original = header.image_type[:1] == ("ORIGINAL",)
-    for value in header.image_type[2:]:
-        kind = _OTHER_IMAGES.get(value.replace("_", " "))
-        if kind and not (original and value in _ALSO_ORIGINAL):
-            yield f"its ImageType says {kind} ({value})"
+    for kind, value in image_types.other_kinds(header.image_type):
+        if not (kind == image_types.WATER and contrast == "T2wFS"):
+            yield f"its ImageType says {kind} ({value[:20]})"
     if header.image_type[:2] == ("DERIVED", "SECONDARY"):
         yield "its ImageType says derived images"
-    if Meaning.REFORMAT in said and not original and not header.times.ti:
+    if Meaning.REFORMAT in said and header.image_type[:1] != ("ORIGINAL",) and not header.times.ti:
         yield "'mpr' may be MP-RAGE or a reformat"
-    if not is_t1 and (Meaning.T2_STAR in said or said & {Meaning.GRADIENT, Meaning.GRADIENT_T1}):
+    gradient = said & {Meaning.T2_STAR, Meaning.GRADIENT, Meaning.GRADIENT_T1} or image_types.is_gradient_echo(header.image_type)
+    if not is_t1 and gradient:
         yield "it is a gradient echo (T2*)"
     if is_t1 and Meaning.T2_STAR in said:
         yield "its description says T2*"

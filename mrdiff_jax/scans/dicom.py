@@ -12,7 +12,7 @@ from pydicom.errors import InvalidDicomError
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans import dicom_headers, dicom_pixels
-from mrdiff_jax.scans.contrasts import part_of, what_matters
+from mrdiff_jax.scans.image_types import part_of, what_matters
 from mrdiff_jax.scans.dicom_headers import MALFORMED
 from mrdiff_jax.scans.dicom_stack import DicomSlice, Series, bounded, count, same_place, stack
 from mrdiff_jax.storage.files import walk_files

@@ -2,7 +2,8 @@
 
 import pytest
 
-from mrdiff_jax.scans.contrasts import Header, Verdict, contradiction, judge, part_of
+from mrdiff_jax.scans.contrasts import Header, Verdict, contradiction, judge
+from mrdiff_jax.scans.image_types import part_of
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.scans.vocabulary import Meaning
 
@@ -201,3 +202,31 @@ def test_parts_of_complex_images_are_known_by_their_type():
     assert part_of(("ORIGINAL", "PRIMARY", "PHASE MAP", "P", "FFE")) == "phase"
     assert part_of(("ORIGINAL", "PRIMARY", "I_SE")) == "imaginary"
     assert part_of(("ORIGINAL", "PRIMARY", "M", "ND")) == part_of(()) == ""
+
+
+@pytest.mark.parametrize(
+    "value",
+    (
+        "FAT_FRACTION|FF|FATFRAC|WATER|WATER_FRACTION|PROJECTION|CURVED|CPR|MPR_CURVED|CSA MPR|THIN_MIP|MIP_SAG|MEAN|AVERAGE|"
+        "STDDEV|RATIO|SUBTRACTED|ADDITION|MTR|R1|PD|PD MAP|T1_RHO_MAP|CBF_MAP|TTP_MAP|SYNTHETIC_T2W|COMPUTED|CALC_BVALUE|"
+        "SCREENSHOT|FMRI|BOLD|T2_FIT|VRT|3DRENDERED|COMPOSED|SOMETHING_NEW|CR|CI_SE|CP"
+    ).split("|"),
+)
+def test_derived_images_are_taken_only_where_their_type_is_known_to_be_plain(value):
+    assert "ImageType" in of("T2 tra", image_type=("DERIVED", "PRIMARY", value)).doubt
+
+
+@pytest.mark.parametrize("value", "CR_IR|CI|CP|WATER|DIXON_WATER|FAT_FRACTION|FF|M_FFE|PHASE_CONTRAST_M|MIP_SAG|TTP_MAP|BOLD".split("|"))
+def test_original_images_of_another_kind_are_not_taken(value):
+    assert of("T2 tra", image_type=("ORIGINAL", "PRIMARY", value)).doubt
+
+
+@pytest.mark.parametrize("values", ["", "M", "M ND NORM", "M DIS2D FM FIL", "OTHER", "FILTERED", "M COMP_ADPT_COMB", "M_SE M SE"])
+def test_derived_images_that_are_corrected_or_filtered_are_taken(values):
+    assert of("T2 tra", image_type=("DERIVED", "PRIMARY", *values.split())).surely(T2)
+
+
+def test_the_water_image_of_a_dixon_scan_is_fat_saturated():
+    water = ("DERIVED", "PRIMARY", "DIXON", "WATER")
+    assert of("t2_tse_dixon_W", image_type=water).surely(STIR)
+    assert of("T1 FFE", image_type=("ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE")).surely(T1)
