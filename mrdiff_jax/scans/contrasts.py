@@ -88,15 +88,19 @@ def _meant(words: Words, header: Header) -> set[str]:
         meant |= {"": silent, "before": native, "after": enhanced, "unclear": native | enhanced}[said_of_agent]
     if Meaning.FLAIR in said:
         return meant | {"FLAIR"}
-    dual = Meaning.DUAL_ECHO in said or {Meaning.T2, Meaning.PD} <= said
     t2 = "T2wFS" if Meaning.FAT_SATURATED in said else "T2w"
-    if dual and not meant:
+    if _is_dual(words) and not meant:
         return _echo({"PDw", t2}, t2, header)
     if said & {Meaning.T2, Meaning.T2_STAR}:
-        meant.add(t2)
+        meant |= {"T2w", "T2wFS"} if Meaning.FAT in said else {t2}
     if Meaning.PD in said:
         meant.add("PDw")
     return meant
+
+
+def _is_dual(words: Words) -> bool:
+    """Whether the words mean both echoes of PD/T2."""
+    return Meaning.DUAL_ECHO in words.meanings or {Meaning.T2, Meaning.PD} <= words.meanings
 
 
 def _echo(both: set[str], t2: str, header: Header) -> set[str]:
@@ -113,6 +117,8 @@ def _clash(words: Words, meant: set[str]) -> str:
     """Why the words alone leave a doubt."""
     if words.other_kind:
         return f"its description says {words.other_kind}"
+    if Meaning.FAT in words.meanings:
+        return "fat or water: is it saturated, or all that it shows?"
     if meant == {"T1w", "ce-gad_T1w"} and words.agent == "unclear":
         return "before or after contrast agent is unclear"
     if words.strange:
@@ -138,7 +144,9 @@ def _doubts(contrast: str, words: Words, header: Header) -> Iterator[str]:
         yield "its ImageType says derived images"
     if Meaning.REFORMAT in said and header.image_type[:1] != ("ORIGINAL",) and not header.times.ti:
         yield "'mpr' may be MP-RAGE or a reformat"
-    gradient = said & {Meaning.T2_STAR, Meaning.GRADIENT, Meaning.GRADIENT_T1} or image_types.is_gradient_echo(header.image_type)
+    gradient = said & {Meaning.T2_STAR, Meaning.GRADIENT, Meaning.GRADIENT_T1} or image_types.is_gradient_echo(
+        header.image_type
+    )
     if not is_t1 and gradient:
         yield "it is a gradient echo (T2*)"
     if is_t1 and Meaning.T2_STAR in said:
@@ -151,6 +159,10 @@ def _doubts(contrast: str, words: Words, header: Header) -> Iterator[str]:
         yield "TIRM may be a T1 FLAIR"
     if Meaning.DIXON in said and Meaning.FAT_SATURATED not in said:
         yield "it is a part of a Dixon scan"
+    if Meaning.PERHAPS_PART in said:
+        yield "it may be a part of a Dixon scan (fat, water, in or opposed phase)"
+    if not is_t1 and (Meaning.MULTI_ECHO in said or header.echoes > 2) and not _is_dual(words):
+        yield "it may be one of many echoes"
     if (is_t1 or contrast == "PDw") and Meaning.FAT_SATURATED in said:
         yield "it is fat-saturated"
     if contrast in ("T1w", "T2w", "PDw") and header.fat_saturated:
@@ -161,8 +173,8 @@ def _doubts(contrast: str, words: Words, header: Header) -> Iterator[str]:
         yield "its ProtocolName says contrast agent"
     if contrast == "ce-gad_T1w" and header.agent is False:
         yield "its header says no contrast agent"
-    if not is_t1 and words.agent in ("after", "unclear") and Meaning.PERHAPS_AGENT not in said:
-        yield "its description says contrast agent"
+    if not is_t1 and words.agent in ("after", "unclear"):
+        yield "its description says contrast agent" + (", perhaps" if words.agent == "unclear" else "")
     yield contradiction(contrast, header.times)
     if not said & {Meaning.GRADIENT, Meaning.GRADIENT_T1, Meaning.INVERSION} and not header.times.ti:
         yield _spin_echo_contradiction(contrast, header.times.tr)

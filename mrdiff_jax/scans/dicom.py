@@ -12,9 +12,9 @@ from pydicom.errors import InvalidDicomError
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans import dicom_headers, dicom_pixels
-from mrdiff_jax.scans.image_types import part_of, what_matters
 from mrdiff_jax.scans.dicom_headers import MALFORMED
 from mrdiff_jax.scans.dicom_stack import DicomSlice, Series, bounded, count, same_place, stack
+from mrdiff_jax.scans.image_types import part_of, what_matters
 from mrdiff_jax.storage.files import walk_files
 
 ECHOES_APART_MS = 1.0  # echo times of one series that differ by more are echoes of their own

@@ -42,9 +42,9 @@ _OTHER_KINDS = {
     "PHASE CONTRAST M": "a flow image",
 }
 _ALSO_ORIGINAL = ("MPR", "T1", "T2")  # GE writes ORIGINAL\\PRIMARY\\MPR for oblique slices as acquired
-_STILL_PLAIN = frozenset(  # in derived images: magnitude, corrected for distortion or filtered, and Philips' sequences
+_STILL_PLAIN = (  # in derived images: magnitude, corrected for distortion or filtered, and Philips' sequences
     "M MAGNITUDE MIXED ND NORM NONE DIS2D DIS3D FM FIL FILTERED OTHER PRIMARY SECONDARY ORIGINAL DERIVED MAIN NORMALIZED "
-    "COMP ADPT COMB MFSPLIT RETRO SE IR FFE TSE DRB DRG DRS DRL X DIXON".split()
+    "COMP ADPT COMB MFSPLIT RETRO SE IR FFE TSE DRB DRG DRS DRL X DIXON"
 )
 
 
@@ -69,7 +69,7 @@ def other_kinds(image_type: Sequence[str]) -> Iterator[tuple[str, str]]:
         kind = _OTHER_KINDS.get(spaced) or next((_OTHER_KINDS[word] for word in spaced.split() if word in _OTHER_KINDS), "")
         if original and value in _ALSO_ORIGINAL:
             continue
-        if not kind and derived and not {*spaced.split()} <= _STILL_PLAIN and not part_of(("", "", value)):
+        if not kind and derived and not {*spaced.split()} <= {*_STILL_PLAIN.split()} and not part_of(("", "", value)):
             kind = "a derived image"
         if kind:
             yield kind, value
