@@ -37,7 +37,8 @@ PROTON_DENSITY_TE, T2_TE = 40.0, 60.0  # ms: of the echoes of 'PD/T2', those bel
 class Header(NamedTuple):
     """What the header of a series says of its contrast; empty where it says nothing.
 
-    protocol: the name of its protocol, which may be that of the whole exam.
+    protocol: the name of its protocol, which may be that of the whole exam; acquired: AcquisitionContrast; mixed: what some of
+    its slices say, and others do not.
     agent: whether a contrast agent was given; sequence: GRADIENT and INVERSION, where it is such; image_type: of the frames,
     in capitals; echo: which of its `echoes` it is, from 1, the shortest first.
     """
@@ -46,11 +47,24 @@ class Header(NamedTuple):
     sequence: frozenset[Meaning] = frozenset()
     echo_planar: bool = False
     fat_saturated: bool = False
+    diffusion: bool = False
+    acquired: str = ""
+    mixed: str = ""
     image_type: tuple[str, ...] = ()
     times: SequenceTimes = SequenceTimes()
     echo: int = 1
     echoes: int = 1
     protocol: str = ""
+
+
+_ACQUIRED = {  # values of AcquisitionContrast, and which contrasts may have them; others say nothing
+    "T1": ("T1w", "ce-gad_T1w"),
+    "T2": ("T2w", "T2wFS", "FLAIR", "PDw"),
+    "PROTON_DENSITY": ("PDw",),
+    "FLUID_ATTENUATED": ("FLAIR",),
+    "STIR": ("T2wFS",),
+    **dict.fromkeys(("T2_STAR", "DIFFUSION", "PERFUSION", "FLOW_ENCODED", "TAGGING", "TOF"), ()),
+}
 
 
 class Verdict(NamedTuple):
@@ -130,6 +144,20 @@ def _clash(words: Words, meant: set[str]) -> str:
     return ""
 
 
+def header_contradiction(contrast: str, header: Header) -> str:
+    """Why what a header or sidecar says cannot be of a contrast that a name states; '' where it can, or for an unknown one.
+
+    Names may mean what is reformatted, filtered or fat-saturated.
+    """
+    if contrast not in NAMES:
+        return ""
+    part = image_types.part_of(header.image_type)
+    kinds = sorted({kind for kind, _ in image_types.other_kinds(header.image_type)} - {*image_types.NAMED_SO})
+    images = [f"its ImageType says {kind}" for kind in ([f"{part} images"] if part else kinds)]
+    doubts = *images, *_agent_doubts(contrast, header), *_sequence_doubts(contrast, header.sequence, header)
+    return next(iter(doubts), "")
+
+
 def _doubts(contrast: str, words: Words, header: Header) -> Iterator[str]:
     """Why a series may not be the contrast that its words mean."""
     said = words.meanings | header.sequence
@@ -142,19 +170,11 @@ def _doubts(contrast: str, words: Words, header: Header) -> Iterator[str]:
             yield f"its ImageType says {kind} ({value[:20]})"
     if header.image_type[:2] == ("DERIVED", "SECONDARY"):
         yield "its ImageType says derived images"
+    if header.mixed:
+        yield f"some of its slices say {header.mixed}, others not"
     if Meaning.REFORMAT in said and header.image_type[:1] != ("ORIGINAL",) and not header.times.ti:
         yield "'mpr' may be MP-RAGE or a reformat"
-    gradient = said & {Meaning.T2_STAR, Meaning.GRADIENT, Meaning.GRADIENT_T1} or image_types.is_gradient_echo(
-        header.image_type
-    )
-    if not is_t1 and gradient:
-        yield "it is a gradient echo (T2*)"
-    if is_t1 and Meaning.T2_STAR in said:
-        yield "its description says T2*"
-    if header.echo_planar:
-        yield "its header says echo planar"
-    if contrast in ("T2w", "PDw") and said & {Meaning.INVERSION, Meaning.TIRM}:
-        yield "it is an inversion recovery"
+    yield from _sequence_doubts(contrast, said, header)
     if is_t1 and Meaning.TIRM in said:
         yield "TIRM may be a T1 FLAIR"
     if Meaning.DIXON in said and Meaning.FAT_SATURATED not in said:
@@ -167,12 +187,8 @@ def _doubts(contrast: str, words: Words, header: Header) -> Iterator[str]:
         yield "it is fat-saturated"
     if contrast in ("T1w", "T2w", "PDw") and header.fat_saturated:
         yield "its header says fat-saturated"
-    if contrast == "T1w" and header.agent:
-        yield "its header names a contrast agent"
-    if contrast == "T1w" and _is_enhanced_t1(descriptions.read(header.protocol)):
-        yield "its ProtocolName says contrast agent"
-    if contrast == "ce-gad_T1w" and header.agent is False:
-        yield "its header says no contrast agent"
+    yield from _agent_doubts(contrast, header)
+    yield _protocol_contradiction(contrast, header)
     if not is_t1 and words.agent in ("after", "unclear"):
         yield "its description says contrast agent" + (", perhaps" if words.agent == "unclear" else "")
     yield contradiction(contrast, header.times)
@@ -183,9 +199,51 @@ def _doubts(contrast: str, words: Words, header: Header) -> Iterator[str]:
         yield "its header has no inversion time"
 
 
-def _is_enhanced_t1(protocol: Words) -> bool:
-    """Whether a protocol's name is that of a T1w after contrast agent, not of an exam that holds one."""
-    return protocol.agent == "after" and bool(protocol.meanings & {Meaning.T1, Meaning.GRADIENT_T1})
+def _sequence_doubts(contrast: str, said: frozenset[Meaning], header: Header) -> Iterator[str]:
+    """Why a sequence, as words and header say it, cannot make a contrast."""
+    is_t1 = contrast in ("T1w", "ce-gad_T1w")
+    gradient = said & {Meaning.T2_STAR, Meaning.GRADIENT, Meaning.GRADIENT_T1}
+    if not is_t1 and (gradient or image_types.is_gradient_echo(header.image_type)):
+        yield "it is a gradient echo (T2*)"
+    if is_t1 and Meaning.T2_STAR in said:
+        yield "its description says T2*"
+    if header.echo_planar:
+        yield "its header says echo planar"
+    if header.diffusion:
+        yield "its header says diffusion"
+    if contrast in ("T2w", "PDw") and said & {Meaning.INVERSION, Meaning.TIRM}:
+        yield "it is an inversion recovery"
+    if contrast not in _ACQUIRED.get(header.acquired, NAMES):
+        yield f"its AcquisitionContrast says {header.acquired}"
+
+
+def _agent_doubts(contrast: str, header: Header) -> Iterator[str]:
+    """What a header says of contrast agent against a T1w; T2w and FLAIR hardly change with it."""
+    if contrast == "T1w" and header.agent:
+        yield "its header names a contrast agent"
+    if contrast == "ce-gad_T1w" and header.agent is False:
+        yield "its header says no contrast agent"
+
+
+def _protocol_contradiction(contrast: str, header: Header) -> str:
+    """Why a protocol's name is that of another contrast. One that names several, or none, is that of an exam."""
+    words = descriptions.read(header.protocol)
+    meant = _meant(words, header)
+    if words.strange or not meant:
+        return ""
+    if contrast == "T1w" and words.agent == "after" and words.meanings & {Meaning.T1, Meaning.GRADIENT_T1}:
+        return "its ProtocolName says contrast agent"
+    weightings = {_WEIGHTING[name] for name in meant}
+    if len(weightings) == 1 and _WEIGHTING[contrast] not in weightings:
+        return f"its ProtocolName says {' or '.join(sorted(meant))}"
+    if contrast in ("T2w", "PDw", "FLAIR", "T2wFS") and Meaning.T2_STAR in words.meanings:
+        return "its ProtocolName says T2*"
+    if contrast == "T2w" and meant == {"T2wFS"}:
+        return "its ProtocolName says fat-saturated"
+    return ""
+
+
+_WEIGHTING = {"T1w": "T1", "ce-gad_T1w": "T1", "T2w": "T2", "T2wFS": "T2", "PDw": "PD", "FLAIR": "FLAIR"}
 
 
 def _spin_echo_contradiction(contrast: str, tr: float | None) -> str:

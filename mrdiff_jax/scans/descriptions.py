@@ -58,6 +58,24 @@ def read(description: str) -> Words:
     return Words(frozenset(known), agent, kinds[0] if kinds else "", strange)
 
 
+_NO_AGENT = re.compile(r"(none|no|n|non|nein|false|nil|na|n/a|not|0+([.,]0+)?)([\s_-]*(agent|inject\w*|ml|cc))*")
+_EDGES = " .,;()[]-_"
+_GIVEN = re.compile(r"\b(given|applicable|used|administered|gegeben|verabreicht)\b")
+
+
+def denies_agent(text: str) -> bool:
+    """Whether a text that stands where an agent is named says that there was none."""
+    if not text.strip(_EDGES):
+        return True
+    text = _GIVEN.sub(" ", text.casefold())
+    if _NO_AGENT.fullmatch(text.strip(_EDGES)):
+        return True
+    if any(MEANINGS.get(token) is Meaning.BEFORE for token in _tokens(text)):
+        return False
+    found = read(text), read(f"contrast {text}")
+    return any(words.agent == "before" and not words.strange for words in found)
+
+
 _LATIN = str.maketrans({"ł": "l", "ø": "o", "æ": "ae", "œ": "oe", "đ": "d", "ð": "d", "ı": "i", "þ": "th"})
 
 

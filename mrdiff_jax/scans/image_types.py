@@ -11,8 +11,10 @@ _PHILIPS_PARTS = {  # as in R_IR
     letters: part for letters, part in _PARTS.items() if letters in ("P", "R", "I", "V", "CP", "CR", "CI")
 }
 WATER = "the water image of a Dixon scan"
+_REFORMAT, _DERIVED = "a reformat", "a derived image"
+NAMED_SO = (WATER, _REFORMAT, _DERIVED)  # what people name by its contrast nevertheless
 _WORDS = {  # whole values, and words in them
-    "a reformat": "MPR REFORMATTED RESAMPLED CURVED CPR",
+    _REFORMAT: "MPR REFORMATTED RESAMPLED CURVED CPR",
     "a projection": "MIP MINIP MNIP PROJECTION VRT RENDERED 3DRENDERED",
     "a diffusion image": "ADC DIFFUSION TRACEW FA TENSOR EADC DADC TRACE EXPONENTIAL BVALUE",
     "a map": "MAP MAPS T1MAP T2MAP R1 R2 R2STAR T2STAR RHO FIT QUANTITATIVE",
@@ -70,7 +72,7 @@ def other_kinds(image_type: Sequence[str]) -> Iterator[tuple[str, str]]:
         if original and value in _ALSO_ORIGINAL:
             continue
         if not kind and derived and not {*spaced.split()} <= {*_STILL_PLAIN.split()} and not part_of(("", "", value)):
-            kind = "a derived image"
+            kind = _DERIVED
         if kind:
             yield kind, value
 
@@ -82,5 +84,5 @@ def is_gradient_echo(image_type: Sequence[str]) -> bool:
 
 def what_matters(image_type: Sequence[str]) -> tuple[str, ...]:
     """What sets images of one series apart, not how they were filtered: two series may differ in it, slices of one do not."""
-    kinds = {f"{kind} {value}" if kind == "a derived image" else kind for kind, value in other_kinds(image_type)}
+    kinds = {f"{kind} {value}" if kind == _DERIVED else kind for kind, value in other_kinds(image_type)}
     return (part_of(image_type), *(image_type[:2] if image_type[:2] == ("DERIVED", "SECONDARY") else ()), *sorted(kinds))

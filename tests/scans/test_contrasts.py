@@ -206,6 +206,16 @@ def test_words_that_name_no_contrast_mean_none():
         ("T2 TSE", {"times": SequenceTimes(500.0, 80.0)}, "TR 500 ms is too short for T2w"),
         ("PD TSE", {"times": SequenceTimes(500.0, 12.0)}, "TR 500 ms is too short for PDw"),
         ("T1 tra", {"protocol": "t1_tse_KM"}, "ProtocolName says contrast agent"),
+        ("T2 tra", {"protocol": "FLAIR"}, "ProtocolName says FLAIR"),
+        ("T2 tra", {"protocol": "T1 KM"}, "ProtocolName says ce-gad_T1w"),
+        ("T2 tra", {"protocol": "T2* GRE"}, "ProtocolName says T2*"),
+        ("T2 tra", {"protocol": "t2_fs"}, "ProtocolName says fat-saturated"),
+        ("T2 tra", {"acquired": "T1"}, "AcquisitionContrast says T1"),
+        ("T2 tra", {"acquired": "T2_STAR"}, "AcquisitionContrast says T2_STAR"),
+        ("T2 tra", {"acquired": "FLUID_ATTENUATED"}, "FLUID_ATTENUATED"),
+        ("T1 tra", {"acquired": "PROTON_DENSITY"}, "PROTON_DENSITY"),
+        ("T2 tra", {"diffusion": True}, "diffusion"),
+        ("T2 tra", {"mixed": "contrast agent"}, "some of its slices say contrast agent, others not"),
     ],
 )
 def test_a_header_that_contradicts_the_words_leaves_a_doubt(description, header, doubt):
@@ -230,6 +240,13 @@ def test_headers_as_scanners_write_them_leave_none():
     assert of("T1 IR", times=SequenceTimes(6000.0, 12.0, 400.0)).surely(T1)
     assert of("T1 tra", protocol="BRAIN W WO CONTRAST").surely(T1)  # of the exam
     assert of("T1 tra", protocol="t1_tse_tra").surely(T1)
+    assert of("T2 tra", protocol="BRAIN T1 T2 FLAIR").surely(T2)
+    assert of("T2 tra", protocol="NEURO ROUTINE W WO GAD").surely(T2)
+    assert of("T2 FS", protocol="t2_tse_tra").surely(STIR)
+    assert of("T1 KM", protocol="t1_tse_tra").surely(GE)  # the same protocol again
+    assert of("T2 tra", acquired="T2").surely(T2)
+    assert of("T2 tra", acquired="UNKNOWN").surely(T2)
+    assert of("FLAIR", agent=True, times=TIMES[FLAIR]).surely(FLAIR)  # looks the same after agent
     assert of("t2_tse_tra", agent=True, times=TIMES[T2]).surely(T2)
     assert of("T2 tra", image_type=("ORIGINAL", "PRIMARY", "MPR")).surely(T2)  # GE, oblique
     assert of("T2 tra", image_type=("ORIGINAL", "PRIMARY", "M_SE", "M", "SE")).surely(T2)  # Philips
