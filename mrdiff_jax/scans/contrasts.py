@@ -254,6 +254,13 @@ def _spin_echo_contradiction(contrast: str, tr: float | None) -> str:
     return ""
 
 
+def oddity(contrast: str, times: SequenceTimes) -> str:
+    """Why times (ms) are hardly those of a contrast, be they nominal or not; '' where they may be."""
+    if contrast == "FLAIR" and times.te and not times.ti:
+        return "it has no inversion time, which every FLAIR has"
+    return contradiction(contrast, times)
+
+
 def contradiction(contrast: str, times: SequenceTimes, slack: float = 1.0) -> str:
     """Why times (ms) cannot be those of a contrast, where they are known; '' where they can, or for an unknown contrast.
 

@@ -1,7 +1,7 @@
 """What the elements of a header say of contrast, be they of a DICOM file or of the sidecar that was made of it."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mrdiff_jax.scans.contrasts import Header
@@ -18,6 +18,7 @@ _OF_A_DOSE = (
     *("ContrastBolusIngredient", "ContrastBolusVolume", "ContrastBolusRoute", "ContrastBolusTotalDose"),
     *("ContrastBolusStartTime", "ContrastBolusStopTime", "ContrastBolusIngredientConcentration", "ContrastFlowRate"),
 )
+_JOINED = ("ScanningSequence", "SequenceVariant", "ScanOptions")  # GR_IR in sidecars
 _FAT_OPTIONS = {"FS", "WE", "SPIR", "SPAIR", "FATSAT", "FAT_SAT", "FS_GEMS"}  # of ScanOptions
 _GRADIENT_NAMES = ("me", "qme", "fl", "tfl", "fi", "ci", "de", "swi", "fm", "ps")  # of Siemens' sequences, as *me2d1r4
 _INVERSION_NAMES = ("tir", "tirb", "spcir", "ir")
@@ -28,7 +29,7 @@ Value = Callable[[str], Any]  # of a keyword; None where there is none
 
 def words(value: Any) -> tuple[str, ...]:
     """The values of an element that may have several, in capitals."""
-    values = [value] if isinstance(value, str) else value or ()
+    values = [value] if isinstance(value, str | int | float) else value or ()
     return tuple(str(word).strip().upper() for word in values)
 
 
@@ -58,6 +59,19 @@ def header_of(value: Value, image_type: tuple[str, ...]) -> Header:
         image_type=image_type,
         protocol=str(value("ProtocolName") or ""),
     )
+
+
+def sidecar_header(fields: Mapping[str, Any]) -> Header:
+    """What a JSON sidecar says of contrast, but for the times: the elements of the DICOM header, as dcm2niix writes them."""
+
+    def value(keyword: str) -> Any:
+        found = fields.get(keyword)
+        if isinstance(found, str) and keyword in _JOINED:
+            return found.split("_")
+        return found if isinstance(found, str | int | float | list) and keyword != "ContrastBolusAgentSequence" else None
+
+    image_type = value("ImageType")
+    return header_of(value, words(image_type) if isinstance(image_type, str | list) else ())
 
 
 def _agent(value: Value) -> bool | None:
