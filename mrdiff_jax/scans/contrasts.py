@@ -132,7 +132,7 @@ def _clash(words: Words, meant: set[str]) -> str:
     if words.other_kind:
         return f"its description says {words.other_kind}"
     if Meaning.FAT in words.meanings:
-        return "fat or water: is it saturated, or all that it shows?"
+        return "fat or water: saturated, or alone in it?"
     if meant == {"T1w", "ce-gad_T1w"} and words.agent == "unclear":
         return "before or after contrast agent is unclear"
     if words.strange:
@@ -171,7 +171,7 @@ def _doubts(contrast: str, words: Words, header: Header) -> Iterator[str]:
     if header.image_type[:2] == ("DERIVED", "SECONDARY"):
         yield "its ImageType says derived images"
     if header.mixed:
-        yield f"some of its slices say {header.mixed}, others not"
+        yield f"its slices differ: some say {header.mixed}"
     if Meaning.REFORMAT in said and header.image_type[:1] != ("ORIGINAL",) and not header.times.ti:
         yield "'mpr' may be MP-RAGE or a reformat"
     yield from _sequence_doubts(contrast, said, header)
@@ -180,7 +180,7 @@ def _doubts(contrast: str, words: Words, header: Header) -> Iterator[str]:
     if Meaning.DIXON in said and Meaning.FAT_SATURATED not in said:
         yield "it is a part of a Dixon scan"
     if Meaning.PERHAPS_PART in said:
-        yield "it may be a part of a Dixon scan (fat, water, in or opposed phase)"
+        yield "it may be a part of a Dixon scan"
     if not is_t1 and (Meaning.MULTI_ECHO in said or header.echoes > 2) and not _is_dual(words):
         yield "it may be one of many echoes"
     if (is_t1 or contrast == "PDw") and Meaning.FAT_SATURATED in said:

@@ -7,7 +7,7 @@ SPELLINGS = (  # pattern and what stands for it; underscores are spaces, and das
     (r"\b0[.,](?=\d)", " "),  # of a dose
     (r"±|\+\s?/?\s?-(?![a-z])|-\s?/\s?\+|\+\s?/\s?-", " unclear "),
     (r"\bce-gad", " gad "),
-    (r"(?<![a-z0-9])c\s?-\s?spine", " spine "),
+    (r"(?<![a-z0-9+-])(?<!\+\s)c[\s-]{0,3}spine", " spine "),
     (r"(?<![a-z0-9.])\d+(\.\d+)?\s?cm\b", " "),  # of length
     (r"\bfa\s?=?\s?\d+", " "),  # flip angle
     (r"\bw(?=\W*(w\s?/|wo\b|without))", " with "),

@@ -48,7 +48,7 @@ _WORDS = {
     Meaning.GRADIENT_T1: "mprage rage spgr fspgr bravo",
     Meaning.REFORMAT: "mpr",
     Meaning.GRADIENT: (
-        "gre gradient gradienten gradiente grad ge sge spoiled ffe mffe tffe tfe me2d me3d ci3d de3d fi2d fi3d medic merge "
+        "gre eg gradient gradienten gradiente grad ge sge spoiled ffe mffe tffe tfe me2d me3d ci3d de3d fi2d fi3d medic merge "
         "hemo haemo heme "
         "hem hemorrhage haemorrhage hemosiderin "
         "blut blutung blutungen bleed microbleed microbleeds blood fl2d "
@@ -107,7 +107,8 @@ _WORDS = {
     ),
     Meaning.OCCASION: (
         "visit day days tag tage month months monat monate monaten mois mesi maand maanden year years jahr jahre jahren ans "
-        "week weeks woche wochen semaine semaines settimane followup baseline test scan study studie exam session seizure fu"
+        "week weeks woche wochen semaine semaines settimane followup baseline test scan study studie exam session "
+        "seizure fu verlauf"
     ),
     Meaning.OPERATION: (
         "postop preop praop operative operativ operation operatie operazione operacion intervention eingriff treatment "
@@ -118,6 +119,7 @@ _WORDS = {
         "ictal ictally"
     ),
     Meaning.NEUTRAL: (
+        "oax osag ocor neuronavigation "
         "density densite densidad dichte intensity longtr longte axis axl transaxial transverse transversale transvers "
         "sagittale saggital sagitt coro korona obliq oblq dbl straight tilted angled acpc ap pa lr rl hf fh is si neuro "
         "cerebral cerebrum cranial cranium skull kopf schadel schaedel hirn gehirn hals tete crane cerveau craneo craneal "
