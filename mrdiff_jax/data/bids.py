@@ -21,12 +21,13 @@ def study(config: Any, sources: tuple[str, ...], target: str) -> Study:
         raise UserError("--config.data.root: is empty; set it to the folder of your scans")
     root = local_path(config.root, "--config.data.root")
     stated = parse_stated(config.tr, config.te, config.ti, "--config.data.")
-    exams, identity, masked, timed = [], [], False, []
+    exams, identity, masked, timed, known = [], [], False, [], []
     checksums = Checksums(cache_folder(config.cache))
     for files in find_exams(root, contrasts, config.lesions):
         times = {name: volumes.scan_times(path, name, stated, required=False) for name, path in files.scans.items()}
         for name, path in files.scans.items():
             volumes.refuse_contradiction(path, name, times[name])
+        known += [(path, name, times[name]) for name, path in files.scans.items()]
         timed += [(path, name, times[name]) for name, path in files.scans.items() if name in sources]
         exams.append(ExamRef(files.subject, partial(volumes.read_exam, files, times)))
         masks = {"lesions": files.lesions} if files.lesions else {}
@@ -34,6 +35,7 @@ def study(config: Any, sources: tuple[str, ...], target: str) -> Study:
             require_file(path)
             identity.append([path.relative_to(root).as_posix(), checksums.of(path), times.get(name)])
         masked = masked or bool(masks)
+    volumes.warn_of_odd_times(known)
     checksums.keep()
     require(timed, "--config.data.")
     if config.lesions and not masked:

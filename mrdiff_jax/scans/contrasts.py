@@ -1,9 +1,9 @@
 """Which contrast a series is: what its description says, held against what its header says."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from mrdiff_jax.scans import descriptions
+from mrdiff_jax.scans import descriptions, image_types
 from mrdiff_jax.scans.descriptions import Words
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.scans.vocabulary import Meaning
@@ -37,7 +37,8 @@ PROTON_DENSITY_TE, T2_TE = 40.0, 60.0  # ms: of the echoes of 'PD/T2', those bel
 class Header(NamedTuple):
     """What the header of a series says of its contrast; empty where it says nothing.
 
-    protocol: the name of its protocol, which may be that of the whole exam.
+    protocol: the name of its protocol, which may be that of the whole exam; acquired: AcquisitionContrast; mixed: what some of
+    its slices say, and others do not.
     agent: whether a contrast agent was given; sequence: GRADIENT and INVERSION, where it is such; image_type: of the frames,
     in capitals; echo: which of its `echoes` it is, from 1, the shortest first.
     """
@@ -46,11 +47,24 @@ class Header(NamedTuple):
     sequence: frozenset[Meaning] = frozenset()
     echo_planar: bool = False
     fat_saturated: bool = False
+    diffusion: bool = False
+    acquired: str = ""
+    mixed: str = ""
     image_type: tuple[str, ...] = ()
     times: SequenceTimes = SequenceTimes()
     echo: int = 1
     echoes: int = 1
     protocol: str = ""
+
+
+_ACQUIRED = {  # values of AcquisitionContrast, and which contrasts may have them; others say nothing
+    "T1": ("T1w", "ce-gad_T1w"),
+    "T2": ("T2w", "T2wFS", "FLAIR", "PDw"),
+    "PROTON_DENSITY": ("PDw",),
+    "FLUID_ATTENUATED": ("FLAIR",),
+    "STIR": ("T2wFS",),
+    **dict.fromkeys(("T2_STAR", "DIFFUSION", "PERFUSION", "FLOW_ENCODED", "TAGGING", "TOF"), ()),
+}
 
 
 class Verdict(NamedTuple):
@@ -62,54 +76,6 @@ class Verdict(NamedTuple):
     def surely(self, contrast: str) -> bool:
         """Whether the series is that contrast, without a doubt."""
         return not self.doubt and contrast in self.contrasts
-
-
-_PARTS = {  # values of ImageType, and what a series of such images is
-    **dict.fromkeys(("P", "PHASE", "PHASE MAP", "VELOCITY", "VELOCITY MAP", "V"), "phase"),
-    **dict.fromkeys(("R", "REAL"), "real"),
-    **dict.fromkeys(("I", "IMAGINARY"), "imaginary"),
-}
-_PHILIPS_PARTS = {"P": "phase", "R": "real", "I": "imaginary", "V": "phase"}  # as in R_IR
-_OTHER_IMAGES = {
-    **dict.fromkeys(("MPR", "REFORMATTED", "RESAMPLED"), "a reformat"),
-    **dict.fromkeys(("MIP", "MINIP", "MIN IP", "MNIP", "PROJECTION IMAGE", "MAX IP", "VOLUME RENDERED"), "a projection"),
-    **dict.fromkeys(
-        ("ADC", "DIFFUSION", "TRACEW", "FA", "TENSOR", "EADC", "DADC", "TRACE", "EXPONENTIAL"), "a diffusion image"
-    ),
-    **dict.fromkeys(
-        ("T1 MAP", "T2 MAP", "T2 STAR MAP", "T2STAR MAP", "T1MAP", "T2MAP", "R2 MAP", "R2STAR MAP", "MAP"), "a map"
-    ),
-    **dict.fromkeys(("T1", "T2", "T2 STAR", "R2", "R2 STAR", "T2STAR", "R2STAR", "T1 RHO", "PROTON DENSITY MAP"), "a map"),
-    **dict.fromkeys(("CBF", "CBV", "MTT", "TTP", "PERFUSION", "RELCBF", "RELCBV", "RELMTT", "ASL", "PBP"), "a perfusion image"),
-    **dict.fromkeys(("SWI", "SUSCEPTIBILITY", "QSM"), "a susceptibility image"),
-    **dict.fromkeys(("SUB", "SUBTRACT", "SUBTRACTION"), "a subtraction"),
-    **dict.fromkeys(("INV1", "INV2", "UNI"), "a part of an MP2RAGE"),
-    **dict.fromkeys(
-        ("FAT", "IN PHASE", "OUT PHASE", "OPP PHASE", "OUT OF PHASE", "W", "F", "IP", "OP"), "a part of a Dixon scan"
-    ),
-    **dict.fromkeys(("B0", "B1", "FIELD MAP"), "a field map"),
-    **dict.fromkeys(("LOCALIZER", "SCOUT"), "a localiser"),
-    **dict.fromkeys(("SCREEN SAVE", "SYNTHETIC"), "a derived image"),
-    **dict.fromkeys(("TOF", "ANGIO"), "an angiogram"),
-    "MOSAIC": "an echo-planar image",
-}
-_ALSO_ORIGINAL = ("MPR", "T1", "T2")  # GE writes ORIGINAL\\PRIMARY\\MPR for oblique slices as acquired
-
-
-def part_of(image_type: Sequence[str]) -> str:
-    """'phase', 'real' or 'imaginary', where a series' images are such; '' for magnitude. `image_type`: in capitals."""
-    for value in image_type[2:]:
-        letter, underscore, _ = value.partition("_")
-        part = _PARTS.get(value.replace("_", " ")) or (_PHILIPS_PARTS.get(letter) if underscore else None)
-        if part:
-            return part
-    return ""
-
-
-def what_matters(image_type: Sequence[str]) -> tuple[str, ...]:
-    """What sets images of one series apart, not how they were filtered: two series may differ in it, slices of one do not."""
-    kinds = {_OTHER_IMAGES.get(value.replace("_", " "), "") for value in image_type[2:]} - {""}
-    return (part_of(image_type), *(image_type[:2] if image_type[:2] == ("DERIVED", "SECONDARY") else ()), *sorted(kinds))
 
 
 def judge(description: str, header: Header) -> Verdict:
@@ -136,15 +102,19 @@ def _meant(words: Words, header: Header) -> set[str]:
         meant |= {"": silent, "before": native, "after": enhanced, "unclear": native | enhanced}[said_of_agent]
     if Meaning.FLAIR in said:
         return meant | {"FLAIR"}
-    dual = Meaning.DUAL_ECHO in said or {Meaning.T2, Meaning.PD} <= said
     t2 = "T2wFS" if Meaning.FAT_SATURATED in said else "T2w"
-    if dual and not meant:
+    if _is_dual(words) and not meant:
         return _echo({"PDw", t2}, t2, header)
     if said & {Meaning.T2, Meaning.T2_STAR}:
-        meant.add(t2)
+        meant |= {"T2w", "T2wFS"} if Meaning.FAT in said else {t2}
     if Meaning.PD in said:
         meant.add("PDw")
     return meant
+
+
+def _is_dual(words: Words) -> bool:
+    """Whether the words mean both echoes of PD/T2."""
+    return Meaning.DUAL_ECHO in words.meanings or {Meaning.T2, Meaning.PD} <= words.meanings
 
 
 def _echo(both: set[str], t2: str, header: Header) -> set[str]:
@@ -161,6 +131,8 @@ def _clash(words: Words, meant: set[str]) -> str:
     """Why the words alone leave a doubt."""
     if words.other_kind:
         return f"its description says {words.other_kind}"
+    if Meaning.FAT in words.meanings:
+        return "fat or water: saturated, or alone in it?"
     if meant == {"T1w", "ce-gad_T1w"} and words.agent == "unclear":
         return "before or after contrast agent is unclear"
     if words.strange:
@@ -172,46 +144,53 @@ def _clash(words: Words, meant: set[str]) -> str:
     return ""
 
 
+def header_contradiction(contrast: str, header: Header) -> str:
+    """Why what a header or sidecar says cannot be of a contrast that a name states; '' where it can, or for an unknown one.
+
+    Names may mean what is reformatted, filtered or fat-saturated.
+    """
+    if contrast not in NAMES:
+        return ""
+    part = image_types.part_of(header.image_type)
+    kinds = sorted({kind for kind, _ in image_types.other_kinds(header.image_type)} - {*image_types.NAMED_SO})
+    images = [f"its ImageType says {kind}" for kind in ([f"{part} images"] if part else kinds)]
+    doubts = *images, *_agent_doubts(contrast, header), *_sequence_doubts(contrast, header.sequence, header)
+    return next(iter(doubts), "")
+
+
 def _doubts(contrast: str, words: Words, header: Header) -> Iterator[str]:
     """Why a series may not be the contrast that its words mean."""
     said = words.meanings | header.sequence
     is_t1 = contrast in ("T1w", "ce-gad_T1w")
-    part = part_of(header.image_type)
+    part = image_types.part_of(header.image_type)
     if part:
         yield f"its ImageType says {part} images"
-    original = header.image_type[:1] == ("ORIGINAL",)
-    for value in header.image_type[2:]:
-        kind = _OTHER_IMAGES.get(value.replace("_", " "))
-        if kind and not (original and value in _ALSO_ORIGINAL):
-            yield f"its ImageType says {kind} ({value})"
+    for kind, value in image_types.other_kinds(header.image_type):
+        if not (kind == image_types.WATER and contrast == "T2wFS"):
+            yield f"its ImageType says {kind} ({value[:20]})"
     if header.image_type[:2] == ("DERIVED", "SECONDARY"):
         yield "its ImageType says derived images"
-    if Meaning.REFORMAT in said and not original and not header.times.ti:
+    if header.mixed:
+        yield f"its slices differ: some say {header.mixed}"
+    if Meaning.REFORMAT in said and header.image_type[:1] != ("ORIGINAL",) and not header.times.ti:
         yield "'mpr' may be MP-RAGE or a reformat"
-    if not is_t1 and (Meaning.T2_STAR in said or said & {Meaning.GRADIENT, Meaning.GRADIENT_T1}):
-        yield "it is a gradient echo (T2*)"
-    if is_t1 and Meaning.T2_STAR in said:
-        yield "its description says T2*"
-    if header.echo_planar:
-        yield "its header says echo planar"
-    if contrast in ("T2w", "PDw") and said & {Meaning.INVERSION, Meaning.TIRM}:
-        yield "it is an inversion recovery"
+    yield from _sequence_doubts(contrast, said, header)
     if is_t1 and Meaning.TIRM in said:
         yield "TIRM may be a T1 FLAIR"
     if Meaning.DIXON in said and Meaning.FAT_SATURATED not in said:
         yield "it is a part of a Dixon scan"
+    if Meaning.PERHAPS_PART in said:
+        yield "it may be a part of a Dixon scan"
+    if not is_t1 and (Meaning.MULTI_ECHO in said or header.echoes > 2) and not _is_dual(words):
+        yield "it may be one of many echoes"
     if (is_t1 or contrast == "PDw") and Meaning.FAT_SATURATED in said:
         yield "it is fat-saturated"
     if contrast in ("T1w", "T2w", "PDw") and header.fat_saturated:
         yield "its header says fat-saturated"
-    if contrast == "T1w" and header.agent:
-        yield "its header names a contrast agent"
-    if contrast == "T1w" and _is_enhanced_t1(descriptions.read(header.protocol)):
-        yield "its ProtocolName says contrast agent"
-    if contrast == "ce-gad_T1w" and header.agent is False:
-        yield "its header says no contrast agent"
-    if not is_t1 and words.agent in ("after", "unclear") and Meaning.PERHAPS_AGENT not in said:
-        yield "its description says contrast agent"
+    yield from _agent_doubts(contrast, header)
+    yield _protocol_contradiction(contrast, header)
+    if not is_t1 and words.agent in ("after", "unclear"):
+        yield "its description says contrast agent" + (", perhaps" if words.agent == "unclear" else "")
     yield contradiction(contrast, header.times)
     if not said & {Meaning.GRADIENT, Meaning.GRADIENT_T1, Meaning.INVERSION} and not header.times.ti:
         yield _spin_echo_contradiction(contrast, header.times.tr)
@@ -220,9 +199,51 @@ def _doubts(contrast: str, words: Words, header: Header) -> Iterator[str]:
         yield "its header has no inversion time"
 
 
-def _is_enhanced_t1(protocol: Words) -> bool:
-    """Whether a protocol's name is that of a T1w after contrast agent, not of an exam that holds one."""
-    return protocol.agent == "after" and bool(protocol.meanings & {Meaning.T1, Meaning.GRADIENT_T1})
+def _sequence_doubts(contrast: str, said: frozenset[Meaning], header: Header) -> Iterator[str]:
+    """Why a sequence, as words and header say it, cannot make a contrast."""
+    is_t1 = contrast in ("T1w", "ce-gad_T1w")
+    gradient = said & {Meaning.T2_STAR, Meaning.GRADIENT, Meaning.GRADIENT_T1}
+    if not is_t1 and (gradient or image_types.is_gradient_echo(header.image_type)):
+        yield "it is a gradient echo (T2*)"
+    if is_t1 and Meaning.T2_STAR in said:
+        yield "its description says T2*"
+    if header.echo_planar:
+        yield "its header says echo planar"
+    if header.diffusion:
+        yield "its header says diffusion"
+    if contrast in ("T2w", "PDw") and said & {Meaning.INVERSION, Meaning.TIRM}:
+        yield "it is an inversion recovery"
+    if contrast not in _ACQUIRED.get(header.acquired, NAMES):
+        yield f"its AcquisitionContrast says {header.acquired}"
+
+
+def _agent_doubts(contrast: str, header: Header) -> Iterator[str]:
+    """What a header says of contrast agent against a T1w; T2w and FLAIR hardly change with it."""
+    if contrast == "T1w" and header.agent:
+        yield "its header names a contrast agent"
+    if contrast == "ce-gad_T1w" and header.agent is False:
+        yield "its header says no contrast agent"
+
+
+def _protocol_contradiction(contrast: str, header: Header) -> str:
+    """Why a protocol's name is that of another contrast. One that names several, or none, is that of an exam."""
+    words = descriptions.read(header.protocol)
+    meant = _meant(words, header)
+    if words.strange or not meant:
+        return ""
+    if contrast == "T1w" and words.agent == "after" and words.meanings & {Meaning.T1, Meaning.GRADIENT_T1}:
+        return "its ProtocolName says contrast agent"
+    weightings = {_WEIGHTING[name] for name in meant}
+    if len(weightings) == 1 and _WEIGHTING[contrast] not in weightings:
+        return f"its ProtocolName says {' or '.join(sorted(meant))}"
+    if contrast in ("T2w", "PDw", "FLAIR", "T2wFS") and Meaning.T2_STAR in words.meanings:
+        return "its ProtocolName says T2*"
+    if contrast == "T2w" and meant == {"T2wFS"}:
+        return "its ProtocolName says fat-saturated"
+    return ""
+
+
+_WEIGHTING = {"T1w": "T1", "ce-gad_T1w": "T1", "T2w": "T2", "T2wFS": "T2", "PDw": "PD", "FLAIR": "FLAIR"}
 
 
 def _spin_echo_contradiction(contrast: str, tr: float | None) -> str:
@@ -231,6 +252,13 @@ def _spin_echo_contradiction(contrast: str, tr: float | None) -> str:
     if tr and not least <= tr <= most:
         return f"TR {tr:g} ms is too {'short' if tr < least else 'long'} for {contrast}"
     return ""
+
+
+def oddity(contrast: str, times: SequenceTimes) -> str:
+    """Why times (ms) are hardly those of a contrast, be they nominal or not; '' where they may be."""
+    if contrast == "FLAIR" and times.te and not times.ti:
+        return "it has no inversion time, which every FLAIR has"
+    return contradiction(contrast, times)
 
 
 def contradiction(contrast: str, times: SequenceTimes, slack: float = 1.0) -> str:

@@ -7,7 +7,8 @@ from functools import cache
 from string import ascii_lowercase
 from typing import NamedTuple
 
-from mrdiff_jax.scans.vocabulary import AGENT_NAMES, ANCHORS, EMBEDDED, MEANINGS, PHRASES, SPELLINGS, Meaning
+from mrdiff_jax.scans.spellings import SPELLINGS
+from mrdiff_jax.scans.vocabulary import AGENT_NAMES, ANCHORS, EMBEDDED, MEANINGS, PHRASES, Meaning
 
 
 class Words(NamedTuple):
@@ -22,7 +23,19 @@ class Words(NamedTuple):
     strange: str = ""
 
 
-_TRANSPARENT = {Meaning.FILLER, Meaning.WITH, Meaning.FREE, Meaning.EITHER}  # a negation reaches over them
+_TRANSPARENT = {Meaning.FILLER, Meaning.WITH, Meaning.FREE, Meaning.EITHER, Meaning.DASH}  # a negation reaches over them
+_OF_THEIR_OWN = {  # words that are read only where they stand alone
+    Meaning.NEUTRAL,
+    Meaning.PLACE,
+    Meaning.OCCASION,
+    Meaning.OPERATION,
+    Meaning.PERHAPS_PART,
+    Meaning.DASH,
+}
+
+
+_AGENTS = (Meaning.AGENT, Meaning.PERHAPS_AGENT)
+_OPERATIONS = (Meaning.OPERATION, Meaning.PERHAPS_PART)  # 'post OP'
 
 
 class _Strange(NamedTuple):
@@ -36,11 +49,31 @@ def read(description: str) -> Words:
     tokens = list(_tokens(description))
     meanings = list(_meanings(tokens))
     kinds = [meaning for meaning in meanings if isinstance(meaning, str)]
-    known, agent = _negated([meaning for meaning in meanings if isinstance(meaning, Meaning)])
-    if Meaning.DIXON in known and "w" in tokens:  # the water image
-        known.append(Meaning.FAT_SATURATED)
+    known, agent = _negated(_without_operations([meaning for meaning in meanings if isinstance(meaning, Meaning)]))
+    if Meaning.DIXON in known and {"w", "water"} & {*tokens} and not {"f", "fat"} & {*tokens}:  # the water image
+        known = [*(meaning for meaning in known if meaning is not Meaning.FAT), Meaning.FAT_SATURATED]
+    elif tokens[-1:] == ["in"] or (tokens[-1:] == ["w"] and MEANINGS.get("".join(tokens[-2:-1])) not in ANCHORS):
+        known.append(Meaning.PERHAPS_PART)
     strange = next((meaning.word for meaning in meanings if isinstance(meaning, _Strange)), "")
     return Words(frozenset(known), agent, kinds[0] if kinds else "", strange)
+
+
+_NO_AGENT = re.compile(r"(none|no|n|non|nein|false|nil|na|n/a|not|0+([.,]0+)?)([\s_-]*(agent|inject\w*|ml|cc))*")
+_EDGES = " .,;()[]-_"
+_GIVEN = re.compile(r"\b(given|applicable|used|administered|gegeben|verabreicht)\b")
+
+
+def denies_agent(text: str) -> bool:
+    """Whether a text that stands where an agent is named says that there was none."""
+    if not text.strip(_EDGES):
+        return True
+    text = _GIVEN.sub(" ", text.casefold())
+    if _NO_AGENT.fullmatch(text.strip(_EDGES)):
+        return True
+    if any(MEANINGS.get(token) is Meaning.BEFORE for token in _tokens(text)):
+        return False
+    found = read(text), read(f"contrast {text}")
+    return any(words.agent == "before" and not words.strange for words in found)
 
 
 _LATIN = str.maketrans({"ł": "l", "ø": "o", "æ": "ae", "œ": "oe", "đ": "d", "ð": "d", "ı": "i", "þ": "th"})
@@ -49,6 +82,7 @@ _LATIN = str.maketrans({"ł": "l", "ø": "o", "æ": "ae", "œ": "oe", "đ": "d",
 def _tokens(description: str) -> Iterator[str]:
     text = "".join(letter for letter in unicodedata.normalize("NFKD", description) if not unicodedata.combining(letter))
     text = text.casefold().translate(_LATIN).replace("_", " ")
+    text = re.sub(r"[\u2010-\u2015\u2212]", "-", text)
     for pattern, spelling in SPELLINGS:
         text = re.sub(pattern, spelling, text)
     for chunk in re.findall(r"[a-z0-9]+|[+?\ufffd]|[^\W_a-z0-9]+", text):
@@ -90,7 +124,7 @@ def _split(chunk: str) -> tuple[str, ...]:
     best: tuple[str, ...] = ()
     for end in range(len(chunk), 0, -1):
         word, rest = chunk[:end], chunk[end:]
-        known = MEANINGS.get(word, Meaning.NEUTRAL) is not Meaning.NEUTRAL and word != "t2s"  # of t2stir, t2space
+        known = MEANINGS.get(word, Meaning.NEUTRAL) not in _OF_THEIR_OWN and word != "t2s"  # of t2stir, t2space
         if not (known or word in ("2d", "3d") or word.isdecimal()):
             continue
         if word[-1].isdecimal() and rest[:1].isdecimal() and not (word[0] == "t" and rest[:2] in ("2d", "3d")):
@@ -124,34 +158,66 @@ def _is_strange(token: str, neighbours: Sequence[str]) -> bool:
     return token not in ("2d", "3d", "4d")
 
 
+def _without_operations(meanings: Sequence[Meaning]) -> list[Meaning]:
+    """The meanings without operations, and without 'before' and 'after' where it is an operation that they speak of."""
+    kept: list[Meaning] = []
+    of_operation = False
+    for place, meaning in enumerate(meanings):
+        following = next((other for other in meanings[place + 1 :] if other is not Meaning.FILLER), None)
+        if meaning in (Meaning.BEFORE, Meaning.AFTER) and following in _OPERATIONS:
+            of_operation = True
+        elif meaning in _OPERATIONS and (of_operation or meaning is Meaning.OPERATION):
+            of_operation = False
+        else:
+            kept.append(meaning)
+    return kept
+
+
+def _is_of_agent(meanings: Sequence[Meaning], place: int) -> bool:
+    """Whether the 'after' at a place is of an agent, not of a part of the body or a visit beside it."""
+    sides = meanings[:place][::-1], meanings[place + 1 :]
+    beside = [next((other for other in side if other is not Meaning.FILLER), None) for side in sides]
+    return not {Meaning.PLACE, Meaning.OCCASION} & {*beside}
+
+
 def _negated(meanings: Sequence[Meaning]) -> tuple[list[Meaning], str]:
     """The meanings that hold, after 'without' and the like, and what they say of contrast agent."""
     holding: list[Meaning] = []
-    before = after = False
+    before = after = perhaps = False
     negation: Meaning | None = None  # of the words that follow
     for place, meaning in enumerate(meanings):
         last = place == len(meanings) - 1
-        after_agent = holding[-1:] == [Meaning.AGENT]
-        if after_agent and (meaning is Meaning.FREE or (last and meaning in (Meaning.WITHOUT, Meaning.BEFORE))):  # 'KM vor'
-            holding.pop()
+        previous = holding[-1] if holding else None
+        beside = {*meanings[max(place - 1, 0) : place], *meanings[place + 1 : place + 2]}
+        if meaning is Meaning.DASH:  # a minus, or a mere dash?
+            perhaps |= Meaning.AGENT in beside and not (negation or after or Meaning.AFTER in holding)
+        elif previous in _AGENTS and (meaning is Meaning.FREE or (last and meaning in (Meaning.WITHOUT, Meaning.BEFORE))):
+            holding.pop()  # 'KM vor', 'Gd-'
+            before = True
+        elif meaning is Meaning.FREE and previous is Meaning.AFTER:
             before = True
         elif meaning in (Meaning.WITHOUT, Meaning.BEFORE):
             negation = meaning
             before |= meaning is Meaning.BEFORE
-        elif negation and meaning in (Meaning.AGENT, Meaning.PERHAPS_AGENT):
+        elif negation and meaning in _AGENTS:
             before, after = True, after or Meaning.WITH in meanings  # 'with and without contrast'
+        elif negation is Meaning.WITHOUT and meaning is Meaning.AFTER and Meaning.WITHOUT in beside:  # 'no post'
+            before = True
         elif meaning in _TRANSPARENT or (negation is Meaning.WITHOUT and meaning is Meaning.FAT_SATURATED):
             continue
-        elif meaning is Meaning.NEUTRAL:  # 'no wrap' says nothing of agent
+        elif meaning in (Meaning.NEUTRAL, Meaning.PLACE, Meaning.OCCASION):  # 'no wrap' says nothing of agent
             negation = None
+        elif meaning is Meaning.AFTER and not _is_of_agent(meanings, place):
+            negation, perhaps = None, True
         else:
             negation = None
             holding.append(meaning)
             before |= meaning is Meaning.NATIVE
     after = after or Meaning.AFTER in holding or Meaning.AGENT in holding
-    if Meaning.EITHER in meanings:
+    either = Meaning.EITHER in meanings or {Meaning.NATIVE, Meaning.PERHAPS_AGENT} <= {*holding}  # 'nativ +'
+    if either or (perhaps and Meaning.DASH in meanings):
         return holding, "unclear"
     if after or before:
         return holding, "unclear" if after and before else "after" if after else "before"
     with_what = {Meaning.WITH, Meaning.WITHOUT} <= {*meanings} or [*meanings[-1:]] == [Meaning.WITH]  # 'w & w/o', 'T1 with'
-    return holding, "unclear" if with_what or Meaning.PERHAPS_AGENT in holding else ""
+    return holding, "unclear" if perhaps or with_what or Meaning.PERHAPS_AGENT in holding else ""

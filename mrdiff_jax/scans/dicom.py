@@ -12,12 +12,13 @@ from pydicom.errors import InvalidDicomError
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans import dicom_headers, dicom_pixels
-from mrdiff_jax.scans.contrasts import part_of, what_matters
 from mrdiff_jax.scans.dicom_headers import MALFORMED
 from mrdiff_jax.scans.dicom_stack import DicomSlice, Series, bounded, count, same_place, stack
+from mrdiff_jax.scans.image_types import part_of, what_matters
 from mrdiff_jax.storage.files import walk_files
 
 ECHOES_APART_MS = 1.0  # echo times of one series that differ by more are echoes of their own
+INVERSIONS_ALIKE = 1.5  # inversion times of one series lie within this factor
 LISTING_LENGTH = 130  # characters
 _DICOM_EXTENSIONS = (".dcm", ".ima", ".dic", ".dicom")
 
@@ -176,10 +177,29 @@ def _echoes(key: _Key, groups: dict[_Key, list[DicomSlice]]) -> list[Series]:
     found = []
     for index, echo in enumerate(echoes, 1):
         beside = tuple(frame for other in [*echoes, parts] if other is not echo for frame in other)
-        header = echo[0].header._replace(times=echo[0].times, echo=index, echoes=len(echoes))
+        header = echo[0].header._replace(times=echo[0].times, echo=index, echoes=len(echoes), mixed=_mixed(echo))
         number = None if key.unnumbered else key.number
         found.append(Series(key.uid, number, key.description, tuple(echo), header, beside))
     return found
+
+
+_SAID = {  # fields of headers that hold for all slices of a series, and what they say
+    "agent": "contrast agent",
+    "sequence": "gradient echo or inversion",
+    "fat_saturated": "fat-saturated",
+    "echo_planar": "echo planar",
+    "diffusion": "diffusion",
+    "acquired": "another contrast",
+}
+
+
+def _mixed(frames: Sequence[DicomSlice]) -> str:
+    """What some slices of a series say of its contrast, and others do not; '' where they agree."""
+    for field, what in _SAID.items():
+        if len({getattr(frame.header, field) or None for frame in frames}) > 1:
+            return what
+    inversions = {frame.times.ti or 0.0 for frame in frames}
+    return "another inversion time" if max(inversions) > INVERSIONS_ALIKE * min(inversions) else ""
 
 
 def choose(source: Path, number: int | None) -> Series:

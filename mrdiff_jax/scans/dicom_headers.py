@@ -1,7 +1,6 @@
 """Headers of DICOM files: frames in space, and what is said of their contrast. Only what is named here is ever read."""
 
 import logging
-import re
 import struct
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,10 +14,9 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage, MRImageStorage
 
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.scans.contrasts import Header
 from mrdiff_jax.scans.dicom_stack import ORIENTATION_TOLERANCE, DicomSlice
+from mrdiff_jax.scans.header_evidence import ELEMENTS, header_of, words
 from mrdiff_jax.scans.sequence_times import SequenceTimes
-from mrdiff_jax.scans.vocabulary import Meaning
 from mrdiff_jax.storage.files import require_file
 
 _GROUPS = {  # where multi-frame files have what classic ones have at the top: sequence and name in it
@@ -33,16 +31,20 @@ _GROUPS = {  # where multi-frame files have what classic ones have at the top: s
     "ImageType": ("MRImageFrameTypeSequence", "FrameType"),
     "ComplexImageComponent": ("MRImageFrameTypeSequence", "ComplexImageComponent"),
     "InversionRecovery": ("MRModifierSequence", "InversionRecovery"),
+    "SpectrallySelectedSuppression": ("MRModifierSequence", "SpectrallySelectedSuppression"),
+    "DiffusionBValue": ("MRDiffusionSequence", "DiffusionBValue"),
+    "AcquisitionContrast": ("MRImageFrameTypeSequence", "AcquisitionContrast"),
 }
 _GE_CREATOR, _GE_DATA_TYPE = 0x00430010, 0x0043102F  # who owns the private group, and GE's raw data type in it
 _GE_PARTS = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
+_PHILIPS_CREATOR, _PHILIPS_PART = 0x20050010, 0x20051011
+_PHILIPS_PARTS = {"P": "PHASE", "R": "REAL", "I": "IMAGINARY"}
 TAGS = [
     *("SOPClassUID", "Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription"),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-    *("ScanningSequence", "SequenceVariant", "SequenceName", "ScanOptions", "EchoPulseSequence", "EchoPlanarPulseSequence"),
-    *("ContrastBolusAgent", "ContrastBolusAgentSequence", "ContrastBolusIngredient", "ContrastBolusVolume"),
-    *("ContrastBolusRoute", "ContrastBolusTotalDose", "ContrastBolusStartTime", "ProtocolName", _GE_CREATOR, _GE_DATA_TYPE),
+    *ELEMENTS,
+    *(_GE_CREATOR, _GE_DATA_TYPE, _PHILIPS_CREATOR, _PHILIPS_PART),
     *_GROUPS,
 ]
 _MR_STORAGE = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
@@ -58,12 +60,6 @@ MALFORMED = (  # what a damaged file makes pydicom raise
     ValueError,
     struct.error,
 )
-_NO_AGENT = re.compile(
-    r"(none|no|n|non|nein|ohne|without|sans|sin|senza|kein\w*|nil|na|n/a|not|0+([.,]0+)?|-+)"
-    r"([\s_-]*(contrast\w*|kontrast\w*|km|agent|gad\w*|gd|given|applicable|used|administered|inject\w*|ml|cc))*"
-)
-_GRADIENT_NAMES = ("me", "qme", "fl", "tfl", "fi", "ci", "de", "swi", "fm", "ps")  # of Siemens' sequences, as *me2d1r4
-_INVERSION_NAMES = ("tir", "tirb", "spcir", "ir")
 _MAGNITUDE = ("MAGNITUDE", "MIXED")
 
 
@@ -150,9 +146,9 @@ def frames(header: pydicom.Dataset, path: Path) -> Iterator[DicomSlice]:
 def _frame(header: pydicom.Dataset, groups: Sequence[pydicom.Dataset | None], path: Path, index: int) -> DicomSlice:
     def value(keyword: str) -> Any:
         """A header's value: of the frame, of all frames of the file, or of the file; None where there is none."""
-        sequence, name = _GROUPS[keyword]
+        sequence, name = _GROUPS.get(keyword, ("", ""))
         for group in filter(None, groups):
-            if group.get(sequence) and group[sequence][0].get(name) not in (None, ""):
+            if sequence and group.get(sequence) and group[sequence][0].get(name) not in (None, ""):
                 return group[sequence][0].get(name)
         top = header.get(keyword)
         return None if top == "" else top
@@ -175,8 +171,8 @@ def _frame(header: pydicom.Dataset, groups: Sequence[pydicom.Dataset | None], pa
         raise ValueError("a place that is not finite")
     slope, intercept = number("RescaleSlope"), number("RescaleIntercept")
     times = SequenceTimes(time("RepetitionTime"), time("EchoTime"), time("InversionTime"))
-    image_type = _words(value("ImageType"))
-    component = str(value("ComplexImageComponent") or "").upper() or _ge_part(header)
+    image_type = words(value("ImageType"))
+    component = str(value("ComplexImageComponent") or "").upper() or _ge_part(header) or _philips_part(header)
     if component and component not in _MAGNITUDE and component not in image_type:
         image_type = (*image_type, *("",) * (2 - len(image_type)), component)
     return DicomSlice(
@@ -189,7 +185,7 @@ def _frame(header: pydicom.Dataset, groups: Sequence[pydicom.Dataset | None], pa
         times=times,
         scale=(1.0 if slope is None else slope, intercept or 0.0),
         dark_is_high=header.get("PhotometricInterpretation") == "MONOCHROME1",
-        header=_said(header, image_type, value("InversionRecovery")),
+        header=header_of(value, image_type),
     )
 
 
@@ -203,41 +199,10 @@ def _ge_part(header: pydicom.Dataset) -> str:
     return _GE_PARTS.get(value if isinstance(value, int) else (value or [0])[0], "")
 
 
-def _words(value: Any) -> tuple[str, ...]:
-    """The values of an attribute that may have several, in capitals."""
-    values = [value] if isinstance(value, str) else value or ()
-    return tuple(str(word).strip().upper() for word in values)
-
-
-def _said(header: pydicom.Dataset, image_type: tuple[str, ...], inversion: str | None) -> Header:
-    """What a header says of contrast, but for the times."""
-    scanning, options = _words(header.get("ScanningSequence")), _words(header.get("ScanOptions"))
-    name = str(header.get("SequenceName") or "").lower().lstrip("*")
-    name = name[: next((place for place, letter in enumerate(name) if not letter.isalpha()), len(name))]
-    steady = not scanning and {"SS", "TRSS"} & {*_words(header.get("SequenceVariant"))}
-    sequence = set()
-    if ("GR" in scanning and "SE" not in scanning) or steady or header.get("EchoPulseSequence") == "GRADIENT":
-        sequence.add(Meaning.GRADIENT)
-    if "SE" not in scanning and name in _GRADIENT_NAMES:
-        sequence.add(Meaning.GRADIENT)
-    if "IR" in scanning or inversion == "YES" or name in _INVERSION_NAMES:
-        sequence.add(Meaning.INVERSION)
-    return Header(
-        agent=_agent(header),
-        sequence=frozenset(sequence),
-        echo_planar="EP" in scanning or header.get("EchoPlanarPulseSequence") == "YES" or name in ("ep", "epse", "epfid"),
-        fat_saturated="FS" in options,
-        image_type=image_type,
-        protocol=str(header.get("ProtocolName") or ""),
-    )
-
-
-def _agent(header: pydicom.Dataset) -> bool | None:
-    """Whether a contrast agent was given; None where the header does not say."""
-    text = str(header.get("ContrastBolusAgent") or "").strip().casefold()
-    if text:
-        return not _NO_AGENT.fullmatch(text)
-    others = ("ContrastBolusAgentSequence", "ContrastBolusIngredient", "ContrastBolusVolume", "ContrastBolusTotalDose")
-    said = any(header.get(keyword) for keyword in (*others, "ContrastBolusStartTime"))
-    route = str(header.get("ContrastBolusRoute") or "").strip().casefold()
-    return True if said or (route and not _NO_AGENT.fullmatch(route)) else None
+def _philips_part(header: pydicom.Dataset) -> str:
+    """The part of a complex image that Philips writes, whatever its ImageType says; '' as `_ge_part` has it."""
+    if not str(header[_PHILIPS_CREATOR].value if _PHILIPS_CREATOR in header else "Philips").startswith("Philips"):
+        return ""
+    value = header[_PHILIPS_PART].value if _PHILIPS_PART in header else ""
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value or "")
+    return _PHILIPS_PARTS.get(text.strip(" \0").upper(), "")

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.scans.contrasts import Header, part_of
+from mrdiff_jax.scans.contrasts import Header
+from mrdiff_jax.scans.image_types import part_of
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 
 GRID_TOLERANCE = 0.1  # of the slice spacing; headers round positions

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans.scan_path import ScanPath
@@ -67,13 +67,36 @@ def read_sidecars(path: Path) -> SequenceTimes:
     return functools.reduce(SequenceTimes.or_else, map(_read_sidecar, sidecars(Path(path))), SequenceTimes())
 
 
-def _read_sidecar(sidecar: Path) -> SequenceTimes:
+def sidecar_fields(path: Path) -> dict[str, Any]:
+    """What the JSON sidecars of the scan at `path` say, the one whose word counts most before others.
+
+    Raises UserError as `read_sidecars` does.
+    """
+    fields: dict[str, Any] = {}
+    for sidecar in sidecars(Path(path)):
+        fields = _fields(sidecar) | fields
+    return fields
+
+
+def _fields(sidecar: Path) -> dict[str, Any]:
     try:
-        fields = json.loads(sidecar.read_text(encoding="utf-8-sig"))
+        text = sidecar.read_bytes().decode("utf-8-sig")
+        if "\0" in text:
+            raise UnicodeError
+        fields = json.loads(text)
+    except UnicodeError:
+        raise UserError(f"{sidecar}: its encoding is not UTF-8; save it as UTF-8, or remove it") from None
+    except RecursionError:
+        raise UserError(f"{sidecar}: its JSON is nested too deeply; fix or remove it") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{sidecar}: not valid JSON ({' '.join(str(error).split())}); fix or remove it") from None
     if not isinstance(fields, dict):
         raise UserError(f"{sidecar}: not a JSON object; fix or remove it")
+    return fields
+
+
+def _read_sidecar(sidecar: Path) -> SequenceTimes:
+    fields = _fields(sidecar)
 
     def milliseconds(field: str) -> float | None:
         seconds = fields.get(field)

@@ -17,7 +17,10 @@ class Meaning(Enum):
     GRADIENT = auto()
     INVERSION = auto()
     FAT_SATURATED = auto()
+    FAT = auto()  # or water: saturated, or alone in the image?
     DIXON = auto()
+    PERHAPS_PART = auto()  # of a Dixon scan: 'T1 OP' may be its opposed phase
+    MULTI_ECHO = auto()  # one of many echoes, or a map's
     AGENT = auto()  # the contrast agent, or that it was given
     AFTER = auto()
     BEFORE = auto()
@@ -27,6 +30,10 @@ class Meaning(Enum):
     PERHAPS_AGENT = auto()  # 'T1 C' may be coronal
     FREE = auto()  # after the word for agent: without it
     EITHER = auto()  # '+/-'
+    DASH = auto()  # before or after the word for agent: a minus, or a dash?
+    PLACE = auto()  # 'post fossa' is the posterior one
+    OCCASION = auto()  # 'post week 2' is a visit
+    OPERATION = auto()  # 'post op' says nothing of agent
     TIRM = auto()  # Siemens' inversion recoveries: STIR, FLAIR or T1 FLAIR
     FILLER = auto()  # also as a part of what is written together
     NEUTRAL = auto()  # only as a word of its own
@@ -41,7 +48,7 @@ _WORDS = {
     Meaning.GRADIENT_T1: "mprage rage spgr fspgr bravo",
     Meaning.REFORMAT: "mpr",
     Meaning.GRADIENT: (
-        "gre gradient gradienten gradiente grad ge sge spoiled ffe mffe tffe tfe me2d me3d ci3d de3d fi2d fi3d medic merge "
+        "gre eg gradient gradienten gradiente grad ge sge spoiled ffe mffe tffe tfe me2d me3d ci3d de3d fi2d fi3d medic merge "
         "hemo haemo heme "
         "hem hemorrhage haemorrhage hemosiderin "
         "blut blutung blutungen bleed microbleed microbleeds blood fl2d "
@@ -51,79 +58,101 @@ _WORDS = {
     ),
     Meaning.INVERSION: "ir irprep inversion recovery",
     Meaning.FAT_SATURATED: (
-        "fs fatsat fatsaturated fatsaturation fatsup fatsuppressed fatsuppression fat spair spir stir chess "
-        "we water wats watsat wfi "
-        "fettsat fett fettgesattigt fettsattigung fettsupprimiert fettunterdruckung grasa graisse grasso vetsat "
-        "vetsuppressie vetonderdrukking aspir proset"
+        "fs fatsat fatsaturated fatsaturation fatsup fatsuppressed fatsuppression spair spir stir chess we wats "
+        "fettsat fettgesattigt fettsattigung fettsupprimiert fettunterdruckung vetsat vetsuppressie vetonderdrukking aspir "
+        "proset"
     ),
-    Meaning.DIXON: "dixon mdixon ideal flex dxn",
+    Meaning.FAT: "fat fett grasa graisse grasso vet fatonly fettbild fatimage water wasser eau agua",
+    Meaning.DIXON: "dixon mdixon ideal flex dxn wfi",
+    Meaning.PERHAPS_PART: "op ip oop f io",
+    Meaning.MULTI_ECHO: "me mc mems mcse msme cpmg multite mte",
     Meaning.AGENT: (
         "contrast contraste contrasto contrasted contrasting kontrastu kontrastem "
         "kontrascie kontraszt kontrasztanyag kontrast kontrastmittel kontrastmiddel kontrastverstarkt kontrastverst "
-        "contrastmiddel contrastmedium contrastmittel contr kontr gd gad gado gadolinium gadolinio gadolinum gdc km cm "
+        "contrastmiddel contrastmedium contrastmittel contr kontr cte gd gad gado gadolinium gadolinio gadolinum gdc km cm "
         "mdc pdc civ gbca ce enhanced enhancement inj injected injection injecte injectee inject injektion iniezione "
-        "inyeccion inyectado injectie injecao dtpa dota bolus ivkm kl tehoste contrastado contrastee ferumoxytol feraheme"
+        "inyeccion inyectado injectie injecao dtpa dota bopta bolus ivkm kl tehoste contrastado contrastee ferumoxytol feraheme"
     ),
     Meaning.AFTER: (
         "post pos postcon nach after apres despues tras dopo depois apos delayed delay late tardif tardive tardio venous "
         "spat spaet po dupa nakon poslije jalkeen sonrasi sonra postgd venos arterial portal poi efter etter afterc"
     ),
     Meaning.BEFORE: "pre prae vor before avant antes prima voor fore innan przed pred prije oncesi ennen elott inainte",
-    Meaning.NATIVE: "native nativ natif nativo nativa nativt unenhanced plain blanco nc nce noncon",
+    Meaning.NATIVE: (
+        "native nativ natif nativo nativa nativt unenhanced unenh unverstarkt plain blanco nc nce noncon basale basal diretta "
+        "diretto"
+    ),
     Meaning.WITHOUT: (
-        "without wo no non not sans ohne kein keine sin zonder senza sem uden utan uten bez none minus un nie fara ilman"
+        "without wo wout no non not nicht sans sine ohne kein keine sin zonder senza sem uden utan uten bez none minus un nie "
+        "fara ilman"
     ),
     Meaning.WITH: "with mit avec con met com med cu",
-    Meaning.PERHAPS_AGENT: "c k iv pc pi na ml cc mmol",
-    Meaning.FREE: "free los frei siz vrij fri",
+    Meaning.PERHAPS_AGENT: "c k g iv pc pi na ml cc mmol timed plus",
+    Meaning.FREE: "free los frei siz vrij fri neg negative negativ",
+    Meaning.DASH: "dash",
     Meaning.EITHER: "unclear either oder or ou evtl ggf optional possible poss",
     Meaning.TIRM: "tirm tir",
     Meaning.FILLER: (
-        "w wi wt weighted gewichtet ponderado pondere ponderee pesata ax axi axial axiale axials tra trans transv "
-        "transversal cor coronal coronale koronar sag sagital sagittal obl oblique iso se tse fse ftse frfse sefse tfl "
-        "space spc cube vista brain head neck spine mm ns ms propeller blade multivane mvxd hires hr fast turbo spin echo "
-        "echos haste ssfse thin thick whole isotropic dark fluid de of des du la le el del di der dem the any und and et "
-        "en y l ein eine agent agente media medium mittel gabe d op ed"
+        "w wi wt weighted gewichtet ponderado pondere ponderee pesata ax axi axial axiale axiaal assiale axials tra trans "
+        "transv transversal transversaal cor coronal coronale coronaal koronar sag sagital sagitale sagittal obl oblique iso "
+        "se tse fse ftse frfse sefse tfl space spc cube vista brain head neck spine mm ns ms propeller blade multivane mvxd "
+        "hires hr fast turbo spin echo echos haste ssfse thin thick whole isotropic dark fluid de of des du la le el del di "
+        "der dem the any und and et en y l ein eine agent agente media medium mittel gabe d ed"
+    ),
+    Meaning.PLACE: (
+        "hippo hippocampus hippocampal hippocampi temporal frontal lobe lobes cerebellum sella sellar sinus sinuses ear ears "
+        "eye eyes bone posterior anterior ant fossa brainstem stem columna colonne cord myelon body prostate knee knie hip "
+        "shoulder wrist ankle foot hand elbow femur thigh leg legs arm face facial base basis left right li re lt links "
+        "rechts upper lower mid middle tumor tumour tumors lesion lesions mets metastases metastasis horn wall cavity limb"
+    ),
+    Meaning.OCCASION: (
+        "visit day days tag tage month months monat monate monaten mois mesi maand maanden year years jahr jahre jahren ans "
+        "week weeks woche wochen semaine semaines settimane followup baseline test scan study studie exam session "
+        "seizure fu verlauf"
+    ),
+    Meaning.OPERATION: (
+        "postop preop praop operative operativ operation operatie operazione operacion intervention eingriff treatment "
+        "therapy therapie terapia traitement tratamiento behandlung tx rt xrt surgery surg surgical chir chirurgie chirurgia "
+        "cirugia biopsy biopsie biopsia resection resektion crani craniotomy laminectomy chemo chemotherapy chimio radiation "
+        "radio radiotherapy radiotherapie radioterapia radiosurgery bestrahlung strahlentherapie srs sbrt gk gamma "
+        "gammaknife cyberknife knife ablation embolization embo coiling shunt dbs lp tpa partum trauma traumatic stroke "
+        "ictal ictally"
     ),
     Meaning.NEUTRAL: (
-        "density densite densidad dichte intensity longtr longte "
-        "axis axl transaxial transverse transversale transvers sagittale saggital sagitt coro korona frontal obliq oblq dbl "
-        "straight tilted angled acpc ap pa lr rl hf fh is si hippo hippocampus hippocampal hippocampi temporal lobe lobes "
-        "neuro cerebral cerebrum cerebellum cranial cranium skull kopf schadel schaedel hirn gehirn hals tete crane cerveau "
-        "craneo craneal cerebro cabeza testa encefalo encefalico cranio hoofd hersenen pituitary hypophyse hypophysis sella "
-        "sellar iac iacs orbit orbits orbita optic nerve nerves sinus sinuses nasal paranasal ear ears eye eyes bone "
-        "posterior anterior fossa brainstem stem cspine tspine lspine cervical thoracic thorax lumbar lumbosacral sacral "
-        "sacrum ws hws bws lws wirbelsaule rachis columna colonne cord spinal myelon body abdomen abdominal liver pelvis "
-        "pelvic becken prostate knee knie hip shoulder wrist ankle foot hand elbow breast heart kidney femur thigh leg legs "
-        "arm face facial skullbase base basis entire full complete upper lower mid middle left right li re lt links rechts wb "
-        "wholebrain headneck hn tumor tumour tumors glioma gbm lgg hgg epilepsy epilepsie stroke dementia demenz lesion "
-        "lesions mets metastases metastasis navigation navi neuronavi stealth brainlab gammaknife cyberknife gamma knife "
-        "planning screening routine standard std basic protocol prot program study studie exam sequence seq series serie scan "
-        "scans image images img volume volumes vol slab slabs slice slices sl sli stack part acq rec acquisition scanner mri "
-        "mr nmr tgse fir rse xl frf ssh sshtse ss single shot singleshot mp me rms vfl vfa flip angle prep prepared restore "
-        "rst drive driven equilibrium view isoview brainview mview mxv multi multislice ultra ultrafast long short jet radial "
-        "cartesian spiral arms rmc moco motion corrected correction correct corr mc navigated nav vnav pmc navigator "
-        "respiratory resp trig triggered trigger gated gating ecg bh breath breathhold hold breathing fb sense grappa caipi "
-        "caipirinha pat ipat asset arc tpat csense compressed cs compsense accelerated accel acc smart speed hypersense hyper "
-        "hyperband wave air recon reconstruction reco deep learning airdl dl dr drb drs boost swift sharp ai aice aipure "
-        "adaptive combine clear scic pure prescan normalize normalized normalised normalization norm nd ndis dis dis2d dis3d "
-        "dc distortion filt filter filtered unfiltered interp interpolated zip zipped ti te tr nex nsa avg ave averages etl "
-        "bw hbw lbw fov fovs rfov mtx matrix thk thickness gap gaps skip nogap contiguous interleaved interleave ch channel "
-        "channels coil coils rf hnp tim rr sat satband sats band bands fc flow comp compensated fcomp nsel nonsel "
-        "nonselective sel selective pf partial fourier os oversampling npw nowrap wrap khz hz deg mag magn magnitude modulus "
-        "opt optimized optimised mod modified modif new neu old alt ver version rev final orig original repeat repeated rpt "
-        "rep wdh wdhl wiederholung again redo bis extra add additional zusatz test copy kopie rerun retry take second first "
-        "third st rd th baseline followup fu visit day month year week quick rapid express urgent emergency notfall kids kid "
-        "ped peds pediatric paed child kinder adult baby neonate neonatal infant sedation uncoop uncooperative unruhig "
-        "schnell kurz lang dick dunn duenn schicht schichten dunnschicht hochauflosend fein fine grob highres highresolution "
-        "hirez hi res resolution lowres low high hd uhr ultrahigh submm submillimeter coupe coupes epaisse fin fins cortes "
-        "alta resolucion tesla siemens philips canon toshiba hitachi skyra prisma verio trio aera avanto vida sola altea "
-        "lumina ingenia achieva elition ambition signa discovery premier artist adni go ac ukb biobank abcd hcp wip wips "
-        "research clinical oasis nacc fastmri fbk tcga brats ixi ppmi camcan abide aibl nifd lifespan connectome cmrr mgh mni "
-        "nyu qc site subj subject patient patients pt id case anon anonymized raw reg coreg registered coregistered stripped "
-        "skullstripped bet defaced deface resampled nii gz dcm dicom anat anatomy anatomical structural struct struc "
-        "structure morph desc run ses for from to at by on in only all both sides incl inkl include included including via "
-        "per each through thru over"
+        "oax osag ocor neuronavigation "
+        "density densite densidad dichte intensity longtr longte axis axl transaxial transverse transversale transvers "
+        "sagittale saggital sagitt coro korona obliq oblq dbl straight tilted angled acpc ap pa lr rl hf fh is si neuro "
+        "cerebral cerebrum cranial cranium skull kopf schadel schaedel hirn gehirn hals tete crane cerveau craneo craneal "
+        "cerebro cabeza testa encefalo encefalico cranio hoofd hersenen pituitary hypophyse hypophysis iac iacs orbit orbits "
+        "orbita optic nerve nerves nasal paranasal cspine tspine lspine cervical thoracic thorax lumbar lumbosacral sacral "
+        "sacrum ws hws bws lws wirbelsaule rachis spinal abdomen abdominal liver pelvis pelvic becken breast heart kidney "
+        "skullbase entire full complete wb wholebrain headneck hn glioma gbm lgg hgg epilepsy epilepsie dementia demenz "
+        "navigation navi neuronavi stealth brainlab planning screening routine standard std basic protocol prot program "
+        "sequence seq series serie scans image images img volume volumes vol slab slabs slice slices sl sli stack part acq "
+        "rec acquisition scanner mri mr nmr tgse fir rse xl frf ssh sshtse ss single shot singleshot mp rms vfl vfa flip "
+        "angle prep prepared restore rst drive driven equilibrium view isoview brainview mview mxv multi multislice ultra "
+        "ultrafast long short jet radial cartesian spiral arms rmc moco motion corrected correction correct corr navigated "
+        "nav vnav pmc navigator respiratory resp trig triggered trigger gated gating ecg bh breath breathhold hold breathing "
+        "fb sense grappa caipi caipirinha pat ipat asset arc tpat csense compressed cs compsense accelerated accel acc smart "
+        "speed hypersense hyper hyperband wave air recon reconstruction reco deep learning airdl dl dr drb drs boost swift "
+        "sharp ai aice aipure adaptive combine clear scic pure prescan normalize normalized normalised normalization norm nd "
+        "ndis dis dis2d dis3d dc distortion filt filter filtered unfiltered interp interpolated zip zipped ti te tr nex nsa "
+        "avg ave averages etl bw hbw lbw fov fovs rfov mtx matrix thk thickness gap gaps skip nogap contiguous interleaved "
+        "interleave ch channel channels coil coils rf hnp tim rr sat satband sats band bands fc flow comp compensated fcomp "
+        "nsel nonsel nonselective sel selective pf partial fourier os oversampling npw nowrap wrap khz hz deg mag magn "
+        "magnitude modulus opt optimized optimised mod modified modif new neu old alt ver version rev final orig original "
+        "repeat repeated rpt rep wdh wdhl wiederholung again redo bis extra add additional zusatz copy kopie rerun retry "
+        "take second first third st rd th quick rapid express urgent emergency notfall kids kid ped peds pediatric paed "
+        "child kinder adult baby neonate neonatal infant sedation uncoop uncooperative unruhig schnell kurz lang dick dunn "
+        "duenn schicht schichten dunnschicht hochauflosend fein fine grob highres highresolution hirez hi res resolution "
+        "lowres low high hd uhr ultrahigh submm submillimeter coupe coupes epaisse fin fins cortes alta resolucion tesla "
+        "siemens philips canon toshiba hitachi skyra prisma verio trio aera avanto vida sola altea lumina ingenia achieva "
+        "elition ambition signa discovery premier artist adni go ac ukb biobank abcd hcp wip wips research clinical oasis "
+        "nacc fastmri fbk tcga brats ixi ppmi camcan abide aibl nifd lifespan connectome cmrr mgh mni nyu qc site subj "
+        "subject patient patients pt id case anon anonymized raw reg coreg registered coregistered stripped skullstripped "
+        "bet defaced deface resampled nii gz dcm dicom anat anatomy anatomical structural struct struc structure morph desc "
+        "run ses for from to at by on in only all both sides incl inkl include included including via per each through thru "
+        "over"
     ),
 }
 AGENT_NAMES = (  # beside those that begin with gado
@@ -174,7 +203,7 @@ PHRASES: dict[tuple[str, ...], Meaning | str] = {
     },
     **{
         (fat, suppressed): Meaning.FAT_SATURATED
-        for fat in ("fat", "fett", "water")
+        for fat in ("fat", "fett", "graisse", "grasa", "grasso", "vet")
         for suppressed in ("suppressed", "suppression", "sup", "supp", "saturated", "saturation", "sat")
     },
     ("water", "excitation"): Meaning.FAT_SATURATED,
@@ -187,18 +216,9 @@ PHRASES: dict[tuple[str, ...], Meaning | str] = {
     **{(first, second): Meaning.DUAL_ECHO for first in ("double", "dual") for second in ("tse", "fse", "echo", "se")},
     ("doubletse",): Meaning.DUAL_ECHO,
     ("dualecho",): Meaning.DUAL_ECHO,
-    **{
-        (when, what): Meaning.FILLER
-        for when in ("pre", "post")
-        for what in (
-            *("op", "operative", "operativ", "treatment", "therapy", "tx", "rt", "xrt", "surgery", "biopsy", "resection"),
-            *("chemo", "chemotherapy", "radiation", "processing", "processed", "proc", "stealth", "scan", "ictal", "ictally"),
-            *("laminectomy", "craniotomy", "srs", "sbrt", "surg", "surgical", "radio", "radiotherapy", "radiosurgery"),
-            *("trauma", "traumatic", "stroke", "embolization", "embo", "coiling", "shunt", "dbs", "lp", "tpa", "partum"),
-        )
-    },
-    ("preop",): Meaning.FILLER,
-    ("postop",): Meaning.FILLER,
+    **{("pre", planning): Meaning.FILLER for planning in ("stealth", "navigation", "brainlab")},
+    **{("post", planning): Meaning.EITHER for planning in ("stealth", "navigation", "brainlab")},
+    ("multi", "te"): Meaning.MULTI_ECHO,
 }
 _OTHER_KINDS = {  # images that are none of the contrasts, whatever else their description says
     "a localiser": (
@@ -238,46 +258,14 @@ _OTHER_KINDS = {  # images that are none of the contrasts, whatever else their d
     "spectroscopy": "mrs svs csi press spectroscopy spectro spektroskopie",
     "a double inversion recovery": "dir",
     "a multi-echo image": "mese multiecho multiechos",
+    "a T2-prepared image": "t2prep",
     "a derived image": (
-        "derived screenshot screensave report ratio average avgs mean starmap isodwi calculated calc computed fit fitted mask "
-        "masked masks seg segmentation segmented label labels color colour colored farbe overlay fused fusion"
+        "derived processing processed postprocessed proc screenshot screensave report ratio average avgs mean starmap isodwi "
+        "calculated calc computed fit fitted mask masked masks seg segmentation segmented label labels color colour colored "
+        "farbe overlay fused fusion"
     ),
 }
 MEANINGS: dict[str, Meaning | str] = {word: meaning for meaning, words in _WORDS.items() for word in words.split()}
 MEANINGS |= {word: kind for kind, words in _OTHER_KINDS.items() for word in words.split()}
 ANCHORS = {Meaning.T1, Meaning.T2, Meaning.PD, Meaning.FLAIR, Meaning.T2_STAR, Meaning.GRADIENT_T1}
 EMBEDDED = ("kontrastmittel", "contrast", "kontrast", "gadolin", "gado", "injekt", "inject", "mprage", "flair", "darkfluid")
-SPELLINGS = (  # pattern and what stands for it; underscores are spaces by then
-    (r"\bsub-\w+|\bses-\w+|\brun-\w+", " "),  # entities of BIDS
-    (r"\.nii(\.gz)?$", " "),
-    (r"\bf\s?/\s?u\b", " followup "),
-    (r"\b0[.,](?=\d)", " "),  # of a dose
-    (r"±|\+\s?/?\s?-(?![a-z])|-\s?/\s?\+|\+\s?/\s?-", " unclear "),
-    (r"\bce-gad", " gad "),
-    (r"(?<![a-z0-9])c\s?-\s?spine", " spine "),
-    (r"\d+(\.\d+)?\s?cm\b", " "),  # of length
-    (r"\bfa\s?=?\s?\d+", " "),  # flip angle
-    (r"\bw(?=\W*(w\s?/|wo\b|without))", " with "),
-    (r"\bw\s?/\s?o\b|\bw-o\b|\bw\s?/\s?out\b", " without "),
-    (r"\bw\s?/(?=\s?[a-z(+]|\s*$)|\bc/(?=\s?[a-z])", " with "),
-    (r"\bs/(?=\s?[a-z])", " without "),
-    (r"\bwith\s+c(?![a-z0-9])", " afterc "),
-    (r"\bwithout\s+c(?![a-z0-9])", " without contrast "),
-    (r"\b([a-z])\.\s?([a-z])\b\.?", r" \1\2 "),
-    *(
-        (rf"(?:(?<![a-z0-9])|(?<=t1)|(?<=t1w)){letter}\.?[\s-]?(?={agent})", f" {word} ")
-        for letters, agent in (
-            ({"o": "ohne", "v": "vor", "m": "mit", "n": "nach"}, r"km(?![a-z])|kontrast"),
-            ({"o": "ohne", "v": "vor", "m": "mit", "s": "sans"}, r"gd(?![a-z])|gado|gad(?![a-z])|mdc(?![a-z])"),
-        )
-        for letter, word in letters.items()
-    ),
-    (r"((?<![a-z0-9])|(?<=t1))c\s?\+(?![a-z])|\+\s?c(?![a-z])", " gdc "),
-    (r"(?<![a-z0-9])(c|km|gd|gad|gado|contrast|kontrast)\s?-(?![a-z0-9])", " without contrast "),
-    (r"(?:^|(?<=[\s(]))-\s?c(?![a-z0-9])", " without contrast "),
-    (r"(?:^|(?<=[\s(]))-(?=(km|gd|gad|gado|contrast|kontrast)(?![a-z]))", " nativ "),
-    (r"(t[12]w?)\s?\+\s?(?=$|\))", r" \1 c "),
-    (r"(?:^|\s)\(?\+\)?\s?$", " c "),
-    (r"(t2w?)\s?\*", " t2star "),
-    (r"flair\s?\*", " flair fused "),
-)

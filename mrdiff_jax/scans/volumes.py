@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans import air, contrasts, nifti
 from mrdiff_jax.scans.exam import Exam
 from mrdiff_jax.scans.exam_files import ExamFiles
+from mrdiff_jax.scans.header_evidence import sidecar_header
 from mrdiff_jax.scans.scan_path import ScanPath
-from mrdiff_jax.scans.sequence_times import SequenceTimes, check, complete, read_sidecars
+from mrdiff_jax.scans.sequence_times import SequenceTimes, check, complete, read_sidecars, sidecar_fields
 
 GRID_TOLERANCE_MM = 1e-2
 logger = logging.getLogger("mrdiff_jax")
@@ -83,10 +84,24 @@ def scan_times(
 
 
 def refuse_contradiction(scan: ScanPath, contrast: str, times: SequenceTimes) -> None:
-    """Raises UserError for a scan with times that its contrast cannot have."""
+    """Raises UserError for a scan with times, or a sidecar, that its contrast cannot have."""
     contradiction = contrasts.contradiction(contrast, times, contrasts.SLACK)
     if contradiction:
         raise UserError(f"{scan}: {contradiction}; fix its name, or what sidecar or flags say of its times")
+    contradiction = contrasts.header_contradiction(contrast, sidecar_header(sidecar_fields(scan.written)))
+    if contradiction:
+        raise UserError(f"{scan}: {contradiction.replace('header', 'sidecar')}; fix its name, or what its sidecar says")
+
+
+def warn_of_odd_times(scans: Iterable[tuple[ScanPath, str, SequenceTimes]]) -> None:
+    """Warns of scans (path, contrast, times) whose times their contrast hardly has, in a line for each contrast."""
+    odd: dict[str, list[str]] = {}
+    for scan, contrast, times in scans:
+        if oddity := contrasts.oddity(contrast, times):
+            odd.setdefault(contrast, []).append(f"{scan}: {oddity}")
+    for contrast, lines in odd.items():
+        more = f" (and {len(lines) - 1} more such scans)" if len(lines) > 1 else ""
+        logger.warning("%s%s; is it the %s? If so, fix its times in the sidecar or by flags", lines[0], more, contrast)
 
 
 def read_nifti(written: ScanPath | str | os.PathLike) -> Volume:

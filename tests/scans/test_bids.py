@@ -157,6 +157,70 @@ def test_implausible_times_are_refused_by_name(root, times):
     refused(data_config(root), path, "implausible")
 
 
+@pytest.mark.parametrize(
+    ("contrast", "fields", "words"),
+    [
+        ("T1w", {"ContrastBolusIngredient": "GADOLINIUM"}, "its sidecar names a contrast agent"),
+        ("T2w", {"ScanningSequence": "GR"}, "gradient echo"),
+        ("T2w", {"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]}, "its ImageType says phase images"),
+        ("T2w", {"ImageType": ["DERIVED", "PRIMARY", "ADC"]}, "diffusion"),
+        ("T2w", {"ScanningSequence": "SE_EP"}, "its sidecar says echo planar"),
+        ("FLAIR", {"DiffusionBValue": 1000}, "its sidecar says diffusion"),
+    ],
+)
+def test_a_sidecar_that_contradicts_the_name_of_its_scan_is_refused(root, contrast, fields, words):
+    sidecar = root / f"sub-01/anat/sub-01_{contrast}.json"
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | fields))
+    text = refused(data_config(root), sidecar.with_name(f"sub-01_{contrast}.nii.gz"), words, "fix its name")
+    assert len(text.replace(str(root), "")) < 200
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"ScanningSequence": "SE", "ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "NORM"], "SequenceName": "*tse2d1_16"},
+        {"ImageType": ["DERIVED", "SECONDARY", "MPR"], "ContrastBolusIngredient": "GADOLINIUM"},  # hardly seen on a T2w
+        {"ImageType": 5, "ScanningSequence": 5, "ScanOptions": None, "ContrastBolusAgentSequence": ["x"]},
+    ],
+)
+def test_sidecars_that_do_not_contradict_pass(root, fields):
+    sidecar = root / "sub-01/anat/sub-01_T2w.json"
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | fields))
+    datasets.open_dataset(data_config(root))
+
+
+@pytest.mark.parametrize(
+    ("contrast", "fields", "words"),
+    [
+        ("T2w", {"RepetitionTime": 4.0, "EchoTime": 0.025}, "TE 25 ms is too short for T2w"),
+        ("FLAIR", {"RepetitionTime": 4.0, "EchoTime": 0.1}, "it has no inversion time"),
+    ],
+)
+def test_times_that_a_contrast_hardly_has_are_warned_of_in_one_line(root, contrast, fields, words, caplog):
+    for subject in ("sub-01", "sub-02"):
+        (root / f"{subject}/anat/{subject}_{contrast}.json").write_text(json.dumps(fields))
+    datasets.open_dataset(data_config(root))
+    (line,) = [record.getMessage() for record in caplog.records if words in record.getMessage()]
+    assert f"sub-01_{contrast}.nii.gz" in line
+    assert "(and 1 more such scans)" in line
+    assert "fix its times" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
+        ('{"EchoTime": 0.01}'.encode("utf-16"), "encoding is not UTF-8"),
+        ('{"EchoTime": 0.01}'.encode("utf-16-le"), "encoding is not UTF-8"),
+        ('{"Site": "Köln"}'.encode("latin-1"), "encoding is not UTF-8"),
+    ],
+)
+def test_a_sidecar_in_another_encoding_or_nested_without_end_is_refused(root, content, words):
+    sidecar = root / "sub-01/anat/sub-01_T1w.json"
+    sidecar.write_bytes(content)
+    refused(data_config(root), sidecar, words)
+
+
 @pytest.mark.parametrize("text", ["500", "T1w", "T1w=fast"])
 def test_unreadable_stated_times_name_the_field(root, text):
     refused(data_config(root, tr=text), "--config.data.tr", text)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from mrdiff_jax.scans.contrasts import Header, Verdict, contradiction, judge, part_of
+from mrdiff_jax.scans.contrasts import Header, Verdict, contradiction, judge
+from mrdiff_jax.scans.image_types import part_of
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.scans.vocabulary import Meaning
 
@@ -85,6 +86,64 @@ def test_what_scanners_and_people_call_them(contrast, descriptions):
     assert not wrong
 
 
+@pytest.mark.parametrize(
+    ("contrast", "descriptions"),
+    [
+        (
+            T1,
+            (
+                "T1 INJ-|T1 INJ -|T1 MDC-|T1 CE-|T1 CM -|T1 contraste -|T1 CIV-|T1 gadolinium-|T1 Gadovist-|T1 gd(-)|T1 KM(-)|"
+                "T1_KM_-|T1 KM\u2013|T1 KM- axial|T1 KM_neg|T1 IV-|T1 no post|T1 not post|T1 w/o post gad|T1 sine contrast|"
+                "T1 unenh|T1 basale|T1 diretta|T1 axiaal|T1 sagitale|T1 assiale|T1 post gamma knife|T1 nach OP|T1 nach der OP|"
+                "T1 apres chir|T1 dopo RT|T1 nach OP ohne KM|T1 post surgery|T1 W|T1 MPRAGE me|OSag T1|"
+                "SAG T1 C SPINE|T1 follow up"
+            ),
+        ),
+        (
+            GE,
+            (
+                "T1 CM|3D T1 EG GADO|SAG T1 +C SPINE|T1 + C SPINE|"
+                "T1 INJ +|T1 Gd-BOPTA|T1 dopo m.d.c.|T1 con cte|AX T1 POST BRAIN|T1 POST IAC|T1 - POST GD|"
+                "STEALTH T1 POST|T1 POST GAD - 3D|T1 post gad fossa|T1 POSTERIOR FOSSA POST GAD|T1 post week 2 KM|"
+                "T1 nach OP mit KM|PRE-STEALTH T1 POST|T1 10 min post|T1 without FS POST"
+            ),
+        ),
+        (T2, ("T2 assiale|T2 coronaal|T2 post op|T2 nach OP|T2 TE 100|SAG T2 C SPINE|OAx T2 FSE")),
+        (STIR, ("T2 dixon water|T2 mDIXON_W|T2 water excitation")),
+        (FLAIR, ("FLAIR transversaal|FLAIR post op|FLAIR - axial")),
+    ],
+)
+def test_small_words_and_signs_are_read(contrast, descriptions):
+    wrong = {text: found for text in descriptions.split("|") if not (found := of(text, times=TIMES[contrast])).surely(contrast)}
+    assert not wrong
+
+
+ASKED = (
+    "T1 - Gd|T1 -KM|T1 \u2212 Gd|T1 KM - axial|T1 POST-|T1 POST GAD-|T1 nativ +|T1 POST FOSSA|T1 fossa post|T1 post left fossa|"
+    "T1 ant/post|T1 post lesion|T1 post tumor|T1 post week 2|T1 week 2 post|T1 post 6 weeks|T1 nach 6 Monaten|T1 post visit|"
+    "T1 post follow-up|T1 POST STEALTH|T1+G|T1 G+|T1 G|T1 I+|T1 V+|T1 P+|T1 ++|T1+ tra|T1 60s|T1 90 s|T1 3'|T1 +5|T1 5 min|"
+    "T1 OP|T1 in/op|T1 I/O|T1_in|t1_vibe_F|t1_vibe_W|T1 Fett|T2 IV|T2 C|T2 60s|FLAIR IV|FLAIR PC|FLAIR pi|FLAIR C|"
+    "T2 fat only dixon|T2 dixon fat|T2 IDEAL fat|T2 fat|T2 Fett|T2 graisse|T2 sin grasa|T2 water|T2 water sat|"
+    "T2 water suppressed|T2 dixon W F|t2_se_mc|T2 ME|T2 5 echo|T2_32echo|T2 4TE|T2 te 30 60 90|T2 multi TE|T2prep 3D|"
+    "T2 prep|T2'"
+)
+
+
+@pytest.mark.parametrize("description", ASKED.split("|"))
+def test_what_may_be_a_contrast_is_asked_about(description):
+    verdict = of(description)
+    assert verdict.contrasts
+    assert 0 < len(verdict.doubt) < 65
+
+
+def test_fat_alone_is_asked_about_for_either_contrast():
+    assert of("T2 fat").contrasts == {T2, STIR}
+
+
+def test_one_of_many_echoes_is_asked_about():
+    assert "many echoes" in of("t2_tse", times=TIMES[T2], echo=3, echoes=5).doubt
+
+
 NOT_CERTAIN = (
     "T1 C|T1C|T1 p.c.|T1+|T1 (+)|pre/post T1|T1 W/WO CONTRAST|T1 W&W/O|T1 with and without gad|"
     "T1 mit und ohne KM|T1 -GD|T1 vor und nach KM|T1_SE_TRA_nativ+KM|T1/T2|T1 FLAIR|T1 map|T2 map|"
@@ -149,6 +208,16 @@ def test_words_that_name_no_contrast_mean_none():
         ("T2 TSE", {"times": SequenceTimes(500.0, 80.0)}, "TR 500 ms is too short for T2w"),
         ("PD TSE", {"times": SequenceTimes(500.0, 12.0)}, "TR 500 ms is too short for PDw"),
         ("T1 tra", {"protocol": "t1_tse_KM"}, "ProtocolName says contrast agent"),
+        ("T2 tra", {"protocol": "FLAIR"}, "ProtocolName says FLAIR"),
+        ("T2 tra", {"protocol": "T1 KM"}, "ProtocolName says ce-gad_T1w"),
+        ("T2 tra", {"protocol": "T2* GRE"}, "ProtocolName says T2*"),
+        ("T2 tra", {"protocol": "t2_fs"}, "ProtocolName says fat-saturated"),
+        ("T2 tra", {"acquired": "T1"}, "AcquisitionContrast says T1"),
+        ("T2 tra", {"acquired": "T2_STAR"}, "AcquisitionContrast says T2_STAR"),
+        ("T2 tra", {"acquired": "FLUID_ATTENUATED"}, "FLUID_ATTENUATED"),
+        ("T1 tra", {"acquired": "PROTON_DENSITY"}, "PROTON_DENSITY"),
+        ("T2 tra", {"diffusion": True}, "diffusion"),
+        ("T2 tra", {"mixed": "contrast agent"}, "its slices differ: some say contrast agent"),
     ],
 )
 def test_a_header_that_contradicts_the_words_leaves_a_doubt(description, header, doubt):
@@ -173,6 +242,13 @@ def test_headers_as_scanners_write_them_leave_none():
     assert of("T1 IR", times=SequenceTimes(6000.0, 12.0, 400.0)).surely(T1)
     assert of("T1 tra", protocol="BRAIN W WO CONTRAST").surely(T1)  # of the exam
     assert of("T1 tra", protocol="t1_tse_tra").surely(T1)
+    assert of("T2 tra", protocol="BRAIN T1 T2 FLAIR").surely(T2)
+    assert of("T2 tra", protocol="NEURO ROUTINE W WO GAD").surely(T2)
+    assert of("T2 FS", protocol="t2_tse_tra").surely(STIR)
+    assert of("T1 KM", protocol="t1_tse_tra").surely(GE)  # the same protocol again
+    assert of("T2 tra", acquired="T2").surely(T2)
+    assert of("T2 tra", acquired="UNKNOWN").surely(T2)
+    assert of("FLAIR", agent=True, times=TIMES[FLAIR]).surely(FLAIR)  # looks the same after agent
     assert of("t2_tse_tra", agent=True, times=TIMES[T2]).surely(T2)
     assert of("T2 tra", image_type=("ORIGINAL", "PRIMARY", "MPR")).surely(T2)  # GE, oblique
     assert of("T2 tra", image_type=("ORIGINAL", "PRIMARY", "M_SE", "M", "SE")).surely(T2)  # Philips
@@ -201,3 +277,34 @@ def test_parts_of_complex_images_are_known_by_their_type():
     assert part_of(("ORIGINAL", "PRIMARY", "PHASE MAP", "P", "FFE")) == "phase"
     assert part_of(("ORIGINAL", "PRIMARY", "I_SE")) == "imaginary"
     assert part_of(("ORIGINAL", "PRIMARY", "M", "ND")) == part_of(()) == ""
+
+
+DERIVED = (
+    "FAT_FRACTION|FF|FATFRAC|WATER|WATER_FRACTION|PROJECTION|CURVED|CPR|MPR_CURVED|CSA MPR|THIN_MIP|MIP_SAG|MEAN|AVERAGE|"
+    "STDDEV|RATIO|SUBTRACTED|ADDITION|MTR|R1|PD|PD MAP|T1_RHO_MAP|CBF_MAP|TTP_MAP|SYNTHETIC_T2W|COMPUTED|CALC_BVALUE|"
+    "SCREENSHOT|FMRI|BOLD|T2_FIT|VRT|3DRENDERED|COMPOSED|SOMETHING_NEW|CR|CI_SE|CP"
+)
+ORIGINAL = "CR_IR|CI|CP|WATER|DIXON_WATER|FAT_FRACTION|FF|M_FFE|PHASE_CONTRAST_M|MIP_SAG|TTP_MAP|BOLD"
+
+
+@pytest.mark.parametrize("value", DERIVED.split("|"))
+def test_derived_images_are_taken_only_where_their_type_is_known_to_be_plain(value):
+    assert "ImageType" in of("T2 tra", image_type=("DERIVED", "PRIMARY", value)).doubt
+
+
+@pytest.mark.parametrize("value", ORIGINAL.split("|"))
+def test_original_images_of_another_kind_are_not_taken(value):
+    assert of("T2 tra", image_type=("ORIGINAL", "PRIMARY", value)).doubt
+
+
+@pytest.mark.parametrize(
+    "values", ["", "M", "M ND NORM", "M DIS2D FM FIL", "OTHER", "FILTERED", "M COMP_ADPT_COMB", "M_SE M SE"]
+)
+def test_derived_images_that_are_corrected_or_filtered_are_taken(values):
+    assert of("T2 tra", image_type=("DERIVED", "PRIMARY", *values.split())).surely(T2)
+
+
+def test_the_water_image_of_a_dixon_scan_is_fat_saturated():
+    water = ("DERIVED", "PRIMARY", "DIXON", "WATER")
+    assert of("t2_tse_dixon_W", image_type=water).surely(STIR)
+    assert of("T1 FFE", image_type=("ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE")).surely(T1)

@@ -29,8 +29,8 @@ from pydicom.uid import EncapsulatedPDFStorage, JPEGLosslessSV1, RLELossless, Se
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans import dicom_headers
-from mrdiff_jax.scans.contrasts import part_of
 from mrdiff_jax.scans.dicom import find_series
+from mrdiff_jax.scans.image_types import part_of
 from mrdiff_jax.scans.scan_path import ScanPath
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.scans.volumes import read_scan, read_scan_parameters, scan_times
