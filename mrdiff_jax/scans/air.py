@@ -22,7 +22,7 @@ BLUR_VOXELS = 3  # how far interpolation carries padding into a scan
 ROUNDING, HARDLY = 1e-4, 0.01  # of padding's value: how far the lowest may be off it, and what is no blur yet, or no more
 SOLID = 0.25  # of its voxels, those among others alone, at least
 LEAST_GAP = 0.05  # of the spread of the other values: of a constant outside of them, with air of the scan's own beside it
-LEAST_GAP_OF_NO_AIR = 1.4  # or with none, below them: less is the air of a body whose values were shifted
+LEAST_GAP_OF_NO_AIR = 1.3  # or with none, below them: less is the air of a body whose values were shifted
 OWN_AIR = 0.1  # of the spread of the other values: those beside the constant are as dark, where they are air
 
 
