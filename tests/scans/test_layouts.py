@@ -86,6 +86,18 @@ def test_a_pattern_names_subjects_and_contrasts(tmp_path, pattern, paths):
     assert list(alone) == ["a", "b_1"]  # no subject 'a_ce-gad'
 
 
+@pytest.mark.parametrize("visits", [("2020-01-01", "2021-01-01"), ("ses-1", "ses-2"), ("baseline", "week4"), ("2020", "2021")])
+def test_a_pattern_that_takes_visits_for_subjects_asks_for_the_patient(tmp_path, visits):
+    for visit in visits:
+        nifti(tmp_path / "s1" / visit / "T1w.nii.gz")
+    with pytest.raises(UserError, match=rf"takes '{visits[0]}' for a subject.*\{{subject\}}/\{{session\}}/") as refusal:
+        find_subjects(tmp_path, "pattern", ["T1w"], pattern="**/{subject}/{contrast}.nii.gz")
+    assert len(str(refusal.value)) < 240
+    named = {"{subject}/{session}/{contrast}.nii.gz": {"s1"}, "s1/{subject}/{contrast}.nii.gz": {*visits}}
+    for pattern, subjects in named.items():
+        assert {exam.subject for exam in find_subjects(tmp_path, "pattern", ["T1w"], pattern=pattern)} == subjects
+
+
 def test_a_pattern_with_sessions_and_words_of_ones_own(tmp_path):
     for name in (
         "p1/jan/FL_1.nii",
