@@ -63,6 +63,7 @@ def main() -> None:
     rules = layouts.parse_rules(_RULES.value)
     stated = sequence_times.parse_stated(_TR.value, _TE.value, _TI.value, "--")
     exams = tasks.find_exams(root, options.contrasts, _LAYOUT.value, _PATTERN.value, rules)
+    tasks.refuse_place(root, output, exams)
     table = local_path(_TIMES.value, "--times") if _TIMES.value else None
     splits = local_path(_SPLITS.value, "--splits") if _SPLITS.value else None
     assignment = Assignment(_TEST_SUBJECTS.value, _TEST_FRACTION.value, _VALIDATION_FRACTION.value, _SPLIT_SEED.value)

@@ -1,6 +1,7 @@
 """What one call of `prepare` is to do: its exams, their times and their splits, checked before the work."""
 
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from mrdiff_jax.errors import UserError
@@ -9,8 +10,11 @@ from mrdiff_jax.preparation.exam_task import Task
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.preparation.splits import Assignment, matching, read_rows
 from mrdiff_jax.scans import layouts, sequence_times
+from mrdiff_jax.scans.dicom_stack import bounded
 from mrdiff_jax.scans.exam_files import ExamFiles
 from mrdiff_jax.scans.sequence_times import SequenceTimes
+
+SEEN_LENGTH = 40  # characters that a message spends on splits
 
 
 def find_exams(root: Path, contrasts: Sequence[str], layout: str, pattern: str, rules: Mapping[str, str]) -> list[ExamFiles]:
@@ -56,7 +60,35 @@ def known_splits(output: Path, exams: Sequence[ExamFiles], file: Path | None, as
         return read_rows(file)
     known = prepared_set.known_splits(output)
     if known:
-        print(f"splits stay as {output / prepared_set.SPLITS_FILE} has them; edit it, or remove it to assign them anew")
+        stay = f"splits stay as {output / prepared_set.SPLITS_FILE} has them; edit it, or remove it to assign them anew"
+        unlike = _unlike(known, assignment.test_subjects, [files.subject for files in exams])
+        print(f"--test-subjects={assignment.test_subjects} was not applied ({unlike}): {stay}" if unlike else stay)
     else:
         matching(assignment.test_subjects, [files.subject for files in exams])
     return known
+
+
+def _unlike(known: Mapping[str, str], patterns: str, subjects: Sequence[str]) -> str:
+    """How known splits differ from what the patterns of test subjects ask for; '' where they do not, or nothing is asked."""
+    asked = list(filter(None, map(str.strip, patterns.split(","))))
+    if not asked:
+        return ""
+    chosen = {subject for subject in subjects if any(fnmatchcase(subject, pattern) for pattern in asked)}
+    if not chosen:
+        return f"it matches none of the {len(subjects)} subjects"
+    wrong = sorted(one for one in known.keys() & {*subjects} if (known[one] == "test") != (one in chosen))
+    return bounded([f"{one} is in {known[one]}" for one in wrong], SEEN_LENGTH) if wrong else ""
+
+
+def refuse_place(root: Path, output: Path, exams: Sequence[ExamFiles]) -> None:
+    """Raises UserError where the output is the folder of the scans, or lies among those of a subject."""
+    root, output = root.resolve(), output.resolve()
+    if output == root:
+        raise UserError(f"--output={output}: is the folder of the scans; choose another")
+    if root not in output.parents:
+        return
+    first = root / output.relative_to(root).parts[0]
+    for exam in exams:
+        folders = [root / exam.subject, *(scan.path.parent.resolve() for scan in exam.scans.values())]
+        if first in folders or any(first in folder.parents for folder in folders) or output in folders:
+            raise UserError(f"--output={output}: lies among the scans of {exam.subject}; choose a folder elsewhere")

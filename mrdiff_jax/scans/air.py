@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.scans import wrap_around
 from mrdiff_jax.scans.scan_path import ScanPath
 
 LEAST_SHARE = 5e-4  # of the voxels: fewer of one value are no padding
@@ -17,8 +18,12 @@ LEAST_BELOW_ZERO = -10.0
 FAR_ABOVE, LEAST_ABOVE = 1.0, 1000.0  # or so far above, where it is a whole number over the second
 BLURRED = 0.25  # times the padding: voxels that interpolation left between it and the others, at most
 FOREGROUND_LEVEL = 0.1  # of a scaled range [0, 1]: what is closer to the level of air counts as air
-ENDS_16_BIT = ((-(2**15), 2**15 - 1), (0, 2**16 - 1))  # of signed and unsigned integers
-END_MARGIN, WRAPPED_GAP = 2048, 8192  # how near to both ends values lie, and how many lack between, where they wrapped around
+BLUR_VOXELS = 3  # how far interpolation carries padding into a scan
+ROUNDING, HARDLY = 1e-4, 0.01  # of padding's value: how far the lowest may be off it, and what is no blur yet, or no more
+SOLID = 0.25  # of its voxels, those among others alone, at least
+LEAST_GAP = 0.05  # of the spread of the other values: of a constant outside of them, with air of the scan's own beside it
+LEAST_GAP_OF_NO_AIR = 1.3  # or with none, below them: less is the air of a body whose values were shifted
+OWN_AIR = 0.1  # of the spread of the other values: those beside the constant are as dark, where they are air
 
 
 def air_level(volume: np.ndarray, counted: np.ndarray | None = None) -> float:
@@ -47,10 +52,10 @@ def without_padding(data: np.ndarray, path: Path | ScanPath) -> tuple[np.ndarray
     """The voxels of a scan (X, Y, Z) with its padding taken for air, and what was so taken; '' where it has none.
 
     Padding is what is not a number around the edges of the volume, and values of many voxels far below or above all others.
-    A constant around a body whose values lie on both sides of it, as in z-scored scans without a skull, takes the darkest.
+    A constant around a body that is no darkest value, as in z-scored scans without a skull, or that lies in a gap below it,
+    takes the darkest of the body.
 
-    Raises UserError, naming the values, for voxels that are not finite elsewhere, and for integers of 16 bits that wrapped
-    around: bright voxels that became negative, or negative ones bright.
+    Raises UserError, naming the values, for voxels that are not finite elsewhere, and as `wrap_around.refuse` does.
     """
     padding, found = _padding(data, path)
     if padding.all():
@@ -60,7 +65,7 @@ def without_padding(data: np.ndarray, path: Path | ScanPath) -> tuple[np.ndarray
         air = np.float32(air_level(data, ~padding))
         data = np.where(padding, air, data)
         said.append(f"padding {' and '.join(found)} ({padding.mean():.1%} of the voxels) taken for air")
-    outside = _grey_outside(data, padding)
+    outside = _background(data, padding)
     if outside is not None:
         grey, darkest = data[outside][0], data[~outside].min()
         said.append(f"background {grey:g} ({outside.mean():.1%} of the voxels) set to the darkest value, {darkest:.4g}")
@@ -71,30 +76,82 @@ def without_padding(data: np.ndarray, path: Path | ScanPath) -> tuple[np.ndarray
 def _padding(data: np.ndarray, path: Path | ScanPath) -> tuple[np.ndarray, list[str]]:
     """Where a scan is padded, and with which values."""
     padding = _not_numbers(data, path)
-    values = np.sort(data[~padding], axis=None)
     names = ["nan"] if padding.any() else []
-    while values.size and (found := _padding_range(values)):
-        low, high, value = found
-        padding |= (data >= low) & (data <= high)
+    blurred = _blurred_padding(data)
+    if blurred is not None:
+        names.append(f"{data[blurred].min():g}")
+        padding |= blurred
+    far, more = far_off(data, padding)
+    padding |= far
+    if not padding.all():
+        wrap_around.refuse(data, padding, air_level(data, ~padding), path)
+    return padding, names + more
+
+
+def far_off(data: np.ndarray, padding: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Where voxels that are not in `padding` are padding by their values, far from all others, and these values in words."""
+    found = np.zeros(data.shape, bool)
+    values, names = np.sort(data[~padding], axis=None), []
+    while values.size and (ends := _padding_range(values)):
+        low, high, value = ends
+        found |= (data >= low) & (data <= high) & ~padding
         values = values[(values < low) | (values > high)]
         names.append(f"{value:g}")
-    if values.size:
-        _refuse_wrapped(values, path)
-    return padding, names
+    return found, names
 
 
-def _grey_outside(data: np.ndarray, padding: np.ndarray) -> np.ndarray | None:
-    """Where a scan whose padding was filled is constant around its body, and neither dark nor bright; None where it is not."""
-    level = np.float32(air_level(data))
-    constant = data == level
-    if (constant & ~padding).mean() < LEAST_GREY_SHARE or constant.all():
+def _blurred_padding(data: np.ndarray) -> np.ndarray | None:
+    """Where a scan that has no negative values but near a negative constant is that constant, blurred; None where it is not."""
+    lowest = data.min()  # NaN where there is one
+    level = np.rint(lowest)
+    if not (level <= LEAST_BELOW_ZERO and abs(lowest - level) <= ROUNDING * -level):
         return None
+    constant = data <= level * (1 - HARDLY)
+    spread = float(np.percentile(data, 99))
+    if constant.mean() < LEAST_GREY_SHARE or not 0 < FAR_BELOW_ZERO * spread < -level:
+        return None
+    solid = ndimage.binary_erosion(constant, border_value=1)  # noise of air is not
+    if solid.sum() < SOLID * constant.sum():
+        return None
+    near = ndimage.binary_dilation(constant, iterations=BLUR_VOXELS)
+    blurred = data < level * HARDLY
+    return None if (blurred & ~near).any() or (blurred == constant).all() else blurred
+
+
+def _background(data: np.ndarray, padding: np.ndarray) -> np.ndarray | None:
+    """Where a scan whose padding was filled is constant around its body, and not as dark as the rest; None where it is not.
+
+    That is grey or bright, or so far below the rest, and below 0, that no air is.
+    """
+    for level, is_wrong in ((np.float32(air_level(data)), _not_dark), (data.min(), _too_dark)):
+        constant = data == level
+        if (constant & ~padding).mean() < LEAST_GREY_SHARE or constant.all():
+            continue
+        parts, _ = ndimage.label(constant)
+        at_edge = [np.unique(parts.take(side, axis)) for axis in range(2) for side in (0, -1)]
+        outside = constant & np.isin(parts, np.setdiff1d(np.concatenate(at_edge), 0))
+        if outside.any() and is_wrong(data, constant, float(level)):
+            return outside
+    return None
+
+
+def _not_dark(data: np.ndarray, constant: np.ndarray, level: float) -> bool:
+    """Whether the level of a constant is in the midst of the other values, or above all of them."""
     low, high = np.percentile(data[~constant], (0.5, 99.5))
-    if not low + FOREGROUND_LEVEL * (high - low) < level < high - FOREGROUND_LEVEL * (high - low):
-        return None
-    parts, _ = ndimage.label(constant)
-    at_edge = [np.unique(parts.take(side, axis)) for axis in range(2) for side in (0, -1)]
-    return constant & np.isin(parts, np.concatenate(at_edge))
+    brightest = data[~constant].max()
+    grey = low + FOREGROUND_LEVEL * (high - low) < level < high - FOREGROUND_LEVEL * (high - low)
+    return bool(grey or level > brightest + LEAST_GAP * (high - low))
+
+
+def _too_dark(data: np.ndarray, constant: np.ndarray, level: float) -> bool:
+    """Whether the level of a constant is negative, and below all other values by a gap that air does not have."""
+    rest = data[~constant]
+    low, high = np.percentile(rest, (0.5, 99.5))
+    gap, spread = float(rest.min()) - level, float(high - low)
+    if level >= 0 or gap <= LEAST_GAP * spread:
+        return False
+    beside = data[ndimage.binary_dilation(constant) & ~constant]
+    return bool(gap > LEAST_GAP_OF_NO_AIR * spread or np.median(beside) <= low + OWN_AIR * spread)
 
 
 def _not_numbers(data: np.ndarray, path: Path | ScanPath) -> np.ndarray:
@@ -112,10 +169,8 @@ def _not_numbers(data: np.ndarray, path: Path | ScanPath) -> np.ndarray:
     infinite = int(np.isinf(data).sum())
     if inside or infinite:
         what = f"{infinite} infinite" if infinite else f"{inside} NaN that do not reach an edge of the volume"
-        raise UserError(
-            f"{path}: voxels are not finite ({wrong.mean():.2%}: {what}); set them to the value of air, "
-            "with numpy.nan_to_num for one, or convert it again"
-        )
+        fix = "set them to that of air, as numpy.nan_to_num(data, nan=0, posinf=0, neginf=0)"
+        raise UserError(f"{path}: voxels are not finite ({wrong.mean():.2%}: {what}); {fix}")
     return wrong
 
 
@@ -168,18 +223,3 @@ def _limit(values: np.ndarray, highest: float, at_top: bool) -> float | None:
     limit = low - min(spread, (low - highest) / 2)
     blurred = int(np.searchsorted(rest, limit))
     return float(np.nextafter(limit, -np.inf, dtype=np.float32)) if blurred <= BLURRED * count else None
-
-
-def _refuse_wrapped(values: np.ndarray, path: Path | ScanPath) -> None:
-    """Raises UserError where sorted values are whole numbers of 16 bits on both ends of their range, with none between."""
-    for low, high in ENDS_16_BIT:
-        if not (low <= values[0] <= low + END_MARGIN and high - END_MARGIN <= values[-1] <= high):
-            continue
-        gaps = np.diff(values)
-        place = int(gaps.argmax())
-        if gaps[place] >= WRAPPED_GAP and (values == np.rint(values)).all():
-            fewer = min(place + 1, values.size - place - 1)
-            raise UserError(
-                f"{path}: values wrapped around the ends of 16 bits: {low} to {values[place]:g} and {values[place + 1]:g} to "
-                f"{high}, none between ({fewer / values.size:.2%}); convert it again with more bits"
-            )

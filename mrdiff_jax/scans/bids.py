@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.scans.dicom_stack import bounded
 from mrdiff_jax.scans.exam_files import ExamFiles, ScanPath
 
 EMPTY_ROOM = "sub-emptyroom"  # what BIDS calls MEG recordings of noise
+SEEN_LENGTH = 60  # characters that a message spends on what there is
 OTHER_FORMATS = (".img", ".img.gz", ".mgz", ".mgh", ".nrrd", ".mha", ".mhd", ".mnc")
 
 
@@ -57,10 +59,11 @@ def _exam_files(subject: str, session: Path, contrasts: Sequence[str], lesions: 
         if contrast in found and contrast in contrasts:
             problems.append(f"{path}: a second {contrast} beside {found[contrast].name}; keep one of them")
         found.setdefault(contrast, ScanPath(path))
+    seen = bounded([*foreign, *sorted(found)], SEEN_LENGTH) or "no scans"
     lacking = [contrast for contrast in contrasts if contrast not in found]
     problems += [
-        f"{session / 'anat'}: {name} has no {contrast} (it has {', '.join([*sorted(found), *foreign]) or 'no scans'}); "
-        "choose other contrasts, remove the subject, or, to prepare contrasts of several spellings, give --layout=pattern"
+        f"{session / 'anat'}: {name} has no {contrast} (it has {seen}); "
+        "choose other contrasts, remove the subject, or prepare with --layout=pattern"
         for contrast in ([] if some and len(lacking) < len(contrasts) else lacking)
     ]
     scans = {contrast: found[contrast] for contrast in contrasts if contrast in found}

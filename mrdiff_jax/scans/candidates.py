@@ -23,6 +23,7 @@ class Candidate(NamedTuple):
     label: str  # what a user knows it by
     header: Header = Header()
     uid: str = ""
+    patient: bytes = b""  # as `same_patient.mark` has it
 
 
 def exam_of(

@@ -9,6 +9,7 @@ import pydicom
 from pydicom.pixels import get_decoder, pixel_array
 
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.scans import air
 from mrdiff_jax.scans.dicom_headers import MALFORMED, quiet
 from mrdiff_jax.scans.dicom_stack import DicomSlice
 
@@ -18,8 +19,8 @@ _PADDING = ["PixelPaddingValue", "PixelPaddingRangeLimit", "PixelRepresentation"
 def volume(frames: Sequence[DicomSlice]) -> tuple[np.ndarray, str]:
     """The pixels of frames, (columns, rows, frames) float32, and what padded them, in words; '' where nothing did.
 
-    MONOCHROME1, where low is bright, is turned over: its highest value becomes 0. Voxels of a padding value other than 0 take
-    the lowest of the others.
+    MONOCHROME1, where low is bright, is turned over: its highest value becomes 0, padding apart, whether the header names it
+    or not. Voxels of a padding value other than 0 take the lowest of the others.
 
     Raises:
       UserError: pixels that are damaged, missing, or compressed in a way that needs another package.
@@ -42,12 +43,16 @@ def volume(frames: Sequence[DicomSlice]) -> tuple[np.ndarray, str]:
     real = data[~padded]
     if not len(real):
         return data, ""
-    if frames[0].dark_is_high:
-        data, real = real.max() - data, real.max() - real
+    names = list(map(str, sorted(values)))
+    if frames[0].dark_is_high:  # what pads it undeclared would become the darkest, and the rest bright
+        far, more = air.far_off(data, padded)
+        padded, names = padded | far, names + more
+        highest = data[~padded].max()
+        data, real = highest - data, highest - data[~padded]
     data[padded] = real.min()
     if not padded.any():
         return data, ""
-    return data, f"padding {' and '.join(map(str, sorted(values)))} ({padded.mean():.1%} of the voxels) taken for air"
+    return data, f"padding {' and '.join(names)} ({padded.mean():.1%} of the voxels) taken for air"
 
 
 def same(one: DicomSlice, other: DicomSlice) -> bool:

@@ -14,6 +14,7 @@ from mrdiff_jax.scans.contrasts import NAMES
 from mrdiff_jax.scans.exam_files import ExamFiles, ScanPath
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.scans.series_choice import adni_folders, by_series, subject_folders
+from mrdiff_jax.scans.visits import is_visit
 from mrdiff_jax.storage.files import refuse_unreadable
 
 LAYOUTS = ("bids", "pattern", "dicom", "adni", "ixi", "brats", "spine")
@@ -120,7 +121,12 @@ def _nothing_found(root: Path, layout: str, pattern: str) -> str:
 def _find_pattern(root: Path, contrasts: Sequence[str], pattern: str, own: Mapping[str, str]) -> list[ExamFiles]:
     # contrasts that are not wanted are known too, lest 'ce-gad_T1w' be taken for the T1w of a subject '..._ce-gad'
     rules = {contrast: re.escape(contrast) for contrast in (*contrasts, *NAMES)} | own
-    return _by_path(root, [_expression(pattern, rules)], contrasts, rules)
+    exams = _by_path(root, [_expression(pattern, rules)], contrasts, rules)
+    visit = next((exam.subject for exam in exams if is_visit(exam.subject)), "")
+    if visit and re.search(r"\*.*/\{subject\}/", pattern):  # the folder above may be the patient's
+        fix = "if so, write {subject}/{session}/ for the two folders; else name the one above instead of *"
+        raise UserError(f"--pattern={pattern}: takes {visit!r} for a subject, which looks like a visit; {fix}")
+    return exams
 
 
 def _expression(pattern: str, rules: Mapping[str, str]) -> re.Pattern:

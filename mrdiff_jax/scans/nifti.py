@@ -92,10 +92,9 @@ def _check_size(shape: tuple[int, ...], affine: np.ndarray, path: Path) -> None:
     if not (voxel > 0).all():
         return  # the affine cannot be inverted, as is said then
     if not (VOXEL_MM[0] <= voxel.min() and voxel.max() <= VOXEL_MM[1] and FIELD_MM[0] <= field <= FIELD_MM[1]):
-        sizes = " x ".join(f"{mm:g}" for mm in voxel)
+        sizes = " x ".join(f"{mm:.4g}" for mm in voxel)
         raise UserError(
-            f"{path}: voxels of {sizes} mm, {field:g} mm in all, are no MR scan's; set its affine, or the unit that its header "
-            "states (xyzt_units), right"
+            f"{path}: voxels of {sizes} mm, {field:.4g} mm in all, are no MR scan's; mend its affine, or its unit (xyzt_units)"
         )
 
 

@@ -11,13 +11,18 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.scans import archives, dicom
+from mrdiff_jax.scans import archives, dicom, same_patient
 from mrdiff_jax.scans.candidates import SEEN_LENGTH, Candidate, exam_of, nifti_files
-from mrdiff_jax.scans.contrasts import NAMES, Header, judge
+from mrdiff_jax.scans.contrasts import NAMES, Header, Verdict, judge
 from mrdiff_jax.scans.dicom_stack import bounded
 from mrdiff_jax.scans.exam_files import ExamFiles, ScanPath
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.storage.files import is_hidden, refuse_unreadable, walk_files
+
+_MASK_WORD = re.compile(  # in the names of files; in a SeriesDescription they say what was looked for
+    r"(?<![a-z])(seg\w*|masks?|labels?|lesions?|tumou?rs?|rois?|gtv|ctv|edema|oedema|necrosis|parc\w*|aseg|annotations?|truth)(?![a-z])",
+    re.IGNORECASE,
+)
 
 
 class Folders(NamedTuple):
@@ -64,7 +69,7 @@ def by_series(
     `archive`: rules that descriptions must fit besides, by contrast.
     """
     rules = own | {contrast: re.escape(contrast) for contrast in contrasts if contrast not in {*own, *NAMES}}
-    exams, uids = [], []
+    exams, uids, patients = [], [], []
     for subject, session, texts in tqdm(list(folders), desc="Reading headers", unit="exam", delay=1, disable=None):
         wanted = {text for text in texts.values() if not text or any(_may_be(text, name, rules, archive) for name in contrasts)}
         try:
@@ -79,7 +84,18 @@ def by_series(
         seen = bounded([*(scan.label for scan in scans), *sorted({*texts.values()} - wanted)], SEEN_LENGTH) if texts else ""
         exams.append(exam_of(subject, session, fits, times, "say which it is, --rules=CONTRAST=TEXT", seen, doubts))
         uids.append({scan.uid for scan in scans} - {""})
+        patients.append((subject, {scan.patient for scan in scans} - {b""}))
+    same_patient.warn_of_shared(patients)
     return _told_apart(exams, uids)
+
+
+def _judged(scan: Candidate) -> Verdict:
+    """What a scan is; of a NIfTI file whose name may be that of a mask, with a doubt."""
+    verdict = judge(scan.text, scan.header)
+    word = _MASK_WORD.search(scan.text)
+    if verdict.doubt or not word or not re.fullmatch(f".*{archives.NIFTI}", scan.path.name):
+        return verdict
+    return verdict._replace(doubt=f"{word[0]!r} in its name may say that it is a mask")
 
 
 def _may_be(text: str, contrast: str, rules: Mapping[str, str], archive: Mapping[str, str]) -> bool:
@@ -93,14 +109,14 @@ def _fits(scan: Candidate, contrast: str, rules: Mapping[str, str], archive: Map
     if contrast in rules:
         echo = archives.ECHO_OF.get(contrast) if scan.header.echoes == 2 else None
         return bool(re.search(rules[contrast], scan.text, re.IGNORECASE)) and echo in (None, scan.header.echo)
-    return _may_be(scan.text, contrast, rules, archive) and judge(scan.text, scan.header).surely(contrast)
+    return _may_be(scan.text, contrast, rules, archive) and _judged(scan).surely(contrast)
 
 
 def _doubt(scans: Sequence[Candidate], contrast: str, archive: Mapping[str, str]) -> str:
     """Why no scan is taken for a contrast that some may be, and how to say that it is one; '' where there is none."""
     found = []
     for scan in scans:
-        contrasts, doubt = judge(scan.text, scan.header)
+        contrasts, doubt = _judged(scan)
         if contrast in contrasts and doubt and _may_be(scan.text, contrast, {}, archive):
             found.append(f"{scan.label}: {doubt}; if it is the {contrast}, give --rules={contrast}='{_rule_for(scan.text)}'")
     more = f" ({len(found) - 1} more series are in doubt)" if len(found) > 1 else ""
@@ -125,7 +141,10 @@ def _scans(folder: Path, text: str, subject: str) -> Iterator[Candidate]:
         chosen = "" if len(found) == 1 else f"#{index} "
         where = f" in {folder.name}" if text else ""
         path = ScanPath(folder, index if chosen else None)
-        yield Candidate(path, text or series.description, f"{chosen}{series.label()}{where}", series.header, series.uid)
+        patient = same_patient.mark(series.frames[0].path)
+        yield Candidate(
+            path, text or series.description, f"{chosen}{series.label()}{where}", series.header, series.uid, patient
+        )
 
 
 def _told_apart(exams: Sequence[ExamFiles], uids: Sequence[set[str]]) -> list[ExamFiles]:

@@ -18,6 +18,7 @@ from mrdiff_jax.scans.scan_path import ScanPath
 from mrdiff_jax.scans.sequence_times import SequenceTimes, check, complete, read_sidecars, sidecar_fields
 
 GRID_TOLERANCE_MM = 1e-2
+MOST_LABELS = 5  # different values of a mask
 logger = logging.getLogger("mrdiff_jax")
 
 
@@ -107,7 +108,8 @@ def warn_of_odd_times(scans: Iterable[tuple[ScanPath, str, SequenceTimes]]) -> N
 def read_nifti(written: ScanPath | str | os.PathLike) -> Volume:
     """The scan in a NIfTI file, turned to the closest canonical (RAS+) axes, its padding taken for air.
 
-    Raises UserError as `nifti.load` and `air.without_padding` do, and for voxels that are all equal.
+    Raises UserError as `nifti.load` and `air.without_padding` do, and for voxels that are all equal
+    or a mask's.
     """
     scan = ScanPath.of(written)
     return _volume(*nifti.load(scan.written), scan)
@@ -122,11 +124,21 @@ def read_mask(path: Path) -> Volume:
 
 
 def _volume(data: np.ndarray, affine: np.ndarray, scan: ScanPath) -> Volume:
-    """A scan without padding. Raises UserError for voxels that are all equal, and as `air.without_padding` does."""
+    """A scan without padding. Raises UserError for equal voxels, for a mask, and as `air.without_padding` does."""
     data, padding = air.without_padding(data, scan)
     if data.min() == data.max():
         raise UserError(f"{scan}: all voxels are {data.flat[0]:g}; remove the scan or convert it again")
+    if values := _few_values(data):
+        raise UserError(f"{scan}: holds {values} different values alone, as a mask does, no scan; name the scan, or remove it")
     return replace(_turned(data, affine, scan), padding=padding)
+
+
+def _few_values(data: np.ndarray) -> int:
+    """How many whole numbers a volume is made of, where they are as few as in a mask of labels; 0 where it is a scan."""
+    if np.unique(data[::4]).size > MOST_LABELS:
+        return 0
+    values = np.unique(data)
+    return values.size if values.size <= MOST_LABELS and (values == np.rint(values)).all() else 0
 
 
 def _turned(data: np.ndarray, affine: np.ndarray, scan: ScanPath) -> Volume:

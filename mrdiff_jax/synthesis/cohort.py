@@ -12,22 +12,21 @@ from mrdiff_jax.errors import UserError
 from mrdiff_jax.log import logger
 from mrdiff_jax.scans.bids import find_bids
 from mrdiff_jax.scans.exam_files import ExamFiles
-from mrdiff_jax.scans.scan_path import ScanPath
 from mrdiff_jax.scans.sequence_times import Stated, sidecar_path
 from mrdiff_jax.storage.files import replacing, sha256, write_text
 from mrdiff_jax.synthesis import from_scans, nifti_output
+from mrdiff_jax.synthesis.acquired import acquired, perhaps_acquired
 from mrdiff_jax.synthesis.from_scans import SYNTHETIC, SynthesisOptions
 from mrdiff_jax.synthesis.synthesizer import Synthesizer
 
-OUTCOMES = ("synthesised", "done", "acquired", "passed over", "failed")
-OTHER_CONTRAST = ("ce", "mt", "part", "inv", "flip", "echo", "desc", "label")  # entities that make it another scan
+OUTCOMES = ("synthesised", "done", "acquired", "in doubt", "passed over", "failed")
 BIDS_VERSION = "1.10.0"
 
 
 class ExamOutcome(NamedTuple):
     """What became of an exam, and why: one of OUTCOMES.
 
-    'done': before; 'acquired': it has the target; 'passed over': it has no anat folder.
+    'done': before; 'acquired': it has the target; 'in doubt': a scan may be it; 'passed over': it has no anat folder.
     """
 
     exam: str
@@ -66,6 +65,11 @@ def run(synthesizer: Synthesizer, root: Path, output: Path, settings: SynthesisO
                 logger.info("%s: has its %s (%s)", exam.name, synthesizer.target, there.name)
                 outcomes.append(ExamOutcome(exam.name, "acquired", there.name))
                 continue
+            if there := perhaps_acquired(exam, synthesizer):
+                reason = f"{there.name} may be its {synthesizer.target}; rename or move it, or synthesise this exam by --source"
+                logger.warning("%s: %s", exam.name, reason)
+                outcomes.append(ExamOutcome(exam.name, "in doubt", reason))
+                continue
             try:
                 outcomes.append(ExamOutcome(exam.name, _synthesize(synthesizer, exam, output, settings, stated)))
             except (UserError, OSError) as error:
@@ -75,17 +79,6 @@ def run(synthesizer: Synthesizer, root: Path, output: Path, settings: SynthesisO
         with replacing(output / "report.csv") as aside, open(aside, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([ExamOutcome._fields, *outcomes])
     return outcomes
-
-
-def acquired(exam: ExamFiles, synthesizer: Synthesizer) -> ScanPath | None:
-    """The scan of the target that an exam has, under any spelling: acq-3D_run-1_FLAIR is a FLAIR, ce-gad_T1w is no T1w."""
-    *entities, suffix = synthesizer.target.split("_")
-    for spelled, path in exam.found.items():
-        *own, kind = spelled.split("_")
-        other = {entity for entity in {*own} - {*entities} if entity.split("-")[0] in OTHER_CONTRAST and entity != "part-mag"}
-        if kind == suffix and {*entities} <= {*own} and not other and spelled not in synthesizer.sources:
-            return path
-    return None
 
 
 def _synthesize(synthesizer: Synthesizer, exam: ExamFiles, output: Path, settings: SynthesisOptions, stated: Stated) -> str:

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -18,7 +19,7 @@ from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans.exam_files import ExamFiles
 from mrdiff_jax.scans.scan_path import ScanPath
 from mrdiff_jax.scans.sequence_times import SequenceTimes
-from mrdiff_jax.synthesis import cohort, from_scans, model_files
+from mrdiff_jax.synthesis import acquired, cohort, from_scans, model_files
 from mrdiff_jax.synthesis.from_scans import SynthesisOptions
 from mrdiff_jax.synthesis.synthesizer import Synthesizer
 
@@ -193,4 +194,45 @@ def test_a_target_acquired_under_another_spelling_counts_and_folders_without_ana
     assert outcomes["sub-09"][1:] == ("acquired", "sub-09_acq-3D_run-1_T1w.nii.gz")
     assert outcomes["sub-10"].outcome == "passed over"
     assert "sub-emptyroom" not in outcomes
-    assert not cohort.acquired(ExamFiles("sub-09", "sub-09", {}, found={"ce-gad_T1w": ScanPath(anat)}), synthesizer)
+
+
+def found(spelled, target):
+    """Whether a file of an exam counts as its target: 'yes', 'perhaps' or 'no'."""
+    exam = ExamFiles("sub-09", "sub-09", {}, found={spelled: ScanPath(Path(f"{spelled}.nii"))})
+    asked = SimpleNamespace(target=target, sources=("acq-source_T1w",))
+    sure, perhaps = acquired.acquired(exam, asked), acquired.perhaps_acquired(exam, asked)
+    return "yes" if sure else "perhaps" if perhaps else "no"
+
+
+@pytest.mark.parametrize(
+    ("target", "yes", "perhaps", "no"),
+    [
+        (
+            *("T1w", "T1w acq-mprage_T1w acq-highres_T1w acq-siteB_T1w run-2_T1w ce-none_T1w acq-pre_T1w t1w part-mag_T1w"),
+            *("acq-prepost_T1w acq-C_T1w echo-1_T1w desc-preproc_T1w", "ce-gad_T1w acq-post_T1w acq-GD_T1w ce-1_T1w T1map"),
+        ),
+        (
+            *("ce-gad_T1w", "ce-gad_T1w ce-gadolinium_T1w ce-GAD_T1w ce-gd_T1w ce-dotarem_T1w acq-post_T1w acq-ce_T1w"),
+            *("ce-1_T1w acq-prepost_T1w", "T1w acq-mprage_T1w ce-none_T1w ce-gad_FLAIR inv-1_ce-gad_T1w acq-source_T1w"),
+        ),
+        (
+            *("FLAIR", "FLAIR acq-3D_run-1_FLAIR flair T2FLAIR space-orig_FLAIR rec-norm_FLAIR"),
+            *("echo-1_FLAIR acq-flair_T2w desc-preproc_FLAIR acq-post_FLAIR",),
+            *("ce-gad_FLAIR acq-FLAIR_T1w part-phase_FLAIR T2w desc-synthetic_FLAIR mod-FLAIR_defacemask",),
+        ),
+        ("T2wFS", "T2wFS acq-fs_T2w acq-FS_T2w acq-STIR_T2w", "echo-2_T2wFS", "T2w acq-tse_T2w FLAIR"),
+        ("T2w", "T2w acq-tse_T2w", "acq-flair_T2w", "acq-fs_T2w T2wFS T2starw"),
+        ("acq-3D_FLAIR", "acq-3D_FLAIR acq-3d_run-01_FLAIR", "acq-3D_echo-1_FLAIR", "FLAIR acq-2D_FLAIR"),
+    ],
+)
+def test_a_target_is_known_by_what_its_name_says(target, yes, perhaps, no):
+    for expected, names in {"yes": yes, "perhaps": perhaps, "no": no}.items():
+        assert {name: found(name, target) for name in names.split()} == dict.fromkeys(names.split(), expected)
+
+
+def test_an_exam_that_may_have_the_target_is_left_with_a_word(synthesizer, tmp_path):
+    root = make_cohort(tmp_path / "in")
+    save(root / "sub-01" / "anat" / "sub-01_echo-1_T1w.nii.gz", affine_of())
+    outcomes = {one.exam: one for one in cohort.run(synthesizer, root, tmp_path / "out", SynthesisOptions(steps=1), TIMES)}
+    assert outcomes["sub-01"].outcome == "in doubt"
+    assert outcomes["sub-01"].reason.startswith("sub-01_echo-1_T1w.nii.gz may be its T1w; rename")

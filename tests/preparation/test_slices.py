@@ -66,7 +66,7 @@ def test_values_return_to_scanner_units(root):
 
 def test_a_volume_without_a_range_is_refused(root):
     speck = np.zeros(SHAPE, np.float32)
-    speck[10, 12, 3] = 1
+    speck[10, 12] = range(1, 7)
     write_scan(root, "sub-01", "T1w", speck)
     refused(data_config(root), "sub-01 T1w", "widen the percentiles")
 

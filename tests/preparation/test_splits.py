@@ -49,6 +49,12 @@ def test_patterns_choose_the_test_subjects():
         *["sub-01s1 sub-01s2", "RHUH-0001_0 RHUH-0001_1", "sub-01wave1 sub-01wave2", "01rec1 01rec2", "sub-01I sub-01II"],
         *["002_S_0295_20060418 002_S_0295_20070525", "UCSF-PDGM-0004 UCSF-PDGM-0004_FU003d", "JohnV1 JohnV2"],
         *["TCGA-02-0006_1996.08.23 TCGA-02-0006_1997.08.23", "YG_ABC_2010-01-02 YG_ABC_2011-03-04"],
+        *["patient01_01 patient01_02", "patient_01-01 patient_01-02", "p1_01-02-2020 p1_03-04-2021", "p1_2020 p1_2021"],
+        *["P01-2010 P01-2012", "p1_Jan2020 p1_Mar2021", "p1_vor p1_nach", "p1_avant p1_apres", "p1_erst p1_verlauf"],
+        *["p1_1.5T p1_3T", "p1_first p1_second", "p1-I p1-II", "sub-p01visitA sub-p01visitB", "sub-CC110033 sub-CC110033r"],
+        *["Patient-001-week-000-1 Patient-001-week-000-2", "002_S_0295_sc 002_S_0295_m06", "p1(1) p1(2)", "p1_run1 p1_run2"],
+        *["BraTS-GLI-00005-000 BraTS-GLI-00005-001", "BraTS-MEN-RT-0001-1 BraTS-MEN-RT-0001-2", "p1_old p1_new"],
+        *["UPENN-GBM-00001_11 UPENN-GBM-00001_21", "NDARINV001_baselineYear1Arm1 NDARINV001_2YearFollowUpYArm1"],
         *["p1_preop p1_postop", "ReMIND-001-preop ReMIND-001-intraop", "sub-01pre sub-01post", "John_visit1 John_visit2"],
     ],
 )
@@ -59,7 +65,13 @@ def test_names_of_visits_of_one_patient(visits):
 def test_names_of_patients_are_not_taken_for_visits():
     names = "sub-01 sub-02 sub-11 sub-12 002_S_0295 002_S_0413 IXI002 IXI012 TCGA-02-0006 TCGA-02-0007"
     names += " BraTS2021_00005 BraTS2021_00006 UCSF-PDGM-0004 UCSF-PDGM-0005 site1_01 site1_02 c01s12 c01s13 11m 12f John Jane"
-    names += " patient_1 patient_2 sub-V1 sub-V2"
+    names += (
+        " patient_1 patient_2 sub-V1 sub-V2 TCGA-06-2010 TCGA-06-2011 patient_2020_01 patient_2020_02 site1_2010 site1_2011"
+    )
+    names += (
+        " BraTS-GLI-00005-000 BraTS-GLI-00006-000 sub-20200101 sub-20210101 study1_patient1 study1_patient2 GroupA_01 GroupA_02"
+    )
+    names += " UPENN-GBM-00002_11 UPENN-GBM-00003_11 p-1 p-2 001_01 001_02 002_01 sub-RC4101 sub-RC4102"
     assert all(len(group) == 1 for group in patients(names.split()).values())
 
 

@@ -271,6 +271,19 @@ def test_a_negative_comes_out_as_a_positive(tmp_path):
     np.testing.assert_array_equal(read_scan(tmp_path / "negative")[0].data, canonical(pixels - pixels.min(), AXIAL)[0])
 
 
+@pytest.mark.parametrize("attributes", [{}, {"PixelPaddingValue": 65535}])
+def test_padding_of_a_negative_is_found_where_its_header_does_not_name_it(tmp_path, attributes):
+    pixels = np.tile(counts(), (1, 1, 1))
+    padded = (4095 - pixels).astype(np.uint16)
+    padded[:, :1] = 65535
+    write_series(tmp_path, padded, PhotometricInterpretation="MONOCHROME1", **attributes)
+    real = pixels - pixels[:, 1:].min()
+    real[:, :1] = 0
+    volume, _ = read_scan(tmp_path)
+    np.testing.assert_array_equal(volume.data, canonical(real, AXIAL)[0])
+    assert volume.padding.startswith("padding 65535 (")
+
+
 @pytest.mark.parametrize(
     "attributes", [{"PixelPaddingValue": 60000}, {"PixelPaddingValue": 60000, "PixelPaddingRangeLimit": 50000}]
 )

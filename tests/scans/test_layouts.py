@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers.dicom_files import PATIENT, SAGITTAL, canonical, counts, write_dual_echo, write_enhanced, write_series
 from helpers.scans import head, real_scans, write_scan
+from pydicom import dcmread
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans.layouts import LAYOUTS, find_subjects, parse_rules
@@ -84,6 +85,18 @@ def test_a_pattern_names_subjects_and_contrasts(tmp_path, pattern, paths):
     assert not any(exam.problems for exam in exams.values())
     alone = found(tmp_path, "pattern", "T1w", pattern=pattern)
     assert list(alone) == ["a", "b_1"]  # no subject 'a_ce-gad'
+
+
+@pytest.mark.parametrize("visits", [("2020-01-01", "2021-01-01"), ("ses-1", "ses-2"), ("baseline", "week4"), ("2020", "2021")])
+def test_a_pattern_that_takes_visits_for_subjects_asks_for_the_patient(tmp_path, visits):
+    for visit in visits:
+        nifti(tmp_path / "s1" / visit / "T1w.nii.gz")
+    with pytest.raises(UserError, match=rf"takes '{visits[0]}' for a subject.*\{{subject\}}/\{{session\}}/") as refusal:
+        find_subjects(tmp_path, "pattern", ["T1w"], pattern="**/{subject}/{contrast}.nii.gz")
+    assert len(str(refusal.value)) < 240
+    named = {"{subject}/{session}/{contrast}.nii.gz": {"s1"}, "s1/{subject}/{contrast}.nii.gz": {*visits}}
+    for pattern, subjects in named.items():
+        assert {exam.subject for exam in find_subjects(tmp_path, "pattern", ["T1w"], pattern=pattern)} == subjects
 
 
 def test_a_pattern_with_sessions_and_words_of_ones_own(tmp_path):
@@ -243,6 +256,55 @@ def test_a_subject_that_is_there_twice_is_found_by_its_series(tmp_path):
     the_problem(exams["p1"], "p1: holds a DICOM series that p3 holds too")
     the_problem(exams["p3"], "p3: holds a DICOM series that p1 holds too")
     assert not exams["p2"].problems
+
+
+@pytest.mark.parametrize(
+    "name", ["t1_lesion", "t1_tumor", "T1_tumour", "t1_roi", "5_t1_mprage_gtv", "t1_seg", "t1_mask", "t1_label1"]
+)
+def test_a_file_named_as_a_mask_is_asked_about_unless_a_scan_or_a_rule_says_which(tmp_path, name):
+    nifti(tmp_path / "p1" / f"{name}.nii.gz")
+    nifti(tmp_path / "tumor_p2" / "tumor_p2_t1.nii.gz")
+    for file in ("t1_mprage", name):
+        nifti(tmp_path / "p3" / f"{file}.nii.gz")
+    exams = found(tmp_path, "dicom", "T1w")
+    the_problem(exams["p1"], f"p1: {name}.nii.gz: ", "--rules=T1w=")
+    assert not exams["tumor_p2"].problems
+    assert exams["p3"].scans["T1w"].name == "t1_mprage.nii.gz"
+    assert found(tmp_path, "dicom", "T1w", rules={"T1w": f"^{name}"})["p1"].scans["T1w"].name == f"{name}.nii.gz"
+
+
+@pytest.mark.parametrize("labels", [2, 5])
+def test_a_volume_of_a_few_whole_numbers_is_a_mask_and_no_scan(tmp_path, labels):
+    values = np.digitize(head(), np.quantile(head(), np.arange(1, labels) / labels)).astype(np.float32)
+    nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(UserError, match=f"a.nii: holds {labels} different values alone, as a mask does"):
+        read_scan(tmp_path / "a.nii")
+    nib.save(nib.Nifti1Image(values + head() // 100, np.eye(4)), tmp_path / "a.nii")
+    read_scan(tmp_path / "a.nii")
+
+
+def patient(folder, name, **attributes):
+    for path in write_series(folder, SeriesDescription="T1 SE", **attributes):
+        dataset = dcmread(path)
+        dataset.PatientID = name
+        dataset.save_as(path)
+
+
+def test_subjects_of_one_patient_id_are_told_without_it(tmp_path, caplog):
+    for index, name in enumerate(("SECRET1", "SECRET1", "SECRET2", "SECRET3", "", "", "Anonymous", "Anonymous")):
+        patient(tmp_path / f"s{index}", name)
+    found(tmp_path, "dicom", "T1w")
+    assert [record.getMessage() for record in caplog.records] == [
+        "s0 and s1 have one PatientID; if they are one patient, give them one split in --splits"
+    ]
+
+
+@pytest.mark.parametrize(("names", "count"), [(("p1a", "p1b", "p2"), 2), (("p1", "p2", "p3"), 3)])
+def test_one_patient_id_says_nothing_new_of_visits_and_nothing_where_most_have_it(tmp_path, caplog, names, count):
+    for index, name in enumerate(names):
+        patient(tmp_path / name, "SECRET1" if index < count else "SECRET2")
+    found(tmp_path, "dicom", "T1w")
+    assert not caplog.records
 
 
 def test_names_that_differ_in_case_alone_are_told(tmp_path):
