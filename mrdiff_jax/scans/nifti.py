@@ -1,6 +1,5 @@
 """NIfTI files as they are: their voxels, their affine to mm, and what is refused of them."""
 
-import logging
 import math
 import zlib
 from pathlib import Path
@@ -9,6 +8,7 @@ import nibabel as nib
 import numpy as np
 
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.log import logger
 from mrdiff_jax.storage.files import require_file
 
 MAX_VOXELS = 2**28  # a gigabyte of float32; a header that declares more is taken for damaged
@@ -16,7 +16,6 @@ MM_OF_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}  # by the code in xyzt_units: metre, 
 UNIT_MASK = 7  # of xyzt_units: the bits that say the unit of length
 VOXEL_MM = (0.01, 50.0)
 FIELD_MM = (1.0, 2000.0)  # of the longest side
-logger = logging.getLogger("mrdiff_jax")
 _UNREADABLE = (  # what a damaged file makes nibabel raise
     nib.filebasedimages.ImageFileError,
     nib.spatialimages.HeaderDataError,

@@ -1,6 +1,5 @@
 """Scans on disk: volumes in NIfTI or DICOM files, with their sequence times."""
 
-import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.log import logger
 from mrdiff_jax.scans import air, contrasts, nifti
 from mrdiff_jax.scans.exam import Exam
 from mrdiff_jax.scans.exam_files import ExamFiles
@@ -19,7 +19,6 @@ from mrdiff_jax.scans.sequence_times import SequenceTimes, check, complete, read
 
 GRID_TOLERANCE_MM = 1e-2
 MOST_LABELS = 5  # different values of a mask
-logger = logging.getLogger("mrdiff_jax")
 
 
 @dataclass(frozen=True)
