@@ -1,7 +1,6 @@
 """Subjects whose DICOM files name one patient. PatientID is compared as a keyed hash, in memory; it is never kept or shown."""
 
 import hashlib
-import logging
 import secrets
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
@@ -9,25 +8,15 @@ from pathlib import Path
 
 import pydicom
 
+from mrdiff_jax.log import logger
 from mrdiff_jax.scans.dicom_headers import MALFORMED, quiet
 from mrdiff_jax.scans.visits import patients
 
 _KEY = secrets.token_bytes(32)  # of this process: a hash says nothing outside of it
 _PLACEHOLDERS = (
-    "",
-    "0",
-    "none",
-    "na",
-    "n/a",
-    "unknown",
-    "anon",
-    "anonym",
-    "anonymous",
-    "anonymized",
-    "anonymised",
-    "deidentified",
+    *("", "0", "none", "na", "n/a", "unknown"),
+    *("anon", "anonym", "anonymous", "anonymized", "anonymised", "deidentified"),
 )
-logger = logging.getLogger("mrdiff_jax")
 
 
 def mark(path: Path) -> bytes:

@@ -12,10 +12,8 @@ END_MARGIN, WRAPPED_GAP = 2048, 8192  # how near to both ends values lie, and ho
 CENTRED, GAP_SHARE = END_MARGIN / 2**16, WRAPPED_GAP / 2**16  # the same, of a range of any scale
 LEAST_AIR = 0.2  # of the voxels
 LEAST_WRAPPED = 1e-4  # of the voxels below the gap
-JUMP, LEAST_JUMPS = (
-    0.75,
-    1e-3,
-)  # of the range: neighbours further apart, and their share of all pairs, where values wrapped twice
+JUMP = 0.75  # of the range: neighbours further apart, where values wrapped twice
+LEAST_JUMPS = 1e-3  # of all pairs of neighbours
 _AGAIN = "convert it again with more bits"
 
 
