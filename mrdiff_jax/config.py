@@ -116,7 +116,8 @@ SMALL = {
     "hinet": {"base_channels": 8, "discriminator_channels": 8},
     "resvit": {"base_channels": 8, "discriminator_channels": 8, "vit_layers": 2, "vit_width": 64, "vit_heads": 4},
     "blochgan": {"base_channels": 8, "discriminator_channels": 8, "map_channels": 8},
-    **{name: {"optimizer": {"learning_rate": 1e-3, **_QUICK}} for name in ("cm", "cdpm", "m2dn")},
+    **{name: {"optimizer": {"learning_rate": 1e-3, **_QUICK}} for name in ("cm", "cdpm")},
+    "m2dn": {"widths": (16, 32, 32), "optimizer": {"learning_rate": 1e-3, **_QUICK}},
 }
 
 SHARED = {

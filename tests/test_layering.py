@@ -25,7 +25,7 @@ LAYERS = [
     "preparation.options scans.sequence_times scans.vocabulary scans.spellings scans.descriptions scans.image_types",
     "scans.contrasts scans.header_evidence scans.dicom_stack",
     "scans.dicom_headers scans.dicom_pixels scans.dicom scans.nifti scans.exam_files scans.exam scans.volumes scans.bids",
-    "scans.archives scans.candidates scans.series_choice scans.layouts scans.visits scans.nifti_frame",
+    "scans.visits scans.same_patient scans.archives scans.candidates scans.series_choice scans.layouts scans.nifti_frame",
     "preparation.registration preparation.bias_field preparation.alignment preparation.records",
     "preparation.placement preparation.common_grid",
     "preparation.intensity preparation.splits preparation.slicing preparation.slices data.augmentation",

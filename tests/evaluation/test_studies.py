@@ -236,10 +236,14 @@ class TestWhatCanBeDone:
     @pytest.mark.parametrize(
         ("asked", "example", "reason"),
         [
-            ("maps", {}, "maps: the true T1, T2 and S0 of this data set are not known"),
-            ("maps", {"maps": 0}, "maps: this method has no maps"),
-            ("lesions", {}, r"lesions: this data set has no masks of lesions; .*--config\.data\.lesions"),
-            ("sampling,lesions", {"lesions": np.zeros((4, 4))}, "lesions: none of the test slices shows a lesion"),
+            ("maps", {}, "'maps' cannot be done: the true T1, T2 and S0 of this data set are not known"),
+            ("maps", {"maps": 0}, "'maps' cannot be done: this method has no maps"),
+            ("lesions", {}, r"'lesions' cannot be done: this data set has no masks of lesions; .*--config\.data\.lesions"),
+            (
+                "sampling,lesions",
+                {"lesions": np.zeros((4, 4))},
+                "'lesions' cannot be done: none of the test slices",
+            ),
         ],
     )
     def test_what_is_named_and_cannot_be_done_is_refused(self, tiny_config, asked, example, reason):
