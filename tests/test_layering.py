@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "mrdiff_jax"
 LAYERS = [
     "__init__ errors log fields streams plotting",
     "storage.files storage.paths storage.json_files storage.checksums storage.lock storage.checkpoints",
-    "scans.scan_path scans.air",
+    "scans.scan_path scans.wrap_around scans.air",
     "wavelets physics metrics.* metrics.conventions parallel",
     "diffusion.schedules diffusion.process diffusion.samplers diffusion.*",
     "networks.initializers networks.normalization networks.convolutions networks.*",
@@ -38,7 +38,7 @@ LAYERS = [
     "evaluation.averages evaluation.baselines evaluation.results evaluation.scoring evaluation.figures",
     "evaluation.evaluator evaluation.studies.* evaluation.studies.__init__ evaluation.run",
     "training.meter training.writer training.step training.loop training.speed",
-    "synthesis.model_files synthesis.synthesizer synthesis.from_scans synthesis.nifti_output synthesis.cohort",
+    "synthesis.model_files synthesis.synthesizer synthesis.from_scans synthesis.nifti_output synthesis.acquired synthesis.cohort",
     "comparison.significance comparison.comparable comparison.seeds comparison.runs comparison.tables comparison.report",
     "comparison.output",
     "cli main compare prepare synthesize export",
