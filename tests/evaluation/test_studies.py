@@ -69,6 +69,33 @@ class TestRobustness:
         np.testing.assert_array_equal(spoiled["T2w missing"][..., 1], batch["sources"][..., 1])
         assert not any("missing" in name for name in robustness.damages(("T2w",), 0))
 
+    @pytest.mark.parametrize("told", [True, False])
+    def test_a_method_that_does_without_some_sources_is_told_which_are_missing(self, batch, told):
+        seen = []
+
+        def synthesis(spoiled):
+            seen.append(spoiled.get("available"))
+            return spoiled["sources"][..., 0]
+
+        scored = types.SimpleNamespace(rows=[])
+        references = types.SimpleNamespace(predict=lambda sources: {"linear": sources[..., 0]})
+        context = types.SimpleNamespace(
+            evaluator=types.SimpleNamespace(score=lambda image, of: scored, references=references),
+            dataset=types.SimpleNamespace(sources=SOURCES),
+            config=types.SimpleNamespace(evaluate=types.SimpleNamespace(seed=0)),
+            method=types.SimpleNamespace(any_sources=told),
+            batches=lambda text: [batch],
+            synthesis=synthesis,
+        )
+        assert list(robustness.run(context)) == []
+        by_setting = dict(zip(robustness.damages(SOURCES, 0), seen, strict=True))
+        if not told:
+            assert set(seen) == {None}
+            return
+        assert by_setting["T2w missing"].tolist() == [[0, 1]] * 3
+        assert by_setting["PDw missing"].tolist() == [[1, 0]] * 3
+        assert by_setting[robustness.UNSPOILED].tolist() == [[1, 1]] * 3
+
     def test_damages_keep_range_and_leave_the_originals_alone(self, batch, spoiled):
         for name, found in spoiled.items():
             assert found.dtype == np.float32

@@ -19,15 +19,19 @@ BIAS = (0.2, 0.4)  # largest deviation of the field from 1
 SHIFTS = (1, 2, 3)  # mm
 UNSPOILED = "as acquired"
 
-Spoil = Callable[[Mapping[str, Any]], np.ndarray]
+Spoil = Callable[[Mapping[str, Any]], np.ndarray]  # a batch -> its sources (B, H, W, K), spoiled
 
 
 def run(context: Context) -> Iterator[Row]:
     """The metrics of synthesis and linear regression by the convention of the run, for each kind of damage."""
     score, references = context.evaluator.score, context.evaluator.references
-    for setting, spoil in damages(context.dataset.sources, context.config.evaluate.seed).items():
+    sources = context.dataset.sources
+    for setting, spoil in damages(sources, context.config.evaluate.seed).items():
         for batch in context.batches(f"robustness: {setting}"):
             spoiled = batch | {"sources": spoil(batch)}
+            if context.method.any_sources:
+                there = [f"{name} missing" != setting for name in sources]
+                spoiled["available"] = np.tile(np.float32(there), (len(batch["index"]), 1))
             images = {
                 SYNTHESIS: context.synthesis(spoiled),
                 "linear": references.predict(spoiled["sources"])["linear"],
@@ -38,9 +42,10 @@ def run(context: Context) -> Iterator[Row]:
 
 
 def damages(sources: Sequence[str], seed: int) -> dict[str, Spoil]:
-    """What is done to the sources, by name: a batch -> its sources (B, H, W, K), spoiled.
+    """What is done to the sources, by name.
 
-    Rician noise and a bias field on all sources, the last source shifted along the rows, each source missing (zeros).
+    Rician noise and a bias field on all sources, the last source shifted along the rows, each source missing: zeros, of which
+    a method that does without some of the sources is told.
     """
     spoiled: dict[str, Spoil] = {UNSPOILED: lambda batch: batch["sources"]}
     spoiled |= {f"Rician noise {level}": partial(_with_noise, level=level, seed=seed) for level in NOISE}
