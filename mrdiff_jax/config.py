@@ -105,18 +105,22 @@ class Evaluate:
 
 
 _QUICK = {"hold": 0.0, "ema_decay": 0.99, "clip_norm": 1.0}
-SMALL = {
+SMALL = {  # rates and levels as tools/tune_rates.py and docs/results.md found them
     "model": {
         **{"base_channels": 16, "channel_mult": (1, 2, 4), "attention_levels": (2,), "head_channels": 32},
         "norm_groups": 4,  # a few channels each: brightness gets lost in groups of one
     },
     "mrdiff": {"map_channels": 16, "loss_draws": "first", "optimizer": {"learning_rate": 3e-3, **_QUICK}},
     "regression": {"optimizer": {"learning_rate": 3e-3, **_QUICK}},
-    "pix2pix": {"base_channels": 16, "discriminator_channels": 16},
-    "hinet": {"base_channels": 8, "discriminator_channels": 8},
-    "resvit": {"base_channels": 8, "discriminator_channels": 8, "vit_layers": 2, "vit_width": 64, "vit_heads": 4},
-    "blochgan": {"base_channels": 8, "discriminator_channels": 8, "map_channels": 8},
-    **{name: {"optimizer": {"learning_rate": 1e-3, **_QUICK}} for name in ("cm", "cdpm")},
+    "pix2pix": {"base_channels": 16, "discriminator_channels": 16, "optimizer": {"learning_rate": 2e-3}},
+    "hinet": {"base_channels": 8, "discriminator_channels": 8, "optimizer": {"learning_rate": 2e-3}},
+    "resvit": {
+        **{"base_channels": 8, "discriminator_channels": 8, "vit_layers": 2, "vit_width": 64, "vit_heads": 4},
+        "optimizer": {"learning_rate": 2e-3},
+    },
+    "blochgan": {"base_channels": 8, "discriminator_channels": 8, "map_channels": 8, "optimizer": {"learning_rate": 2e-3}},
+    "cm": {"last_levels": 3, "optimizer": {"learning_rate": 1e-3, **_QUICK}},  # no time to climb to 151 noise levels
+    "cdpm": {"optimizer": {"learning_rate": 1e-3, **_QUICK}},
     "m2dn": {"widths": (16, 32, 32), "optimizer": {"learning_rate": 1e-3, **_QUICK}},
 }
 
