@@ -105,7 +105,7 @@ class Evaluate:
 
 
 _QUICK = {"hold": 0.0, "ema_decay": 0.99, "clip_norm": 1.0}
-SMALL = {  # rates and levels as tools/tune_rates.py and docs/results.md found them
+SMALL = {  # docs/results.md has the search for the rates of the GANs and the levels of cm
     "model": {
         **{"base_channels": 16, "channel_mult": (1, 2, 4), "attention_levels": (2,), "head_channels": 32},
         "norm_groups": 4,  # a few channels each: brightness gets lost in groups of one

@@ -5,17 +5,21 @@
 Takes any configuration and any of its fields, as `mrdiff_jax.main` does. Each training gets as many steps as fit into --minutes
 at the method's speed, which is measured before its first; so a busy machine takes longer, and finds the same. The test subjects
 are not looked at. The CSV has a row for each training, written as it ends, with the mean scores of the validation subjects
-(`config.evaluate.slices` of their slices; empty where the training diverged); the same command again does what is missing.
+(`config.evaluate.slices` of their slices; empty where the training diverged); the same command again does what is missing, of
+other methods and factors, too.
 """
 
 import csv
 import io
 import itertools
+import re
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -38,8 +42,9 @@ _FACTORS = flags.DEFINE_string("factors", "0.3,1,3", "Of the recipe's learning r
 _MINUTES = flags.DEFINE_float("minutes", None, "Of each training.", lower_bound=0)
 flags.mark_flags_as_required(["config", "output", "minutes"])
 
-COLUMNS = ("method", "learning_rate", "steps", *METRICS)
+COLUMNS = ("method", "learning_rate", "steps", *METRICS, "flags")
 Row = dict[str, str]
+Result = TypeVar("Result")
 
 
 def main() -> None:
@@ -47,7 +52,8 @@ def main() -> None:
     config, output = cli.config_of(_CONFIG), local_path(_OUTPUT.value, "--output")
     names, factors = [methods.require(name) for name in split_names(_METHODS.value)], _factors(_FACTORS.value)
     check_writable(output.parent)
-    rows = list(csv.DictReader(output.read_text(encoding="utf-8").splitlines())) if output.exists() else []
+    settings = " ".join(word for word in sys.argv[1:] if re.match(r"--?(config|minutes)\b", word))
+    rows = _known(output, settings)
     steps = {row["method"]: int(row["steps"]) for row in rows}
     for name, factor in itertools.product(names, factors):
         chosen = config.copy_and_resolve_references()
@@ -60,9 +66,18 @@ def main() -> None:
         chosen.optimizer.learning_rate = rate
         chosen.train.update(steps=steps[name], max_minutes=0)
         scores = alone(validated, chosen)
-        rows.append({"method": name, "learning_rate": f"{rate:g}", "steps": str(steps[name])} | scores)
+        rows.append({"method": name, "learning_rate": f"{rate:g}", "steps": str(steps[name])} | scores | {"flags": settings})
         write_text(output, table(rows))
         logger.info("%s, rate %g, %d steps: %s", name, rate, steps[name], scores or "diverged")
+
+
+def _known(output: Path, settings: str) -> list[Row]:
+    """The rows of a search that goes on. Raises UserError for one with other settings."""
+    rows = list(csv.DictReader(output.read_text(encoding="utf-8").splitlines())) if output.exists() else []
+    for row in rows:
+        if row.get("flags") != settings:
+            raise UserError(f"{output}: has rows of other --config or --minutes flags; give the same, or name another --output")
+    return rows
 
 
 def _factors(text: str) -> list[float]:
@@ -75,7 +90,7 @@ def _factors(text: str) -> list[float]:
     return factors
 
 
-def alone(task, config: ConfigDict):
+def alone(task: Callable[[ConfigDict], Result], config: ConfigDict) -> Result:
     """A task in a process of its own, whose memory and compiled programs go with it."""
     with ProcessPoolExecutor(1, get_context("spawn"), initializer=cli.keep_programs) as process:
         return process.submit(task, config).result()
@@ -93,6 +108,10 @@ def validated(config: ConfigDict) -> Row:
     parallel.initialize(config.data.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(config, Path(folder))
+        if not len(run.dataset.split("validation")):
+            raise UserError(
+                "no subject is left for validation; raise --config.data.validation_fraction, or name some in splits"
+            )
         try:
             state, _ = run.train()
         except Diverged:

@@ -1,7 +1,6 @@
 """What one call of `prepare` is to do: its exams, their times and their splits, checked before the work."""
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from mrdiff_jax.errors import UserError
@@ -70,12 +69,12 @@ def known_splits(output: Path, exams: Sequence[ExamFiles], file: Path | None, as
 
 def _unlike(known: Mapping[str, str], patterns: str, subjects: Sequence[str]) -> str:
     """How known splits differ from what the patterns of test subjects ask for; '' where they do not, or nothing is asked."""
-    asked = list(filter(None, map(str.strip, patterns.split(","))))
-    if not asked:
-        return ""
-    chosen = {subject for subject in subjects if any(fnmatchcase(subject, pattern) for pattern in asked)}
+    try:
+        chosen = matching(patterns, subjects)
+    except UserError as error:
+        return str(error)
     if not chosen:
-        return f"it matches none of the {len(subjects)} subjects"
+        return ""
     wrong = sorted(one for one in known.keys() & {*subjects} if (known[one] == "test") != (one in chosen))
     return bounded([f"{one} is in {known[one]}" for one in wrong], SEEN_LENGTH) if wrong else ""
 

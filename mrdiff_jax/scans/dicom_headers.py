@@ -14,6 +14,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage, MRImageStorage
 
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.scans import same_patient
 from mrdiff_jax.scans.dicom_stack import ORIENTATION_TOLERANCE, DicomSlice
 from mrdiff_jax.scans.header_evidence import ELEMENTS, header_of, words
 from mrdiff_jax.scans.sequence_times import SequenceTimes
@@ -41,7 +42,7 @@ _PHILIPS_CREATOR, _PHILIPS_PART = 0x20050010, 0x20051011
 _PHILIPS_PARTS = {"P": "PHASE", "R": "REAL", "I": "IMAGINARY"}
 TAGS = [
     *("SOPClassUID", "Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription"),
-    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PatientID"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *ELEMENTS,
     *(_GE_CREATOR, _GE_DATA_TYPE, _PHILIPS_CREATOR, _PHILIPS_PART),
@@ -186,6 +187,7 @@ def _frame(header: pydicom.Dataset, groups: Sequence[pydicom.Dataset | None], pa
         scale=(1.0 if slope is None else slope, intercept or 0.0),
         dark_is_high=header.get("PhotometricInterpretation") == "MONOCHROME1",
         header=header_of(value, image_type),
+        patient=same_patient.mark(str(header.get("PatientID") or "")),
     )
 
 

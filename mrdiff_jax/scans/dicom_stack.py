@@ -32,6 +32,7 @@ class DicomSlice(NamedTuple):
     scale: tuple[float, float]  # slope and intercept
     dark_is_high: bool  # MONOCHROME1
     header: Header  # without times
+    patient: bytes  # as `same_patient.mark` has it
 
 
 @dataclass(frozen=True)

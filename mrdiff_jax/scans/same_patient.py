@@ -4,12 +4,8 @@ import hashlib
 import secrets
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from pathlib import Path
-
-import pydicom
 
 from mrdiff_jax.log import logger
-from mrdiff_jax.scans.dicom_headers import MALFORMED, quiet
 from mrdiff_jax.scans.visits import patients
 
 _KEY = secrets.token_bytes(32)  # of this process: a hash says nothing outside of it
@@ -19,14 +15,9 @@ _PLACEHOLDERS = (
 )
 
 
-def mark(path: Path) -> bytes:
-    """What is equal for files of one patient in this process; empty where a file names none."""
-    try:
-        with quiet():
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"], force=True)
-            name = str(header.get("PatientID") or "").strip().casefold()
-    except MALFORMED:
-        return b""
+def mark(patient_id: str) -> bytes:
+    """What is equal for files of one patient in this process; empty where none is named."""
+    name = patient_id.strip().casefold()
     return b"" if name in _PLACEHOLDERS else hashlib.blake2b(name.encode(), key=_KEY).digest()
 
 

@@ -141,7 +141,7 @@ def _scans(folder: Path, text: str, subject: str) -> Iterator[Candidate]:
         chosen = "" if len(found) == 1 else f"#{index} "
         where = f" in {folder.name}" if text else ""
         path = ScanPath(folder, index if chosen else None)
-        patient = same_patient.mark(series.frames[0].path)
+        patient = series.frames[0].patient
         yield Candidate(
             path, text or series.description, f"{chosen}{series.label()}{where}", series.header, series.uid, patient
         )

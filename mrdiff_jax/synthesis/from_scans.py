@@ -93,10 +93,7 @@ def read_scans(
       UserError: not the sources of the model, a scan cannot be read or lacks TR or TE, or fields of view do not overlap.
     """
     paths = {name: ScanPath.of(path) for name, path in paths.items()}
-    try:
-        synthesizer.check_given(tuple(paths))
-    except UserError as error:
-        raise UserError(f"--source: {error}; give --source=NAME=PATH for each") from error
+    _check_names(synthesizer, paths)
     read = {name: read_scan(path) for name, path in paths.items()}
     times = _times(synthesizer, paths, {name: recorded for name, (_, recorded) in read.items()}, stated)
     scans = {name: scan for name, (scan, _) in read.items()}
@@ -145,6 +142,15 @@ def _on_grid(grid: Grid, scans: Mapping[str, Volume], aligned: OneGrid, options:
             scan, transform = Volume(data, aligned.grid.affine, scan.path), np.eye(4)
         found.append(registration.resample(scan, grid, transform, options.interpolation))
     return found
+
+
+def _check_names(synthesizer: Synthesizer, paths: Mapping[str, ScanPath]) -> None:
+    wrong, lacking = synthesizer.misfits(tuple(paths))
+    makes = f"the model makes {synthesizer.target} from {', '.join(synthesizer.sources)}"
+    if wrong:
+        raise UserError(f"--source={wrong[0]}={paths[wrong[0]]}: {makes}")
+    if lacking:
+        raise UserError(f"--source: no {lacking[0]}; {makes}; give --source={lacking[0]}=PATH")
 
 
 def _times(

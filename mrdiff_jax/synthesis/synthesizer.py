@@ -106,13 +106,18 @@ class Synthesizer:
 
     def check_given(self, names: Sequence[str]) -> None:
         """Checks that synthesis can do with these sources. Raises UserError with those that the model wants."""
+        wrong, lacking = self.misfits(names)
         known = ", ".join(self.sources)
-        for name in names:
-            if name not in self.sources or list(names).count(name) > 1:
-                raise UserError(f"source {name}: the model makes {self.target} from {known}; give each of them once")
-        lacking = [name for name in self.sources if name not in names]
-        if not names or (lacking and not self.method.any_sources):
+        if wrong:
+            raise UserError(f"source {wrong[0]}: the model makes {self.target} from {known}; give each of them once")
+        if lacking:
             raise UserError(f"no source {lacking[0]}: the model makes {self.target} from {known}")
+
+    def misfits(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Of names given as sources, those that are none or stand twice; and the sources that are needed beside them."""
+        wrong = [name for name in names if name not in self.sources or list(names).count(name) > 1]
+        needs_all = not names or not self.method.any_sources
+        return wrong, [name for name in self.sources if name not in names] if needs_all else []
 
     def maps(self, sources: Any, tr: Any, te: Any, ti: Any = None, *, rng: Array) -> dict[str, np.ndarray]:
         """What the method sees, by name, (B, H', W') each: for MRDiff its feature maps, which are not quantitative.

@@ -52,7 +52,10 @@ def test_the_output_is_not_among_the_scans(tmp_path, place):
 @pytest.mark.parametrize(
     ("patterns", "words"),
     [
-        ("sub-9*", "--test-subjects=sub-9* was not applied (it matches none of the 3 subjects): splits stay as "),
+        (
+            "sub-9*",
+            "--test-subjects=sub-9* was not applied (test subjects: 'sub-9*' matches none of the 3 subjects): splits stay as ",
+        ),
         ("sub-1", "--test-subjects=sub-1 was not applied (sub-1 is in train, sub-3 is in test): splits stay as "),
         ("sub-3", "splits stay as "),
         ("", "splits stay as "),

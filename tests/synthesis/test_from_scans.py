@@ -289,7 +289,7 @@ def refused(paths, *words, grid=None, stated=TIMES, copy=None):
 
 def test_sources_that_do_not_fit_the_model_are_refused(pair):
     refused(pair | {"FLAIR": pair["T2w"]}, "FLAIR", "T1w from T2w, PDw")
-    refused({"T2w": pair["T2w"]}, "no source PDw", "NAME=PATH")
+    refused({"T2w": pair["T2w"]}, "no PDw", "PDw=PATH")
     refused(pair | {"PDw": pair["T2w"].parent / "none.nii.gz"}, "none.nii.gz: no such file")
 
 

@@ -69,16 +69,17 @@ def test_all_methods_and_seeds_are_trained_and_compared_and_a_killed_plan_goes_o
 
 
 def test_equal_time_gives_steps_by_the_measured_speed_and_a_failed_run_costs_no_other(tmp_path):
-    flags = ("--methods=regression", "--seeds=0,1", "--rule=time", "--minutes=0.002")
-    (tmp_path / "out" / "regression-1").mkdir(parents=True)
-    (tmp_path / "out" / "regression-1" / "run.json").write_text("{")  # a workdir that training refuses
+    flags = ("--methods=regression,pix2pix", "--rule=time", "--minutes=0.002")
+    (tmp_path / "out" / "pix2pix-0").mkdir(parents=True)
+    (tmp_path / "out" / "pix2pix-0" / "run.json").write_text("{")  # a workdir that training refuses
     done = call(tmp_path / "out", *flags)
     assert done.returncode == 1
     plan = json.loads((tmp_path / "out" / "plan.json").read_text())
-    assert plan["steps"]["regression"] == max(1, round(0.12 / plan["seconds"]["regression"]))
+    for name in ("regression", "pix2pix"):
+        assert plan["steps"][name] == max(1, round(0.12 / plan["seconds"][name]))
     assert "1 of 2 runs failed" in done.stderr
-    assert "regression-1.log" in done.stderr
-    assert [row["seed"] for row in rows(tmp_path / "out")] == ["0"]
+    assert "pix2pix-0.log" in done.stderr
+    assert [row["method"] for row in rows(tmp_path / "out")] == ["regression"]
     assert "| regression |" in (tmp_path / "out" / "comparison" / "table1.md").read_text()
 
 

@@ -36,6 +36,17 @@ def test_a_search_scores_the_validation_subjects_and_goes_on(tmp_path):
     assert kept == first
     assert (added["learning_rate"], added["steps"]) == ("0.006", first["steps"])
     assert added["psnr"] != first["psnr"]
+    other = call(output, *flags, "--config.data.batch_size=4")
+    assert other.returncode == 2
+    assert "rates.csv: has rows of other --config or --minutes flags" in other.stderr
+    assert rows(output) == [kept, added]
+
+
+def test_a_search_without_validation_subjects_is_refused(tmp_path):
+    flags = ("--methods=regression", "--minutes=0.001", "--factors=1", "--config.data.validation_fraction=0")
+    done = call(tmp_path / "rates.csv", *flags)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: no subject is left for validation; raise --config.data.validation")
 
 
 @pytest.mark.parametrize(
