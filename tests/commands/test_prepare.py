@@ -18,13 +18,12 @@ from helpers.scans import data_config, write_scan
 from mrdiff_jax.data import datasets
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation import scoring
-from mrdiff_jax.preparation import checks, exam_task, placement, prepared_set, tasks
+from mrdiff_jax.preparation import checks, exam_task, placement, prepared_set
 from mrdiff_jax.preparation.exam_task import Task
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.preparation.records import ExamRecord, Placement, ScanRecord
 from mrdiff_jax.preparation.splits import Assignment
 from mrdiff_jax.scans import layouts
-from mrdiff_jax.scans.exam_files import ExamFiles
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.scans.volumes import Volume
 from mrdiff_jax.synthesis import from_scans
@@ -34,41 +33,6 @@ from mrdiff_jax.training.loop import train_and_evaluate
 
 ROOT = Path(__file__).parents[2]
 PREPARE = [sys.executable, "-m", "mrdiff_jax.prepare"]
-
-
-@pytest.mark.parametrize("place", ["", "sub-01", "sub-02/prepared", "sub-02/anat"])
-def test_the_output_is_not_among_the_scans(tmp_path, place):
-    for subject in ("sub-01", "sub-02"):
-        write_exam(tmp_path / "scans", subject, 1)
-    exams = tasks.find_exams(tmp_path / "scans", CONTRASTS, "bids", "", {})
-    with pytest.raises(
-        UserError, match=r"--output=.*: (is the folder of the scans; choose another|lies among the scans of sub-0)"
-    ):
-        tasks.refuse_place(tmp_path / "scans", tmp_path / "scans" / place, exams)
-    for free in ("scans/derivatives/prepared", "prepared", "scans/sub"):
-        tasks.refuse_place(tmp_path / "scans", tmp_path / free, exams)
-
-
-@pytest.mark.parametrize(
-    ("patterns", "words"),
-    [
-        (
-            "sub-9*",
-            "--test-subjects=sub-9* was not applied (test subjects: 'sub-9*' matches none of the 3 subjects): splits stay as ",
-        ),
-        ("sub-1", "--test-subjects=sub-1 was not applied (sub-1 is in train, sub-3 is in test): splits stay as "),
-        ("sub-3", "splits stay as "),
-        ("", "splits stay as "),
-    ],
-)
-def test_test_subjects_that_known_splits_do_not_have_are_told(tmp_path, capsys, patterns, words):
-    (tmp_path / "splits.csv").write_text("subject,split\nsub-1,train\nsub-2,validation\nsub-3,test\n")
-    exams = [ExamFiles(name, name, {}) for name in ("sub-1", "sub-2", "sub-3")]
-    tasks.known_splits(tmp_path, exams, None, Assignment(patterns))
-    said = capsys.readouterr().out
-    assert said == f"{words}{tmp_path / 'splits.csv'} has them; edit it, or remove it to assign them anew\n"
-
-
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CONTRASTS = ("T1w", "T2w")
 THICK = grid((40, 44, 22), (3, 3, 5))

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from helpers.dicom_files import PATIENT, SAGITTAL, canonical, counts, write_dual_echo, write_enhanced, write_series
 from helpers.scans import head, real_scans, write_scan
-from pydicom import dcmread
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans.layouts import LAYOUTS, find_subjects, parse_rules
@@ -281,30 +280,6 @@ def test_a_volume_of_a_few_whole_numbers_is_a_mask_and_no_scan(tmp_path, labels)
         read_scan(tmp_path / "a.nii")
     nib.save(nib.Nifti1Image(values + head() // 100, np.eye(4)), tmp_path / "a.nii")
     read_scan(tmp_path / "a.nii")
-
-
-def patient(folder, name, **attributes):
-    for path in write_series(folder, SeriesDescription="T1 SE", **attributes):
-        dataset = dcmread(path)
-        dataset.PatientID = name
-        dataset.save_as(path)
-
-
-def test_subjects_of_one_patient_id_are_told_without_it(tmp_path, caplog):
-    for index, name in enumerate(("SECRET1", "SECRET1", "SECRET2", "SECRET3", "", "", "Anonymous", "Anonymous")):
-        patient(tmp_path / f"s{index}", name)
-    found(tmp_path, "dicom", "T1w")
-    assert [record.getMessage() for record in caplog.records] == [
-        "s0 and s1 have one PatientID; if they are one patient, give them one split in --splits"
-    ]
-
-
-@pytest.mark.parametrize(("names", "count"), [(("p1a", "p1b", "p2"), 2), (("p1", "p2", "p3"), 3)])
-def test_one_patient_id_says_nothing_new_of_visits_and_nothing_where_most_have_it(tmp_path, caplog, names, count):
-    for index, name in enumerate(names):
-        patient(tmp_path / name, "SECRET1" if index < count else "SECRET2")
-    found(tmp_path, "dicom", "T1w")
-    assert not caplog.records
 
 
 def test_names_that_differ_in_case_alone_are_told(tmp_path):
