@@ -120,7 +120,7 @@ SMALL = {  # docs/results.md has the search for the rates of the GANs and the le
     },
     "blochgan": {"base_channels": 8, "discriminator_channels": 8, "map_channels": 8, "optimizer": {"learning_rate": 2e-3}},
     "cm": {"last_levels": 3, "optimizer": {"learning_rate": 1e-3, **_QUICK}},  # no time to climb to 151 noise levels
-    "cdpm": {"optimizer": {"learning_rate": 1e-3, **_QUICK}},
+    "cdpm": {"attention_sides": (8,), "optimizer": {"learning_rate": 1e-3, **_QUICK}},
     "m2dn": {"widths": (16, 32, 32), "optimizer": {"learning_rate": 1e-3, **_QUICK}},
 }
 
