@@ -128,7 +128,7 @@ class Model:
     attention_levels: tuple[int, ...] = field((2, 3, 4), "levels with self-attention, from 0", least=0)
     head_channels: int = field(64, "channels of an attention head", least=1)
     norm_groups: int = field(32, "of the group normalisation; small networks want a few channels in each", least=1)
-    wavelet_domain: bool = field(True, "works on wavelet bands; else on pixels")
+    wavelet_levels: int = field(1, "of the Haar transform on whose bands networks work; 0 is pixels", least=0)
     dtype: Literal["float32", "bfloat16"] = field("float32", "of the computation", choices=("float32", "bfloat16"))
 
 

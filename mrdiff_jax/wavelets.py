@@ -51,6 +51,23 @@ def idwt2(bands: Array) -> Array:
     return _interleave(*rows, axis=-3)
 
 
+def to_bands(x: Array, levels: int) -> Array:
+    """The wavelet packet of images: every band is transformed again, that many times; 0 levels leave images as they are.
+
+    Maps (..., H, W, C) to (..., H / 2^levels, W / 2^levels, 4^levels C). Raises ValueError as `dwt2` does.
+    """
+    for _ in range(levels):
+        x = dwt2(x)
+    return x
+
+
+def to_pixels(bands: Array, levels: int) -> Array:
+    """Inverse of `to_bands`. Raises ValueError as `idwt2` does."""
+    for _ in range(levels):
+        bands = idwt2(bands)
+    return bands
+
+
 def _interleave(even: Array, odd: Array, axis: int) -> Array:
     """Joins the even and the odd samples along an axis, counted from the end."""
     pairs = jnp.stack([even, odd], axis=axis)  # the new axis stands before `axis + 1` of the input, that is, behind it

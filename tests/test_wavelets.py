@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import pywt
 
-from mrdiff_jax.wavelets import dwt2, idwt2
+from mrdiff_jax.wavelets import dwt2, idwt2, to_bands, to_pixels
 
 
 @pytest.fixture
@@ -43,6 +43,16 @@ def test_gradient_is_the_inverse_transform(images):
 def test_leading_axes_are_free(images):
     np.testing.assert_array_equal(dwt2(images[None]), dwt2(images)[None])
     np.testing.assert_array_equal(dwt2(images[0]), dwt2(images)[0])
+
+
+def test_packets_transform_every_band_again(images):
+    images = np.concatenate([images, images], axis=2)[:, :, :16]
+    np.testing.assert_array_equal(to_bands(images, 0), images)
+    bands = to_bands(images, 2)
+    packet = pywt.WaveletPacket2D(images[0, :, :, 1], "haar", maxlevel=2)
+    np.testing.assert_allclose(bands[0, :, :, 1], packet["aa"].data, atol=1e-6)
+    np.testing.assert_allclose(bands[0, :, :, 12 * 2 + 3 * 1 + 1], packet["hv"].data, atol=1e-6)  # the cV of cH
+    np.testing.assert_allclose(to_pixels(bands, 2), images, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(1, 7, 8, 1), (1, 8, 7, 1)])

@@ -37,7 +37,7 @@ flags.mark_flags_as_required(["weights", "config", "workdir"])
 # what their network is where ours leaves a choice, which the shapes of the parameters need not show
 _STRUCTURE = {
     "method.name": ("mrdiff",),
-    "model.wavelet_domain": (True,),
+    "model.wavelet_levels": (1,),
     "mrdiff.wavelet_of": ("features",),
     "mrdiff.decoder_skips": (True,),
     "mrdiff.signals": ("spin_echo", "spin_echo,spin_echo"),

@@ -45,7 +45,7 @@ from mrdiff_jax.methods.transfer import fitting, trained_params
 from mrdiff_jax.networks.initializers import init_on_host
 from mrdiff_jax.networks.unet import Backbone, Decoder, Encoder, StepEmbedding, build_backbone
 from mrdiff_jax.streams import normal_like, stream
-from mrdiff_jax.wavelets import dwt2, idwt2
+from mrdiff_jax.wavelets import to_bands, to_pixels
 
 
 @dataclass(frozen=True)
@@ -79,19 +79,18 @@ class Network(nn.Module):
     """
 
     backbone: Backbone
-    wavelet_domain: bool = False
+    wavelet_levels: int = 0
 
     def setup(self) -> None:
         self.step_embedding = StepEmbedding(self.backbone)
         self.encoder = Encoder(self.backbone)
-        self.generator = Decoder(self.backbone, 4 if self.wavelet_domain else 1)
+        self.generator = Decoder(self.backbone, 4**self.wavelet_levels)
 
     def __call__(self, x: Array, y: Array, c_noise: Array) -> Array:
         h = jnp.concatenate([x, y], axis=-1)
         embedding = self.step_embedding(c_noise)
-        skips = self.encoder(dwt2(h) if self.wavelet_domain else h, embedding)
-        image = self.generator(skips[-1], embedding, skips)
-        return idwt2(image) if self.wavelet_domain else image
+        skips = self.encoder(to_bands(h, self.wavelet_levels), embedding)
+        return to_pixels(self.generator(skips[-1], embedding, skips), self.wavelet_levels)
 
 
 class CM(Method):
@@ -111,8 +110,8 @@ class CM(Method):
         self.curriculum = consistency.Curriculum(own.first_levels, own.last_levels, own.target_decay, own.decay_formula)
         self.preconditioning = Preconditioning(own.sigma_min, own.sigma_data)
         self.walk = self._sampling_levels(config.sample)
-        self.network = Network(build_backbone(config), config.model.wavelet_domain)
-        self.stride = self.network.backbone.image_stride(self.network.wavelet_domain)
+        self.network = Network(build_backbone(config), config.model.wavelet_levels)
+        self.stride = self.network.backbone.image_stride(self.network.wavelet_levels)
         self.players = {"generator": Player(self.loss, make_optimizer(config.optimizer))}
 
     def init(self, key: Array, batch: Batch) -> Variables:

@@ -15,7 +15,7 @@ from mrdiff_jax.methods.contract import Batch, Method, Outcome, Player, Variable
 from mrdiff_jax.methods.optimizers import make_optimizer
 from mrdiff_jax.networks.initializers import init_on_host
 from mrdiff_jax.networks.unet import Backbone, Decoder, Encoder, StepEmbedding, build_backbone
-from mrdiff_jax.wavelets import dwt2, idwt2
+from mrdiff_jax.wavelets import to_bands, to_pixels
 
 
 @dataclass(frozen=True)
@@ -32,30 +32,30 @@ class Network(nn.Module):
 
     Attributes:
       backbone: size of the encoder and the decoder.
-      wavelet_domain: False works on pixels.
+      wavelet_levels: of the transform on whose bands it works.
     """
 
     backbone: Backbone
-    wavelet_domain: bool = True
+    wavelet_levels: int = 1
 
     @nn.compact
     def __call__(self, y: Array) -> Array:
-        h = dwt2(y) if self.wavelet_domain else y
+        h = to_bands(y, self.wavelet_levels)
         step = jnp.zeros(len(y))  # there is one: its embedding is a learnt constant
         embedding = StepEmbedding(self.backbone, name="embedding")(step)
         skips = Encoder(self.backbone, name="encoder")(h, embedding)
         x = Decoder(self.backbone, h.shape[-1] // y.shape[-1], name="decoder")(skips[-1], embedding, skips)
-        return idwt2(x) if self.wavelet_domain else x
+        return to_pixels(x, self.wavelet_levels)
 
 
 class Regression(Method):
     """One network, one loss."""
 
     def __init__(self, config: Any):
-        self.network = Network(build_backbone(config), config.model.wavelet_domain)
+        self.network = Network(build_backbone(config), config.model.wavelet_levels)
         self.distance = {"l1": jnp.abs, "l2": jnp.square}[config.own.distance]
         self.players = {"generator": Player(self.loss, make_optimizer(config.optimizer))}
-        self.stride = self.network.backbone.image_stride(self.network.wavelet_domain)
+        self.stride = self.network.backbone.image_stride(self.network.wavelet_levels)
 
     def init(self, key: Array, batch: Batch) -> Variables:
         """Fresh weights."""

@@ -43,9 +43,9 @@ class Backbone(NamedTuple):
         """The sides of an input must be multiples of it."""
         return 2 ** (len(self.channel_mult) - 1)
 
-    def image_stride(self, wavelet_domain: bool) -> int:
-        """The sides of an image must be multiples of it; the input is the image's wavelet transform, or its pixels."""
-        return self.stride * (2 if wavelet_domain else 1)
+    def image_stride(self, wavelet_levels: int) -> int:
+        """The sides of an image must be multiples of it; the input is the image's transform of that many levels."""
+        return self.stride * 2**wavelet_levels
 
     def block(self, features: int, **kwargs: Any) -> ResBlock:
         """A residual block of this backbone."""
@@ -85,9 +85,13 @@ def build_plain_backbone(config: Any) -> Backbone:
         norm_groups=size.norm_groups,
         dtype=jnp.dtype(size.dtype),
     )
-    if backbone.channels[-1] % 4:
-        raise UserError(f"--config.model.base_channels={size.base_channels}: the deepest level needs a multiple of 4 channels")
-    factor = backbone.image_stride(size.wavelet_domain)
+    bands = 4**size.wavelet_levels
+    if backbone.channels[-1] % bands:
+        flag = f"--config.model.base_channels={size.base_channels}"
+        raise UserError(
+            f"{flag}: the deepest level needs a multiple of {bands} channels for {size.wavelet_levels} wavelet levels"
+        )
+    factor = backbone.image_stride(size.wavelet_levels)
     if config.data.image_size % factor:
         nearest = max(factor, round(config.data.image_size / factor) * factor)
         raise UserError(

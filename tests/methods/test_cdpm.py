@@ -16,7 +16,7 @@ from mrdiff_jax.methods.cdpm.network import Network
 from mrdiff_jax.networks.unet import Backbone
 
 KEYS = jax.random.split(jax.random.key(0), 2)
-SMALL = {"base_channels": 8, "channel_mult": (1, 2), "norm_groups": 4, "attention_levels": (), "wavelet_domain": False}
+SMALL = {"base_channels": 8, "channel_mult": (1, 2), "norm_groups": 4, "attention_levels": (), "wavelet_levels": 0}
 SIZE = Backbone(8, (1, 2), 1, (1,), norm_groups=4)
 
 
@@ -123,9 +123,9 @@ def test_of_observed_frames_the_clean_image_is_seen_and_of_others_the_noisy_one(
     assert np.abs(network(x_t, x_t, t, swapped) - network(x_t, x_t, t, frames)).max() > 1e-3
 
 
-@pytest.mark.parametrize(("sources", "wavelet_domain"), [("T2w", False), ("T2w,PDw,FLAIR", True)])
-def test_shapes_and_gradients_for_any_number_of_sources(sources, wavelet_domain):
-    method = cdpm(sources, sample={"steps": 2}, model={"wavelet_domain": wavelet_domain})
+@pytest.mark.parametrize(("sources", "wavelet_levels"), [("T2w", 0), ("T2w,PDw,FLAIR", 2)])
+def test_shapes_and_gradients_for_any_number_of_sources(sources, wavelet_levels):
+    method = cdpm(sources, sample={"steps": 2}, model={"wavelet_levels": wavelet_levels})
     batch = make_batch(2, 16, len(sources.split(",")))
     variables = disturbed(method.init(jax.random.key(0), batch))
     (loss, _), gradient = gradients(method, variables, batch, KEYS)["generator"]
@@ -172,7 +172,7 @@ def test_heads_that_do_not_divide_are_refused():
 def test_two_slices_are_learnt():
     config = resolved(
         sample={"steps": 10},
-        model={"base_channels": 16, "channel_mult": (1,), "wavelet_domain": True},
+        model={"base_channels": 16, "channel_mult": (1,), "wavelet_levels": 1},
         optimizer={"learning_rate": 3e-3, "ema_decay": 0.95, "hold": 0.3},
         heads=2,
     )

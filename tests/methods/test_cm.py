@@ -23,7 +23,7 @@ def resolved(sources="T2w,PDw", size=16, sample=None, model=None, optimizer=None
     config = configuration.default()
     config.method.name = "cm"
     config.data.update(sources=sources, target="T1w", image_size=size)
-    config.model.update(SMALL | {"wavelet_domain": False} | (model or {}))
+    config.model.update(SMALL | {"wavelet_levels": 0} | (model or {}))
     config.sample.update(sample or {})
     config.optimizer.update(optimizer or {})
     config.cm.update(own)
@@ -49,9 +49,9 @@ def test_the_published_recipe():
     assert resolved().sample.steps == 2
 
 
-@pytest.mark.parametrize(("sources", "wavelet_domain"), [("T2w", False), ("T2w,PDw,FLAIR", True)])
-def test_shapes_and_gradients_for_any_number_of_sources(sources, wavelet_domain):
-    method = cm(sources, model={"wavelet_domain": wavelet_domain})
+@pytest.mark.parametrize(("sources", "wavelet_levels"), [("T2w", 0), ("T2w,PDw,FLAIR", 2)])
+def test_shapes_and_gradients_for_any_number_of_sources(sources, wavelet_levels):
+    method = cm(sources, model={"wavelet_levels": wavelet_levels})
     batch = make_batch(2, 16, len(sources.split(",")))
     variables = disturbed(method.init(jax.random.key(0), batch))
     (loss, outcome), gradient = gradients(method, variables, batch, KEYS)["generator"]
@@ -147,7 +147,7 @@ def test_all_of_mrdiffs_encoder_and_generator_fit_a_consistency_model(tmp_path):
     config.mrdiff.map_channels = 4
     batch = make_batch(1)
     mrdiff = methods.create(configuration.resolve(config)).init(jax.random.key(0), batch).params["generator"]
-    fresh = cm(model={"wavelet_domain": True}).init(jax.random.key(1), batch).params["generator"]
+    fresh = cm(model={"wavelet_levels": 1}).init(jax.random.key(1), batch).params["generator"]
     found = fitting(fresh, mrdiff, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, found, {name: mrdiff[name] for name in fresh})
     with pytest.raises(UserError, match=r"none of its weights fits"):
@@ -161,7 +161,7 @@ def test_a_run_of_mrdiff_is_what_training_starts_from(tmp_path):
     config = tiny()
     config.model.update(SMALL)
     workdir = write_run(tmp_path / "mrdiff", config)
-    method = cm(model={"wavelet_domain": True}, init="diffusion", init_workdir=str(workdir))
+    method = cm(model={"wavelet_levels": 1}, init="diffusion", init_workdir=str(workdir))
     variables = method.init(jax.random.key(1), make_batch(1))
     average = trained_params(workdir)
     for tree in (variables.params["generator"], variables.targets["generator"]):
@@ -177,7 +177,7 @@ def test_of_cdpm_the_step_and_the_blocks_of_the_levels_fit(tmp_path):
     config.model.update(SMALL)
     batch = make_batch(1)
     cdpm = methods.create(configuration.resolve(config)).init(jax.random.key(0), batch).params["generator"]
-    fresh = cm(model={"wavelet_domain": True}).init(jax.random.key(1), batch).params["generator"]
+    fresh = cm(model={"wavelet_levels": 1}).init(jax.random.key(1), batch).params["generator"]
     found = fitting(fresh, cdpm, tmp_path)
     for half in ("encoder", "generator"):
         blocks = [name for name in fresh[half] if name.startswith("block_")]
@@ -192,7 +192,7 @@ def test_two_slices_are_learnt():
     """RAdam's first few hundred steps run at a reduced rate, hence the large one."""
     config = resolved(
         sample={"steps": 1},
-        model={"base_channels": 16, "channel_mult": (1,), "attention_levels": (), "wavelet_domain": True},
+        model={"base_channels": 16, "channel_mult": (1,), "attention_levels": (), "wavelet_levels": 1},
         optimizer={"learning_rate": 1e-2, "ema_decay": 0.95, "hold": 0.3},
         last_levels=4,
     )

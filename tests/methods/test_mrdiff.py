@@ -78,13 +78,14 @@ def test_paper_preset_differs_in_the_stems_alone():
 
 
 @pytest.mark.parametrize("sources", [1, 3])
-@pytest.mark.parametrize("kwargs", [{}, {"stem_channels": 2}, {"wavelet_domain": False}])
+@pytest.mark.parametrize("kwargs", [{}, {"stem_channels": 2}, {"wavelet_levels": 0}, {"wavelet_levels": 2}])
 def test_any_number_of_sources_and_any_front_end(sources, kwargs):
     network, variables, inputs, scan = make(sources, **kwargs)
     features, x0_hat, y_hat = jax.jit(network.apply)(variables, *inputs, scan)
     assert x0_hat.shape == (1, 16, 16, 1)
     assert y_hat.shape == (1, 16, 16, sources)
-    assert features.e_t.shape == ((1, 8, 8, 16) if kwargs == {"wavelet_domain": False} else (1, 4, 4, 16))
+    side = 8 // 2 ** kwargs.get("wavelet_levels", 1)
+    assert features.e_t.shape == (1, side, side, 16)
     assert np.all(np.isfinite(x0_hat))
 
 

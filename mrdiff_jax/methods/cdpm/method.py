@@ -44,10 +44,10 @@ class CDPM(Method):
 
     def __init__(self, config: Any):
         own = self.settings = config.own
-        self.network = Network(_backbone(config), own.heads, config.model.wavelet_domain)
+        self.network = Network(_backbone(config), own.heads, config.model.wavelet_levels)
         self.schedule = diffusion.SCHEDULES[own.schedule](own.chain)
         self.sampler, self.chain = config.sample, diffusion.chain_of(self.schedule, config.sample)
-        self.stride = self.network.backbone.image_stride(self.network.wavelet_domain)
+        self.stride = self.network.backbone.image_stride(self.network.wavelet_levels)
         self.players = {"generator": Player(self.loss, make_optimizer(config.optimizer))}
 
     def init(self, key: Array, batch: Batch) -> Variables:
@@ -99,7 +99,7 @@ def _backbone(config: Any) -> Backbone:
       UserError: the channels of a level with attention, the deepest among them, are not a multiple of the heads.
     """
     own, backbone = config.own, build_plain_backbone(config)
-    side = config.data.image_size // (2 if config.model.wavelet_domain else 1)
+    side = config.data.image_size // 2**config.model.wavelet_levels
     levels = tuple(n for n in range(len(backbone.channels)) if side // 2**n in own.attention_sides)
     for level in sorted({*levels, len(backbone.channels) - 1}):
         if backbone.channels[level] % own.heads:

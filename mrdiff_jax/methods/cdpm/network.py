@@ -8,7 +8,7 @@ from mrdiff_jax.methods.cdpm.attention import FactorizedAttention, Frames
 from mrdiff_jax.networks.layers import Conv, upsample
 from mrdiff_jax.networks.normalization import GroupNorm
 from mrdiff_jax.networks.unet import Backbone, StepEmbedding
-from mrdiff_jax.wavelets import dwt2, idwt2
+from mrdiff_jax.wavelets import to_bands, to_pixels
 
 
 class _Half(nn.Module):
@@ -76,12 +76,12 @@ class Network(nn.Module):
 
     backbone: Backbone
     heads: int = 4
-    wavelet_domain: bool = False
+    wavelet_levels: int = 0
 
     def setup(self) -> None:
         self.step_embedding = StepEmbedding(self.backbone)
         self.encoder = FramesEncoder(self.backbone, self.heads)
-        self.generator = FramesDecoder(self.backbone, self.heads, 4 if self.wavelet_domain else 1)
+        self.generator = FramesDecoder(self.backbone, self.heads, 4**self.wavelet_levels)
 
     def __call__(self, x_t: Array, x_0: Array, t: Array, frames: Frames) -> Array:
         """Maps noisy frames x_t and clean ones x_0 (of which only the observed are read), (B, T, H, W), and steps t (B,) to
@@ -89,9 +89,9 @@ class Network(nn.Module):
         b, count, height, width = x_t.shape
         observed = frames.observed[:, :, None, None]
         x = jnp.where(observed > 0, x_0, x_t).reshape(b * count, height, width, 1)
-        h = dwt2(x) if self.wavelet_domain else x
+        h = to_bands(x, self.wavelet_levels)
         mask = jnp.broadcast_to(observed.reshape(-1, 1, 1, 1), (*h.shape[:3], 1)).astype(h.dtype)
         embedding = self.step_embedding(t)
         skips = self.encoder(jnp.concatenate([h, mask], axis=-1), embedding, frames)
         noise = self.generator(skips, embedding, frames).astype(x.dtype)
-        return (idwt2(noise) if self.wavelet_domain else noise).reshape(x_t.shape)
+        return to_pixels(noise, self.wavelet_levels).reshape(x_t.shape)

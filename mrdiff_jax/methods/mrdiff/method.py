@@ -33,7 +33,7 @@ class MRDiff(Method):
         self.chain = diffusion.chain_of(self.schedule, config.sample)
         self.sampler = config.sample
         self.players = {"generator": Player(self.loss, make_optimizer(config.optimizer))}
-        self.stride = self.network.backbone.image_stride(self.network.wavelet_domain)
+        self.stride = self.network.backbone.image_stride(self.network.wavelet_levels)
         self.inverted = inverted(self.network.signals, config.data.sources)
 
     def init(self, key: Array, batch: Batch) -> Variables:
@@ -123,7 +123,7 @@ def build_network(config: Any) -> Network:
     return Network(
         backbone=build_backbone(config, spectral_norm=own.spectral_norm),
         signals=signals_of(own.signals, config.data.sources, "--config.mrdiff.signals"),
-        wavelet_domain=config.model.wavelet_domain,
+        wavelet_levels=config.model.wavelet_levels,
         stem_channels=config.model.base_channels // 8 if own.wavelet_of == "features" else 0,
         map_channels=own.map_channels,
         positivity=own.positivity,

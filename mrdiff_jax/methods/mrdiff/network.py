@@ -17,7 +17,7 @@ from mrdiff_jax.networks import bloch
 from mrdiff_jax.networks.bloch import ContentMaps, Positivity, ScanParameters, Signal
 from mrdiff_jax.networks.layers import Conv
 from mrdiff_jax.networks.unet import Backbone, Decoder, Encoder, StepEmbedding
-from mrdiff_jax.wavelets import dwt2, idwt2
+from mrdiff_jax.wavelets import to_bands, to_pixels
 
 
 class Features(NamedTuple):
@@ -40,7 +40,7 @@ class Network(nn.Module):
     Attributes:
       backbone: size of the encoder and of the two decoders.
       signals: signal equation of each of the K sources.
-      wavelet_domain: False drops both transforms: the same network on pixels.
+      wavelet_levels: of both transforms; without any it is the same network on pixels.
       stem_channels: 0 transforms the images themselves (Sec. 2.2); otherwise convolutions at full resolution lift target and
         sources to that many channels each, and their features are transformed.
       map_channels: channels of each of the maps T1, T2, S0.
@@ -50,14 +50,14 @@ class Network(nn.Module):
 
     backbone: Backbone
     signals: tuple[Signal, ...]
-    wavelet_domain: bool = True
+    wavelet_levels: int = 1
     stem_channels: int = 0
     map_channels: int = 128
     positivity: Positivity = "relu"
     decoder_skips: bool = True
 
     def setup(self) -> None:
-        deepest, bands, dtype = self.backbone.channels[-1], 4 if self.wavelet_domain else 1, self.backbone.dtype
+        deepest, bands, dtype = self.backbone.channels[-1], 4**self.wavelet_levels, self.backbone.dtype
         self.step_embedding = StepEmbedding(self.backbone)
         if self.stem_channels:
             self.target_stem = Conv(self.stem_channels, dtype=dtype)
@@ -92,7 +92,7 @@ class Network(nn.Module):
         return self._to_pixels(self.generator(features.e_t, features.embedding, features.skips))
 
     def content_maps(self, features: Features) -> ContentMaps:
-        """I_sigma: features to the maps h_t (paper, Eq. 5), at twice the resolution of e_t."""
+        """I_sigma: features to the maps h_t (paper, Eq. 5), at the resolution of the inverse transform of e_t."""
         maps = self.map_block(self._to_pixels(features.e_t), features.embedding)
         return bloch.content_maps(maps, self.positivity)
 
@@ -112,13 +112,13 @@ class Network(nn.Module):
         return self.generate(self.encode(x_t, y, t))
 
     def _to_bands(self, x: Array) -> Array:
-        return dwt2(x) if self.wavelet_domain else x
+        return to_bands(x, self.wavelet_levels)
 
     def _to_pixels(self, x: Array) -> Array:
-        return idwt2(x) if self.wavelet_domain else x
+        return to_pixels(x, self.wavelet_levels)
 
     def _check_sides(self, shape: tuple[int, ...]) -> None:
-        factor = self.backbone.image_stride(self.wavelet_domain)
+        factor = self.backbone.image_stride(self.wavelet_levels)
         if shape[1] % factor or shape[2] % factor:
             raise ValueError(
                 f"images of {shape[1]} x {shape[2]} do not fit the network: with {len(self.backbone.channel_mult)} levels"
