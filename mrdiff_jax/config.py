@@ -112,15 +112,15 @@ SMALL = {  # docs/results.md has the search for the rates of the GANs and the le
     },
     "mrdiff": {"map_channels": 16, "loss_draws": "first", "optimizer": {"learning_rate": 3e-3, **_QUICK}},
     "regression": {"optimizer": {"learning_rate": 3e-3, **_QUICK}},
-    "pix2pix": {"base_channels": 16, "discriminator_channels": 16, "optimizer": {"learning_rate": 2e-3}},
+    "pix2pix": {"base_channels": 16, "discriminator_channels": 16, "optimizer": {"learning_rate": 6e-3}},
     "hinet": {"base_channels": 8, "discriminator_channels": 8, "optimizer": {"learning_rate": 2e-3}},
     "resvit": {
         **{"base_channels": 8, "discriminator_channels": 8, "vit_layers": 2, "vit_width": 64, "vit_heads": 4},
         "optimizer": {"learning_rate": 2e-3},
     },
     "blochgan": {"base_channels": 8, "discriminator_channels": 8, "map_channels": 8, "optimizer": {"learning_rate": 2e-3}},
-    "cm": {"last_levels": 3, "optimizer": {"learning_rate": 1e-3, **_QUICK}},  # no time to climb to 151 noise levels
-    "cdpm": {"attention_sides": (8,), "optimizer": {"learning_rate": 1e-3, **_QUICK}},
+    "cm": {"last_levels": 2, "optimizer": {"learning_rate": 1e-3, **_QUICK}},  # no time to climb to 151 noise levels
+    "cdpm": {"attention_sides": (8,), "optimizer": {"learning_rate": 3e-3, **_QUICK}},
     "m2dn": {"widths": (16, 32, 32), "optimizer": {"learning_rate": 1e-3, **_QUICK}},
 }
 
