@@ -154,7 +154,7 @@ class Optimizer:
 class Sampling:
     """How a method that samples walks from noise to an image."""
 
-    sampler: Literal["ddim", "ddpm"] = field("ddim", "the reverse process", choices=("ddim", "ddpm"))
+    sampler: Literal["ddim", "ddpm", "dpm"] = field("ddim", "the reverse process", choices=("ddim", "ddpm", "dpm"))
     steps: int = field(50, "reverse steps", least=1)
     eta: float = field(1.0, "share of fresh noise in ddim", least=0, most=1)
     spacing: Literal["fractional", "stride"] = field("fractional", "which steps are kept", choices=("fractional", "stride"))

@@ -25,7 +25,7 @@ _BIDS = flags.DEFINE_string("bids", None, "BIDS folder: synthesises the target o
 _SAMPLES = flags.DEFINE_integer("samples", 1, "Samples to average; several give their standard deviation too.", lower_bound=1)
 _MAPS = flags.DEFINE_bool("maps", False, "Writes the method's feature maps too, which are not quantitative.")
 _STEPS = flags.DEFINE_integer("steps", None, "Reverse steps; 1 is the direct estimate. Default: as trained.", lower_bound=1)
-_SAMPLER = flags.DEFINE_enum("sampler", None, ["ddim", "ddpm"], "Default: as trained.")
+_SAMPLER = flags.DEFINE_enum("sampler", None, ["ddim", "ddpm", "dpm"], "Default: as trained.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the noise: the same seed makes the same volume.", 0, 2**32 - 1)
 _SHARED = flags.DEFINE_bool("shared-noise", False, "Starts all slices from the same noise.")
 _BATCH = flags.DEFINE_integer("batch-size", 8, "Slices at a time, over all devices.", lower_bound=1)

@@ -73,7 +73,7 @@ def test_adni_and_spine_follow_the_paper():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("sample.sampler", "heun", r"--config\.sample\.sampler=heun: choose one of ddim, ddpm"),
+        ("sample.sampler", "heun", r"--config\.sample\.sampler=heun: choose one of ddim, ddpm, dpm"),
         ("train.steps", 0, r"--config\.train\.steps=0: must be at least 1"),
         ("model.channel_mult", (), r"--config\.model\.channel_mult=\(\): give a number"),
         ("model.attention_levels", (2, 5), r"--config\.model\.attention_levels=\(2, 5\): give levels of 0 to 4"),

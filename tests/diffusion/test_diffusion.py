@@ -1,9 +1,13 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mrdiff_jax import diffusion
+
+DETERMINISTIC = functools.partial(diffusion.ddim, eta=0.0)
 
 
 @pytest.fixture
@@ -96,7 +100,7 @@ def test_ddim_with_eta_one_and_ddpm_draw_from_the_respaced_chain(schedule, sampl
 
 @pytest.mark.parametrize("steps", [1, 2, 50])
 @pytest.mark.parametrize("spacing", ["fractional", "stride"])
-@pytest.mark.parametrize("sampler", [diffusion.ddim, lambda *a: diffusion.ddim(*a, eta=0.0), diffusion.ddpm])
+@pytest.mark.parametrize("sampler", [diffusion.ddim, DETERMINISTIC, diffusion.ddpm, diffusion.dpm_solver])
 def test_a_perfect_denoiser_recovers_x_0(schedule, sampler, spacing, steps):
     x_0 = jnp.linspace(-1, 1, 2 * 8 * 8).reshape(2, 8, 8, 1)
     chain = diffusion.respace(schedule, steps, spacing)
@@ -121,6 +125,26 @@ def test_ddim_inverts_the_forward_path_when_deterministic(schedule):
     jax.effects_barrier()
     assert len(errors) == 10
     assert max(errors) < 1e-4
+
+
+@pytest.mark.parametrize(("sampler", "order"), [(DETERMINISTIC, 1), (diffusion.dpm_solver, 2)])
+def test_order_of_deterministic_samplers_on_gaussian_data(sampler, order):
+    """Of images N(0, s^2) the best estimate is linear, and an image keeps its quantile: x_t is in proportion to std(x_t)."""
+    s, log_signal_to_noise = 0.2, np.linspace(6, -6, 1000)
+    schedule = diffusion.Schedule(1 / (1 + np.exp(-log_signal_to_noise)), np.arange(1000))
+    alpha_bar = jnp.asarray(schedule.alpha_bar)
+    variance = alpha_bar * s**2 + 1 - alpha_bar
+    x_T, last = jnp.linspace(-1, 1, 16).reshape(1, 4, 4, 1), jnp.zeros(1, int)
+
+    def denoise(x_t, t):
+        return jnp.sqrt(alpha_bar[t[0]]) * s**2 / variance[t[0]] * x_t
+
+    def error(steps):
+        chain = diffusion.respace(schedule, steps)
+        exact = denoise(x_T * jnp.sqrt(variance[0] / variance[-1]), last)
+        return float(jnp.abs(sampler(denoise, chain, x_T, jax.random.split(jax.random.key(0), 1)) - exact).max())
+
+    assert np.log2(error(50) / error(100)) == pytest.approx(order, abs=0.35)
 
 
 def test_estimates_are_clipped(schedule):
