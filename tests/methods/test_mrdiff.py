@@ -217,6 +217,36 @@ def test_inversion_time_matters_for_inversion_recovery_alone():
         assert changes(y_hat, y_other) == matters
 
 
+def test_every_nth_example_has_all_losses_and_the_others_that_of_the_generator():
+    config = default("paper")
+    config.model.update(base_channels=8, channel_mult=(1,), attention_levels=(), head_channels=8)
+    config.mrdiff.map_channels = 4
+    config.data.image_size = 16
+    batch, keys = make_batch(4), jax.random.split(jax.random.key(2), 4)
+    variables = disturbed(methods.create(resolve(config)).init(jax.random.key(0), batch))
+
+    def metrics(every, draws, examples):
+        config.mrdiff.update(physics_every=every, draws=draws)
+        picked = jax.tree.map(lambda leaf: leaf[np.array(examples)], (batch, keys))
+        return jax.device_get(jax.jit(methods.create(resolve(config)).loss)(variables, *picked, 0.0)[1].metrics)
+
+    whole, chosen, others = metrics(2, 3, [0, 1, 2, 3]), metrics(1, 3, [0, 2]), metrics(1, 1, [1, 3])
+    assert whole["L_D"] == pytest.approx(chosen["L_D"], rel=1e-5)
+    assert whole["L_CCT"] == pytest.approx(chosen["L_CCT"], rel=1e-4)
+    assert whole["L_G"] == pytest.approx((chosen["L_G"] + others["L_G"]) / 2, rel=1e-5)
+
+
+def test_examples_with_physics_are_a_share_of_a_devices_batch():
+    config = default("paper")
+    config.mrdiff.physics_every = 4
+    batch = make_batch(2, 64)
+    method = methods.create(resolve(config))
+    with pytest.raises(UserError, match=r"mrdiff\.physics_every=4: a device has 2 examples"):
+        method.loss(
+            Variables({"generator": {}}, {"generator": {"spectral": {}}}), batch, jax.random.split(jax.random.key(0), 2), 0.0
+        )
+
+
 @pytest.fixture(scope="module")
 def loss_gradients():
     """Gradients of the total loss by player part, with one loss switched on at a time."""

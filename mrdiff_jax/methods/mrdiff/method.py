@@ -1,12 +1,14 @@
 """MRDiff (the paper), as a method: training by Eq. 11, synthesis by the reverse diffusion of E and G."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from mrdiff_jax import diffusion
+from mrdiff_jax.errors import UserError
 from mrdiff_jax.methods.contract import Batch, Method, Outcome, Player, Tree, Variables
 from mrdiff_jax.methods.mrdiff.losses import consistency_loss, image_loss, image_weights, over_draws
 from mrdiff_jax.methods.mrdiff.network import Features, Network
@@ -18,6 +20,16 @@ from mrdiff_jax.networks.unet import build_backbone
 from mrdiff_jax.streams import normal_like, steps_like, stream
 
 SPECTRAL = "spectral"  # the collection of singular vectors
+
+
+class Examples(NamedTuple):
+    """What the loss is of: targets x_0 (B, H, W, 1), sources y (B, H, W, K), their scan parameters, steps t and keys (B,)."""
+
+    x_0: Array
+    y: Array
+    scan: ScanParameters
+    t: Array
+    rng: Array
 
 
 class MRDiff(Method):
@@ -44,28 +56,18 @@ class MRDiff(Method):
         return Variables({"generator": params}, {"generator": {SPECTRAL: settle(params, vectors)}})
 
     def loss(self, variables: Variables, batch: Batch, rng: Array, progress: Array) -> tuple[Array, Outcome]:
-        """L_train (Eq. 11): N noisy versions of each target, at one step t, with the same sources."""
+        """L_train (Eq. 11); where `physics_every` is n > 1, of every n-th example, and L_G alone of the others.
+
+        Raises:
+          UserError: `physics_every` does not divide a device's share of the batch.
+        """
         own, (x_0, y, scan) = self.settings, _images(batch)
-        t = steps_like(stream(rng, "t"), own.chain)
+        examples = Examples(x_0, y, scan, steps_like(stream(rng, "t"), own.chain), rng)
         vectors, by_draw = self._follow(variables)
-
-        def encode(draw: Array, vectors: Tree) -> Features:
-            x_t = diffusion.q_sample(self.schedule, x_0, t, normal_like(x_0, stream(rng, "noise", draw)))
-            return self._apply(_with_vectors(variables, vectors), x_t, y, t, method=Network.encode)
-
-        def restore(features: Features, vectors: Tree) -> tuple[Array, Array]:
-            seen = _with_vectors(variables, vectors)
-            x0_hat = self._apply(seen, features, method=Network.generate)
-            return x0_hat, self._apply(seen, features, scan, method=Network.reconstruct)
-
-        features = jax.vmap(encode)(jnp.arange(own.draws), by_draw)
-        seen = (features, by_draw)
-        if own.loss_draws == "first":
-            seen = jax.tree.map(lambda leaf: leaf[:1], seen)
-        x0_hat, y_hat = jax.vmap(restore)(*seen)
-
-        l_g, l_d = image_loss(x_0, x0_hat), image_loss(y, y_hat)
-        l_cct = consistency_loss(features.e_t, own.cct_normalize, own.cct_stop_gradient)
+        chosen, others = _every(own.physics_every, examples)
+        l_g, l_d, l_cct = self._losses(variables, chosen, by_draw)
+        if own.physics_every > 1:
+            l_g = (l_g + (own.physics_every - 1) * self._generator_loss(variables, others, by_draw)) / own.physics_every
         share_g, share_d = image_weights(y.shape[-1], own.joint_mean)
         total = (
             own.lambda_g * share_g * over_draws(l_g, own.draw_reduction, own.draws)
@@ -74,6 +76,38 @@ class MRDiff(Method):
         )
         terms = {"L_G": l_g.mean(), "L_D": l_d.mean(), "L_CCT": l_cct.mean()}
         return total, Outcome(terms, {"generator": {SPECTRAL: vectors}})
+
+    def _losses(self, variables: Variables, examples: Examples, by_draw: Tree) -> tuple[Array, Array, Array]:
+        """L_G, L_D and L_CCT of N noisy versions of each target, at one step t, with the same sources; (N,) or (1,) each."""
+        own = self.settings
+
+        def encode(draw: Array, vectors: Tree) -> Features:
+            return self._encode(_with_vectors(variables, vectors), examples, draw)
+
+        def restore(features: Features, vectors: Tree) -> tuple[Array, Array]:
+            seen = _with_vectors(variables, vectors)
+            x0_hat = self._apply(seen, features, method=Network.generate)
+            return x0_hat, self._apply(seen, features, examples.scan, method=Network.reconstruct)
+
+        features = jax.vmap(encode)(jnp.arange(own.draws), by_draw)
+        seen = (features, by_draw)
+        if own.loss_draws == "first":
+            seen = jax.tree.map(lambda leaf: leaf[:1], seen)
+        x0_hat, y_hat = jax.vmap(restore)(*seen)
+        l_cct = consistency_loss(features.e_t, own.cct_normalize, own.cct_stop_gradient)
+        return image_loss(examples.x_0, x0_hat), image_loss(examples.y, y_hat), l_cct
+
+    def _generator_loss(self, variables: Variables, examples: Examples, by_draw: Tree) -> Array:
+        """L_G (1,) of the first draw."""
+        seen = _with_vectors(variables, jax.tree.map(lambda leaf: leaf[0], by_draw))
+        x0_hat = self._apply(seen, self._encode(seen, examples, 0), method=Network.generate)
+        return image_loss(examples.x_0, x0_hat[None])
+
+    def _encode(self, variables: Variables, examples: Examples, draw: Array | int) -> Features:
+        """E of the examples, with the noise of that draw."""
+        noise = normal_like(examples.x_0, stream(examples.rng, "noise", draw))
+        x_t = diffusion.q_sample(self.schedule, examples.x_0, examples.t, noise)
+        return self._apply(variables, x_t, examples.y, examples.t, method=Network.encode)
 
     def synthesize(self, variables: Variables, batch: Batch, rng: Array) -> Array:
         """Walks the reverse chain from noise to the target, with E and G."""
@@ -135,3 +169,12 @@ def _images(batch: Batch) -> tuple[Array, Array, ScanParameters]:
     """x_0 (B, H, W, 1) and y (B, H, W, K) in [-1, 1], and the scan parameters of y."""
     x_0 = 2 * batch["target"][..., None] - 1
     return x_0, 2 * batch["sources"] - 1, ScanParameters(batch["tr"], batch["te"], batch["ti"])
+
+
+def _every(n: int, examples: Examples) -> tuple[Examples, Examples]:
+    """Every n-th example, from the first on, and the others."""
+    count = len(examples.t)
+    if count % n:
+        raise UserError(f"--config.mrdiff.physics_every={n}: a device has {count} examples of a batch, not a multiple of it")
+    chosen = np.arange(count) % n == 0
+    return tuple(jax.tree.map(lambda leaf, kept=kept: leaf[kept], examples) for kept in (chosen, ~chosen))

@@ -23,6 +23,7 @@ class Settings:
     chain: int = field(1000, "T, the steps of the forward process", least=2)
     draws: int = field(3, "N, noise draws of each target", least=1)
     loss_draws: Literal["all", "first"] = field("all", "draws that L_G and L_D see", choices=("all", "first"))
+    physics_every: int = field(1, "n: every n-th example of a batch trains M, D and L_CCT, all of them L_G", least=1)
     lambda_g: float = field(1.0, "weight of L_G", least=0)
     lambda_d: float = field(1.0, "weight of L_D", least=0)
     lambda_cct: float = field(0.01, "weight of L_CCT", least=0)
