@@ -22,6 +22,7 @@ class Backbone(NamedTuple):
       norm_groups: groups of the group normalisation.
       spectral_norm: normalises the layers that read the step's embedding.
       dtype: compute type; parameters and normalisation stay float32.
+      remat: blocks keep their inputs alone, and compute the rest again for the gradient.
     """
 
     base_channels: int = 192
@@ -32,6 +33,7 @@ class Backbone(NamedTuple):
     norm_groups: int = 32
     spectral_norm: bool = False
     dtype: Any = jnp.float32
+    remat: bool = False
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -49,11 +51,13 @@ class Backbone(NamedTuple):
 
     def block(self, features: int, **kwargs: Any) -> ResBlock:
         """A residual block of this backbone."""
-        return ResBlock(features, norm_groups=self.norm_groups, spectral_norm=self.spectral_norm, dtype=self.dtype, **kwargs)
+        kind = nn.remat(ResBlock) if self.remat else ResBlock
+        return kind(features, norm_groups=self.norm_groups, spectral_norm=self.spectral_norm, dtype=self.dtype, **kwargs)
 
     def attention(self, **kwargs: Any) -> Attention:
         """An attention block of this backbone."""
-        return Attention(self.head_channels, self.norm_groups, dtype=self.dtype, **kwargs)
+        kind = nn.remat(Attention) if self.remat else Attention
+        return kind(self.head_channels, self.norm_groups, dtype=self.dtype, **kwargs)
 
 
 def build_backbone(config: Any, spectral_norm: bool = False) -> Backbone:
@@ -84,6 +88,7 @@ def build_plain_backbone(config: Any) -> Backbone:
         attention_levels=(),
         norm_groups=size.norm_groups,
         dtype=jnp.dtype(size.dtype),
+        remat=size.remat,
     )
     bands = 4**size.wavelet_levels
     if backbone.channels[-1] % bands:

@@ -11,6 +11,7 @@ from flax import struct
 from jax import Array
 
 from mrdiff_jax import parallel
+from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import Optimizer
 from mrdiff_jax.methods.contract import Batch, Method, Tree, Variables
 from mrdiff_jax.methods.packing import pack, unpack
@@ -60,10 +61,13 @@ def make_train_step(method: Method, recipe: Optimizer, key: Array) -> StepFn:
         for name, player in method.players.items():
             seen = before if method.simultaneous else after
 
-            def own_loss(params: Tree, name: str = name, player: Any = player, seen: Variables = seen) -> tuple[Array, Any]:
-                return player.loss(seen.with_params(name, params), batch, rng, progress)
+            def of_part(batch: Batch, rng: Array, name: str = name, player: Any = player, seen: Variables = seen) -> Any:
+                def loss(params: Tree) -> tuple[Array, Any]:
+                    return player.loss(seen.with_params(name, params), batch, rng, progress)
 
-            (value, outcome), gradient = parallel.mean(jax.value_and_grad(own_loss, has_aux=True)(seen.params[name]))
+                return jax.value_and_grad(loss, has_aux=True)(seen.params[name])
+
+            (value, outcome), gradient = parallel.mean(averaged(of_part, recipe.accumulate, batch, rng))
             updates, opt_state[name] = player.optimizer.update(gradient, opt_state[name], seen.params[name], progress=progress)
             after = after.with_params(name, optax.apply_updates(seen.params[name], updates))
             after = after.replace(state=after.state | outcome.state)
@@ -74,6 +78,29 @@ def make_train_step(method: Method, recipe: Optimizer, key: Array) -> StepFn:
         return TrainState(state.step + 1, after, average, opt_state), metrics
 
     return train_step
+
+
+def averaged(function: Callable[..., Tree], parts: int, *arguments: Tree) -> Tree:
+    """The mean of what a function of examples (B, ...) gives for each of that many parts of them, computed in turn.
+
+    Raises:
+      UserError: the examples cannot be divided so.
+    """
+    if parts == 1:
+        return function(*arguments)
+    count = len(jax.tree.leaves(arguments)[0])
+    if count % parts:
+        raise UserError(
+            f"--config.optimizer.accumulate={parts}: a device has {count} examples of a batch, not a multiple of it"
+        )
+    split = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), arguments)
+    first = jax.tree.map(lambda leaf: leaf[0], split)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, *first))
+
+    def add(total: Tree, part: Tree) -> tuple[Tree, None]:
+        return jax.tree.map(jnp.add, total, function(*part)), None
+
+    return jax.tree.map(lambda total: total / parts, jax.lax.scan(add, zeros, split)[0])
 
 
 def moved(average: Tree, new: Tree, decay: Array | float) -> Tree:

@@ -68,3 +68,21 @@ def test_it_trains_and_evaluates_as_any_method(config, tmp_path):
     assert train_and_evaluate(config, tmp_path).step == 31
     rows = (tmp_path / "metrics.csv").read_text().splitlines()
     assert len(rows) == 1 + summary.slices
+
+
+def test_blocks_that_are_computed_again_give_the_same_gradient_and_keep_less(config, batch):
+    def differentiated(remat):
+        config.model.remat = remat
+        method = methods.create(resolve(config))
+        variables = method.init(jax.random.key(0), batch)
+        params = jax.tree.map(lambda leaf: leaf + np.float32(0.01), variables.params["generator"])
+
+        def loss(params):
+            return method.loss(variables.with_params("generator", params), batch, keys(0), 0.0)[0]
+
+        _, gradient = jax.vjp(loss, params)
+        return gradient(np.float32(1))[0], size(gradient)
+
+    (kept, numbers_kept), (again, numbers_kept_again) = differentiated(False), differentiated(True)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), kept, again)
+    assert numbers_kept_again < 0.6 * numbers_kept

@@ -25,7 +25,6 @@ from mrdiff_jax.storage import lock
 from mrdiff_jax.storage.checkpoints import Checkpoints
 from mrdiff_jax.training.loop import Diverged, train_and_evaluate
 from mrdiff_jax.training.loop import Run as TypedRun
-from mrdiff_jax.training.step import create_train_state, make_train_step
 
 
 def Run(config, workdir):
@@ -142,40 +141,6 @@ def test_stopping_and_starting_again_changes_nothing_under_the_authors_preset(ti
     assert_same(whole, parts)
     lengths = [np.linalg.norm(leaf) for leaf in jax.tree.leaves(whole.variables.state)]
     np.testing.assert_allclose(lengths, 1, rtol=1e-5)  # singular vectors, not averages of them
-
-
-def test_two_devices_take_the_step_of_one_and_the_average_warms_up(tiny_config, batch):
-    tiny_config.mrdiff.optimizer.update(ema_decay=0.9, hold=0.5)
-    config = resolve(tiny_config)
-    method = methods.create(config)
-    initial = create_train_state(method, config.optimizer, jax.random.key(0), batch)
-    step = make_train_step(method, config.optimizer, jax.random.key(1))
-    states, losses, histories = [], [], []
-    for count in (1, 2):
-        devices, history = jax.local_devices()[:count], [initial]
-        state, pmapped = parallel.replicate(initial, devices), parallel.pmap(step, devices)
-        progress = np.zeros(count, np.float32)
-        for _ in range(2):
-            state, metrics = pmapped(state, parallel.shard(batch, count), progress)
-            history.append(parallel.unreplicate(state))
-        states.append(history[-1])
-        histories.append(history)
-        losses.append(parallel.unreplicate(metrics))
-    for name, value in losses[0].items():
-        assert losses[1][name] == pytest.approx(value, rel=1e-3), name
-    # Adam divides by the gradient's size, so where that is all but zero rounding decides: compare with the step's length
-    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), states[0].variables.params, states[1].variables.params)
-    assert max(jax.tree.leaves(moved)) < 0.2 * config.optimizer.learning_rate
-    assert np.mean(jax.tree.leaves(moved)) < 0.01 * config.optimizer.learning_rate
-
-    state, _ = pmapped(state, parallel.shard(batch, count), progress + 1)  # at the end the rate is 0
-    assert_same(parallel.unreplicate(state).variables.params, states[1].variables.params)
-
-    # the moving average forgets the start first: decays 1/10 and 2/11 before the one that is set
-    zeroth, first, second = histories[0]
-    expected = jax.tree.map(lambda a, p: 0.1 * a + 0.9 * p, zeroth.variables.params, first.variables.params)
-    expected = jax.tree.map(lambda a, p: 2 / 11 * a + 9 / 11 * p, expected, second.variables.params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), second.average, expected)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_config, tmp_path):

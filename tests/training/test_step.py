@@ -1,0 +1,78 @@
+"""The training step: devices, parts of a batch, the moving average."""
+
+import jax
+import numpy as np
+import pytest
+
+from mrdiff_jax import methods, parallel
+from mrdiff_jax.config import resolve
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.training.step import averaged, create_train_state, make_train_step
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_two_devices_take_the_step_of_one_and_the_average_warms_up(tiny_config, batch):
+    tiny_config.mrdiff.optimizer.update(ema_decay=0.9, hold=0.5)
+    config = resolve(tiny_config)
+    method = methods.create(config)
+    initial = create_train_state(method, config.optimizer, jax.random.key(0), batch)
+    step = make_train_step(method, config.optimizer, jax.random.key(1))
+    states, losses, histories = [], [], []
+    for count in (1, 2):
+        devices, history = jax.local_devices()[:count], [initial]
+        state, pmapped = parallel.replicate(initial, devices), parallel.pmap(step, devices)
+        progress = np.zeros(count, np.float32)
+        for _ in range(2):
+            state, metrics = pmapped(state, parallel.shard(batch, count), progress)
+            history.append(parallel.unreplicate(state))
+        states.append(history[-1])
+        histories.append(history)
+        losses.append(parallel.unreplicate(metrics))
+    for name, value in losses[0].items():
+        assert losses[1][name] == pytest.approx(value, rel=1e-3), name
+    # Adam divides by the gradient's size, so where that is all but zero rounding decides: compare with the step's length
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), states[0].variables.params, states[1].variables.params)
+    assert max(jax.tree.leaves(moved)) < 0.2 * config.optimizer.learning_rate
+    assert np.mean(jax.tree.leaves(moved)) < 0.01 * config.optimizer.learning_rate
+
+    state, _ = pmapped(state, parallel.shard(batch, count), progress + 1)  # at the end the rate is 0
+    assert_same(parallel.unreplicate(state).variables.params, states[1].variables.params)
+
+    # the moving average forgets the start first: decays 1/10 and 2/11 before the one that is set
+    zeroth, first, second = histories[0]
+    expected = jax.tree.map(lambda a, p: 0.1 * a + 0.9 * p, zeroth.variables.params, first.variables.params)
+    expected = jax.tree.map(lambda a, p: 2 / 11 * a + 9 / 11 * p, expected, second.variables.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), second.average, expected)
+
+
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(tiny_config, batch):
+    config = resolve(tiny_config)
+    method = methods.create(config)
+    state = create_train_state(method, config.optimizer, jax.random.key(0), batch)
+    seen = []
+    for parts in (1, 2):
+        tiny_config.optimizer.accumulate = parts
+        recipe = resolve(tiny_config).optimizer
+        held = jax.local_devices()[:1]
+        step = parallel.pmap(make_train_step(method, recipe, jax.random.key(1)), held)
+        state_after, metrics = step(parallel.replicate(state, held), parallel.shard(batch, 1), np.zeros(1, np.float32))
+        seen.append((parallel.unreplicate(metrics), parallel.unreplicate(state_after).variables.state))
+    (whole, vectors), (in_parts, vectors_of_parts) = seen
+    for name, value in whole.items():
+        assert in_parts[name] == pytest.approx(value, rel=1e-4), name
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), vectors, vectors_of_parts)
+
+
+def test_averages_over_parts_are_those_over_all():
+    x, y = np.arange(6.0), np.arange(12.0).reshape(6, 2)
+
+    def mean(x, y):
+        return {"x": x.mean(), "y": y.mean(0)}
+
+    for parts in (1, 2, 3, 6):
+        jax.tree.map(np.testing.assert_allclose, averaged(mean, parts, x, y), mean(x, y))
+    with pytest.raises(UserError, match=r"optimizer\.accumulate=4: a device has 6 examples"):
+        averaged(mean, 4, x, y)
