@@ -38,7 +38,9 @@ def initialize(batch_size: int) -> None:
     """
     if "JAX_COORDINATOR_ADDRESS" in os.environ:
         try:
-            jax.distributed.initialize()
+            jax.distributed.initialize(
+                num_processes=_number("JAX_NUM_PROCESSES"), process_id=_number("JAX_PROCESS_ID"), initialization_timeout=120
+            )
         except (ValueError, RuntimeError) as error:
             raise UserError(
                 f"JAX_COORDINATOR_ADDRESS={os.environ['JAX_COORDINATOR_ADDRESS']}: cannot join ({_first_sentence(error)});"
@@ -54,6 +56,12 @@ def initialize(batch_size: int) -> None:
         raise UserError(
             f"JAX_PLATFORMS={jax.config.jax_platforms or ''}: cannot be used ({why}); unset it, or set it to cpu"
         ) from error
+
+
+def _number(variable: str) -> int | None:
+    """Of the environment; None leaves it to JAX, which knows the scheduler of some clusters."""
+    value = os.environ.get(variable)
+    return None if value is None else int(value)
 
 
 def numerics() -> dict[str, Any]:

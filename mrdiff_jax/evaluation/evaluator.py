@@ -79,7 +79,7 @@ class Evaluator:
             result.scores.extend(self.score(synthesis, batch))
             _add_images(result, batch | {"synthesis": synthesis}, kept)
             if shown & set(batch["index"][batch["valid"]]):
-                described = self._describe(variables, batch, self.keys(batch))
+                described = self._describe(variables, batch, self.keys(batch)) if self._described else ()
                 self._add_panels(result, batch, synthesis, dict(zip(self._described, described, strict=True)), shown)
         return result
 

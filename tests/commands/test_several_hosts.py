@@ -1,0 +1,41 @@
+"""Hosts that join: two processes on this machine, each with one device, train and score as one process with two."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def train(flags, workdir, devices, **environment):
+    command = [sys.executable, "-m", "mrdiff_jax.main", "--config=configs/demo.py", *flags, f"--workdir={workdir}"]
+    environment |= {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def scores(workdir):
+    return json.loads((workdir / "metrics.json").read_text())["synthesis"]
+
+
+def test_two_hosts_train_and_score_as_one_with_two_devices(tiny_flags, tmp_path):
+    flags = [*tiny_flags, "--config.method.name=regression"]
+    coordinator = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
+    hosts = [train(flags, tmp_path / "two", devices=1, **coordinator, JAX_PROCESS_ID=str(i)) for i in range(2)]
+    said = [host.communicate(timeout=300)[0] for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], said
+    assert "2 device(s)" in said[0]
+    alone = train(flags, tmp_path / "one", devices=2)
+    alone.communicate(timeout=300)
+    assert alone.returncode == 0
+    assert scores(tmp_path / "two") == pytest.approx(scores(tmp_path / "one"), rel=1e-3)
