@@ -1,145 +1,341 @@
-"""Times the parts that decide how long a run takes, beside an alternative where there is one.
+"""How fast training and synthesis are here, what they need, and how others do where there are others.
 
-    python tools/benchmark.py [--image-size=64] [--batch-size=8] [--repeats=10]
+    python tools/benchmark.py --output=bench [--networks=demo,bids,paper] [--parts=device,networks,start,...]
 
-Prints a line for each: median milliseconds, and for pairs how many times as long the other takes. FSIM is timed beside piq
-where that is installed (pip install '.[benchmark]'; it brings torch). On a busy machine compare only within one run.
+Leaves results.json and results.md in the output folder, written with every measurement. Every part runs in a process of its
+own: its peak of memory is its own, and one that fails leaves the others. What is compared is called in turn in one process; on
+a busy machine trust ratios more than seconds, and CPU seconds more than wall seconds; peers only on one that does nothing else,
+for PyTorch's threads spin while they wait for one another. Some alternatives are timed only where they are installed:
+pip install -e '.[bench]' brings piq, torch, diffusers and monai.
 """
 
 import argparse
 import importlib.util
+import os
+import resource
+import runpy
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
-import jaxwt
 import numpy as np
+from ml_collections import ConfigDict
 
-from mrdiff_jax import methods, metrics, parallel
-from mrdiff_jax.config import default, resolve
-from mrdiff_jax.evaluation import scoring
-from mrdiff_jax.evaluation.baselines import References
-from mrdiff_jax.fields import Optimizer
-from mrdiff_jax.methods.contract import Method
+from mrdiff_jax import parallel
+from mrdiff_jax.config import Config, default, resolve
+from mrdiff_jax.fields import split_names
+from mrdiff_jax.measuring import alternatives, device, networks
+from mrdiff_jax.measuring.peers import LIBRARIES, Peer
+from mrdiff_jax.measuring.programs import Program, measure
+from mrdiff_jax.measuring.reports import Report, Results, Save, brief, ends, measurements, table
+from mrdiff_jax.measuring.timing import Record, compared, cpu_seconds, interleaved
+from mrdiff_jax.methods.contract import Variables
 from mrdiff_jax.metrics import conventions
-from mrdiff_jax.networks.normalization import GroupNorm
-from mrdiff_jax.synthesis.sampling import Sampler
-from mrdiff_jax.training.step import create_train_state, make_train_step
-from mrdiff_jax.wavelets import dwt2
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("device", "networks", "start", "evaluation", "data", "pieces", "peers")
+NETWORKS = ("demo", "bids", "paper")
+AT_A_TIME, CALLS = 8, 3  # slices that `synthesize` takes at once; how often it does for a volume of 24
+STEPS = 50  # reverse steps at which every network is timed
+LONGEST = 120.0  # seconds: a volume that would take longer is not synthesised
+FIRST_STEP = "first step after"  # what the log of a training says then
+INSTALL = "pip install -e '.[bench]'"
 
 
-def timed(repeats: int, *functions: Callable[[], object]) -> list[float]:
-    """Median milliseconds of each function, run in turn after one call of each."""
-    times = [[] for _ in functions]
-    for i in range(repeats + 1):
-        for row, function in zip(times, functions, strict=True):
-            start = time.perf_counter()
-            jax.block_until_ready(function())
-            if i:
-                row.append(1e3 * (time.perf_counter() - start))
-    return [float(np.median(row)) for row in times]
+class Sizes(NamedTuple):
+    """Of what is measured beside the networks.
+
+    Attributes:
+      demo: fields that differ from configs/demo.py where that is trained.
+      slices: that are scored.
+      side: of these, pixels.
+      peer_side: of an image for our network and its peers.
+      steps: of a stretch of training.
+      seconds: for which the input pipeline runs alone.
+    """
+
+    demo: Mapping[str, Any]
+    slices: int
+    side: int
+    peer_side: int
+    steps: int
+    seconds: float
 
 
-def report(name: str, milliseconds: list[float], other: str = "") -> None:
-    """Prints one line."""
-    ratio = f"   {other}: {milliseconds[1]:.2f} ms, {milliseconds[1] / milliseconds[0]:.1f} times as long" if other else ""
-    print(f"{name:42} {milliseconds[0]:9.2f} ms{ratio}", flush=True)
+FULL = Sizes({}, slices=32, side=256, peer_side=128, steps=20, seconds=3.0)
+TINY = Sizes(networks.TINY | {"method.name": "regression"}, slices=2, side=64, peer_side=16, steps=3, seconds=0.3)
+LEGEND = {
+    "devices": "that compute together",
+    "compile_s": "seconds of compilation, from nothing",
+    "seconds, cpu_seconds": "medians of a call: wall, and user + system of all threads",
+    "gflop, gflop_compiled": "of a call on all devices, by the cost analysis of the program as written, and as compiled",
+    "gflops": "10^9 operations a second: gflop / seconds",
+    "share_of_gemm": "gflops beside those of a large matrix product of the same type",
+    "needs_mib, scratch_mib": "memory of a device that the compiled program asks for, and what of it only the call needs",
+    "peak_mib": "what the device, or the process where the device does not tell, had held when the program had run once",
+    "times_the_first": "seconds beside those of the first of the group",
+    "idle_share": "of the step, which a training waits for its batches",
+}
 
 
-def small_network(image_size: int, batch_size: int) -> tuple[Method, dict, Optimizer]:
-    """The demo's network, a random batch, and the recipe of its optimiser."""
-    config = default("paper")
-    config.data.update(image_size=image_size, batch_size=batch_size)
-    config.model.update(base_channels=16, channel_mult=(1, 2, 4), attention_levels=(2,), head_channels=32)
-    config.mrdiff.map_channels = 16
+def check_device(save: Save, options: argparse.Namespace) -> None:
+    """Names, versions, and the rate of a large matrix product."""
+    save("about", device.about())
+    for dtype in ("float32",) if jax.default_backend() == "cpu" else ("float32", "bfloat16"):
+        save(f"gemm_{dtype}", device.gemm(dtype))
+
+
+def check_training(save: Save, options: argparse.Namespace, name: str) -> None:
+    """The training step of a network, on all devices and on one."""
+    config = network(name)
+    state, every = networks.fresh_state(config), jax.local_devices()
+    save("network", about(name, config, state.variables))
+    places = {"training step": every} | ({"training step, one device": every[:1]} if len(every) > 1 else {})
+    programs = {label: partial(networks.training_step, config, state, devices) for label, devices in places.items()}
+    measure(with_share(save, options, config), programs)
+
+
+def check_synthesis(save: Save, options: argparse.Namespace, name: str) -> None:
+    """The reverse step of a network, and a volume."""
+    config = network(name)
+    variables, every = networks.fresh_variables(config), jax.local_devices()
+    save("network", about(name, config, variables))
+    one, save = networks.with_steps(config, 1), with_share(save, options, config)
+    single = partial(networks.synthesis, one, variables, 1, every[:1])
+    several = partial(networks.synthesis, one, variables, AT_A_TIME, every)
+    found = measure(save, {"reverse step, 1 slice": single, f"reverse step, {AT_A_TIME} slices": several})
+    seconds = CALLS * found[f"reverse step, {AT_A_TIME} slices"].get("seconds", np.inf)
+    volumes = {}
+    for steps in sorted({STEPS, config.sample.steps}):
+        label = f"volume of {CALLS * AT_A_TIME} slices, {steps} steps"
+        if steps * seconds > LONGEST:
+            save(label, {"note": f"not run: {steps * seconds:.0f} s by the reverse step"})
+        else:
+            volumes[label] = partial(volume, networks.with_steps(config, steps), variables)
+    measure(save, volumes)
+
+
+def network(name: str) -> Config:
+    """The configuration of a network, for which the devices are made ready."""
+    if name == "paper":
+        config = default("paper")
+        parallel.initialize(1)
+        if jax.default_backend() == "cpu":  # which has neither the memory nor the time for more
+            config.data.batch_size = 1
+        return resolve(config)
+    config = read("demo", networks.TINY) if name == "tiny" else read(name)
+    parallel.initialize(config.data.batch_size)
+    return resolve(config)
+
+
+def read(name: str, changes: Mapping[str, Any] = {}) -> ConfigDict:
+    """A configuration of configs/ with some fields changed."""
+    config = runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"]()
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def about(name: str, config: Config, variables: Variables) -> Record:
+    """What a network is."""
+    batch, usual = config.data.batch_size, default().data.batch_size
+    record = {"parameters": networks.parameters(variables), "side": config.data.image_size, "batch": batch}
+    record |= {"draws": config.own.draws, "default_steps": config.sample.steps}
+    return record | ({"note": f"batch {batch} instead of {usual} on a CPU"} if name == "paper" and batch != usual else {})
+
+
+def volume(config: Config, variables: Variables) -> Program:
+    """A volume as it is synthesised: some slices at a time, on all devices."""
+    call, record = networks.synthesis(config, variables, AT_A_TIME, jax.local_devices())
+    record |= {name: CALLS * record[name] for name in ("gflop", "gflop_compiled") if name in record}
+    return call and (lambda: [call() for _ in range(CALLS)]), record
+
+
+def with_share(save: Save, options: argparse.Namespace, config: Config) -> Save:
+    """Saves a program's rate beside that of the matrix product, where that was measured."""
+    gemm = options.report.read().get("device", {}).get(f"gemm_{config.model.dtype}")
+
+    def save_with_share(name: str, record: Record) -> None:
+        if gemm and "gflops" in record:
+            devices = 1 if jax.default_backend() == "cpu" else record["devices"]  # two that share the cores have one's rate
+            record = record | {"share_of_gemm": record["gflops"] / (1e3 * devices * gemm["tflops"])}
+        save(name, record)
+
+    return save_with_share
+
+
+def check_start(save: Save, options: argparse.Namespace) -> None:
+    """From the start of the process to the end of the demo's first step: with an empty cache folder, and once more."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "mrdiff_jax.main", f"--config={ROOT / 'configs' / 'demo.py'}"]
+        command += [f"--config.{field}={value}" for field, value in options.sizes.demo.items()]
+        for name in ("cold", "warm"):
+            save(name, first_step([*command, f"--workdir={folder}/{name}"], f"{folder}/cache"))
+
+
+def first_step(command: list[str], cache: str) -> Record:
+    """Wall and CPU seconds of a training until it says that its first step was made; then it is ended.
+
+    Raises:
+      RuntimeError: it ended before, with what it said.
+    """
+    start, before, said = time.perf_counter(), cpu_seconds(resource.RUSAGE_CHILDREN), []
+    environment = os.environ | {"MRDIFF_CACHE": cache}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            said.append(line)
+            if FIRST_STEP in line:
+                break
+        else:
+            raise RuntimeError("".join(said)[-300:])
+        seconds = time.perf_counter() - start
+        process.kill()
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds(resource.RUSAGE_CHILDREN) - before}
+
+
+def check_evaluation(save: Save, options: argparse.Namespace) -> None:
+    """The metrics of an evaluation, and FSIM beside piq's."""
+    from mrdiff_jax.evaluation import scoring  # not above: it takes seconds to import, and only this part needs it
+    from mrdiff_jax.evaluation.baselines import References
+
+    count, side = options.sizes.slices, options.sizes.side
+    parallel.initialize(count)
     rng = np.random.default_rng(0)
-    batch = {
-        "sources": rng.random((batch_size, image_size, image_size, 2), np.float32),
-        "target": rng.random((batch_size, image_size, image_size), np.float32),
-        "tr": np.full((batch_size, 2), 3000, np.float32),
-        "te": np.full((batch_size, 2), 100, np.float32),
-        "ti": np.zeros((batch_size, 2), np.float32),
-    }
-    return methods.create(resolve(config)), batch, resolve(config).optimizer
+    y, x = np.mgrid[:side, :side] - side // 2
+    contrasts = (0.1 + 0.8 * rng.random((count, side, side, 3), np.float32)) * (np.hypot(x, y) < 0.4 * side)[..., None]
+    batch = {"sources": contrasts[..., :2], "target": contrasts[..., 2], "valid": np.ones(count, bool)}
+    batch |= {"subject": ["sub-01"] * count, "slice": np.arange(count)}
+    synthesis = np.clip(batch["target"] + 0.05 * rng.standard_normal((count, side, side), np.float32), 0, 1)
+    score, references = scoring.Scorer("default"), References(0, np.array([0.3, 0.3, 0.1]))
 
-
-def scoring_of_an_evaluation() -> tuple[Callable[[], object], Callable[[], object]]:
-    """All that is computed to score 32 slices of 256 x 256 with two sources: of the synthesis, and of the references too."""
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:256, :256] - 128
-    contrasts = (0.1 + 0.8 * rng.random((32, 256, 256, 3), np.float32)) * (np.hypot(x, y) < 100)[..., None]
-    batch = {"sources": contrasts[..., :2], "target": contrasts[..., 2], "valid": np.ones(32, bool)}
-    batch |= {"subject": ["sub-01"] * 32, "slice": np.arange(32)}
-    synthesis = np.clip(batch["target"] + 0.05 * rng.standard_normal((32, 256, 256), np.float32), 0, 1)
-    score = scoring.Scorer("default")
-
-    def score_synthesis() -> object:
-        return score(synthesis, batch | {"body": conventions.body_mask(contrasts)})
-
-    def score_all() -> object:
-        fitted = References(0, np.array([0.3, 0.3, 0.1]))
+    def score_all(*images: np.ndarray) -> Any:
         body = batch | {"body": conventions.body_mask(contrasts)}
-        return [score(image, body) for image in (synthesis, *fitted.predict(batch["sources"]).values())]
+        return [score(image, body) for image in images]
 
-    return score_synthesis, score_all
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--image-size", type=int, default=64)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=10)
-    flags = parser.parse_args()
-    parallel.initialize(flags.batch_size)
-    print(f"jax {jax.__version__}, {jax.device_count()} x {jax.devices()[0].device_kind}")
-
-    x = jnp.asarray(np.random.default_rng(0).random((8, 256, 256, 1), np.float32))
-    ours, other = jax.jit(dwt2), jax.jit(lambda a: jaxwt.wavedec2(a[..., 0], "haar", level=1))
-    report("Haar transform, 8 x 256 x 256", timed(flags.repeats, lambda: ours(x), lambda: other(x)), "jaxwt")
-
-    x = jnp.asarray(np.random.default_rng(0).random((8, 64, 64, 64), np.float32))
-    pair = []
-    for layer in (GroupNorm(), nn.GroupNorm(32, epsilon=1e-5)):
-        params = layer.init(jax.random.key(0), x)
-        gradient = jax.jit(jax.grad(lambda a, layer=layer, params=params: jnp.square(nn.silu(layer.apply(params, a))).sum()))
-        pair.append(lambda gradient=gradient: gradient(x))
-    report("GroupNorm + SiLU with gradient", timed(flags.repeats, *pair), "flax")
-
-    method, batch, recipe = small_network(flags.image_size, flags.batch_size)
-    state = parallel.replicate(create_train_state(method, recipe, jax.random.key(0), batch))
-    shards, progress = parallel.shard(batch), np.zeros(jax.local_device_count(), np.float32)
-    step = parallel.pmap(make_train_step(method, recipe, jax.random.key(1)))
-    report(
-        f"training step of the demo's network, batch {flags.batch_size}",
-        timed(flags.repeats, lambda: step(state, shards, progress)),
+    alone, beside = interleaved(
+        lambda: score_all(synthesis), lambda: score_all(synthesis, *references.predict(batch["sources"]).values())
     )
+    for name, record in {"scores of a synthesis": alone, "and of the references": beside}.items():
+        save(name, record | {"seconds_per_1000_slices": 1000 * record["seconds"] / count})
 
-    sample, keys = Sampler(method), parallel.keys_at(jax.random.key(0), np.arange(flags.batch_size))
-    report(f"50-step synthesis of {flags.batch_size} slices", timed(3, lambda: sample(state.evaluated(), batch, keys)))
+    save_compared(save, f"FSIM of {2 * count} pairs", alternatives.fsim(2 * count, side))
+    if not importlib.util.find_spec("piq"):
+        save("FSIM, piq", {"note": f"not installed: {INSTALL}"})
 
-    one, all_three = scoring_of_an_evaluation()
-    milliseconds = timed(3, one, all_three)
-    print(f"{'metrics of an evaluation, 256 x 256':42} {milliseconds[0] / 32:9.1f} s for 1,000 slices")
-    print(f"{'the same, and once the two references':42} {milliseconds[1] / 32:9.1f} s for 1,000 slices")
 
-    a, b = (np.random.default_rng(i).random((64, 256, 256), np.float32) for i in range(2))
-    if importlib.util.find_spec("piq"):
-        import piq
-        import torch
+def check_data(save: Save, options: argparse.Namespace) -> None:
+    """What the demo's input pipeline gives, and how long its training waits for it."""
+    from mrdiff_jax.measuring.pipeline import input_pipeline  # likewise
 
-        tensors = [torch.from_numpy(image)[:, None] for image in (a, b)]
-        parts = list(zip(*(tensor.split(8) for tensor in tensors), strict=True))  # faster for piq than all at once
+    config = read("demo", options.sizes.demo)
+    parallel.initialize(config.data.batch_size)
+    save("demo", input_pipeline(resolve(config), options.sizes.steps, options.sizes.seconds))
 
-        def other() -> list:
-            return [piq.fsim(*part, chromatic=False, reduction="none").numpy() for part in parts]
 
-        pair = [lambda: metrics.fsim(a, b), other]
-        report("FSIM, 64 pairs of 256 x 256", timed(3, *pair), "piq")
-    else:
-        report("FSIM, 64 pairs of 256 x 256", timed(3, lambda: metrics.fsim(a, b)))
+def check_pieces(save: Save, options: argparse.Namespace) -> None:
+    """The wavelet transform and the normalisation beside other implementations."""
+    save_compared(save, "Haar transform", alternatives.haar(options.sizes.side))
+    save_compared(save, "GroupNorm + SiLU with gradient", alternatives.normalization(options.sizes.side // 4))
+
+
+def save_compared(save: Save, what: str, calls: alternatives.Calls) -> None:
+    """Times what does the same in turn."""
+    for name, record in compared(calls).items():
+        save(f"{what}, {name}", record)
+
+
+def check_peers(save: Save, options: argparse.Namespace) -> None:
+    """Our `regression` network without wavelets beside PyTorch networks of its size: a training step and a forward pass."""
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # a GPU is PyTorch's, too
+    installed = [name for name in LIBRARIES if importlib.util.find_spec("torch") and importlib.util.find_spec(name)]
+    for name in set(LIBRARIES) - set(installed):
+        save(name, {"note": f"not installed: {INSTALL}"})
+    if not installed:
+        return
+    config = default()
+    config.method.name, config.optimizer.ema_decay = "regression", 0.0
+    config.data.update(image_size=options.sizes.peer_side, batch_size=4)
+    config.model.update(base_channels=32, channel_mult=(1, 2, 4), attention_levels=(2,), head_channels=32)
+    config.model.update(norm_groups=8, wavelet_levels=0)
+    parallel.initialize(config.data.batch_size)
+    config = resolve(config)
+    state, batch = networks.fresh_state(config), networks.random_batch(config, config.data.batch_size)
+    theirs = {name: Peer(name, config.model, batch["sources"], batch["target"]) for name in installed}
+    save("ours", {"parameters": networks.parameters(state.variables), "version": f"jax {version('jax')}"})
+    for name, peer in theirs.items():
+        save(
+            name,
+            {"parameters": peer.parameters, "version": f"{version(name)}, torch {version('torch')}", "device": peer.device},
+        )
+    step, _ = networks.training_step(config, state, jax.local_devices())
+    forward, _ = networks.synthesis(config, state.evaluated(), config.data.batch_size, jax.local_devices())
+    for task, ours, call in (("training step", step, Peer.train), ("forward pass", forward, Peer.predict)):
+        save_compared(save, task, {"ours": ours} | {name: partial(call, peer) for name, peer in theirs.items()})
+
+
+CHECKS = {
+    "device": check_device,
+    "training": check_training,
+    "synthesis": check_synthesis,
+    "start": check_start,
+    "evaluation": check_evaluation,
+    "data": check_data,
+    "pieces": check_pieces,
+    "peers": check_peers,
+}
+
+
+def tasks(options: argparse.Namespace) -> list[str]:
+    """A process each: a check, and the network that it is of."""
+    sizes = ("tiny",) if options.tiny else split_names(options.networks)
+    of_networks = [f"{check} {name}" for name in sizes for check in ("training", "synthesis")]
+    return [task for part in split_names(options.parts) for task in (of_networks if part == "networks" else [part])]
+
+
+def markdown(results: Results) -> str:
+    """The results as tables."""
+    lines = ["# Benchmark", "", brief(results.get("device", {}).get("about", {}))]
+    for task, found in results.items():
+        rows = measurements(found)
+        rows.pop("about", None)
+        title = f"{task} ({brief(rows.pop('network'))})" if "network" in rows else task
+        lines += table(title, rows)
+    lines += [*ends(results), "", "## Columns", "", *(f"- {name}: {meaning}" for name, meaning in LEGEND.items())]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", required=True, help="folder for results.json and results.md")
+    parser.add_argument("--networks", default=",".join(NETWORKS), help="those wanted")
+    parser.add_argument("--parts", default=",".join(PARTS), help="those wanted, in their order")
+    parser.add_argument(
+        "--tiny", action="store_true", help="everything so small that the numbers say no more than that it works"
+    )
+    parser.add_argument("--work", help=argparse.SUPPRESS)  # of the processes that this one starts
+    options = parser.parse_args(arguments)
+    for flag, known in (("networks", NETWORKS), ("parts", PARTS)):
+        for name in split_names(getattr(options, flag)):
+            if name not in known:
+                parser.error(f"--{flag}: no {name!r}; choose from {', '.join(known)}")
+    options.report, options.sizes = Report(Path(options.output), markdown), TINY if options.tiny else FULL
+    if options.work:
+        check, *name = options.work.split()
+        CHECKS[check](partial(options.report.add, options.work), options, *name)
+        return
+    options.report.begin()
+    for task in tasks(options):
+        print(task, flush=True)
+        options.report.run(task, [sys.executable, __file__, *arguments, f"--work={task}"])
+    print(f"results.json and results.md are in {options.output}")
+    sys.exit(options.report.failed())
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -117,7 +117,7 @@ def _walk(denoise: Denoiser, schedule: Schedule, steps: Reverse, x_T: Array, rng
 
     def reverse_step(walk: tuple[Array, Array], at: tuple[Array, Reverse]) -> tuple[tuple[Array, Array], None]:
         (x_t, before), (t, step) = walk, at
-        x0_hat = jnp.clip(denoise(x_t, jnp.full(x_t.shape[0], t)), -1, 1)
+        x0_hat = jnp.clip(denoise(x_t, jnp.full(x_t.shape[0], t)).astype(x_t.dtype), -1, 1)
         x_0 = x0_hat + step.trend * (x0_hat - before)
         noise = normal_like(x_t, stream(rng, "walk", t))
         return (step.x_0_weight * x_0 + step.x_t_weight * x_t + step.deviation * noise, x0_hat), None

@@ -147,6 +147,14 @@ def test_order_of_deterministic_samplers_on_gaussian_data(sampler, order):
     assert np.log2(error(50) / error(100)) == pytest.approx(order, abs=0.35)
 
 
+@pytest.mark.parametrize("sampler", [diffusion.ddim, diffusion.ddpm, diffusion.dpm_solver])
+def test_networks_may_compute_in_bfloat16(schedule, sampler):
+    x_T = jax.random.normal(jax.random.key(0), (1, 4, 4, 1))
+    keys = jax.random.split(jax.random.key(1), 1)
+    sample = sampler(lambda x_t, t: x_t.astype(jnp.bfloat16), diffusion.respace(schedule, 3), x_T, keys)
+    assert sample.dtype == jnp.float32
+
+
 def test_estimates_are_clipped(schedule):
     chain = diffusion.respace(schedule, 3)
     x_T = jnp.zeros((1, 4, 4, 1))

@@ -176,5 +176,5 @@ def _every(n: int, examples: Examples) -> tuple[Examples, Examples]:
     count = len(examples.t)
     if count % n:
         raise UserError(f"--config.mrdiff.physics_every={n}: a device has {count} examples of a batch, not a multiple of it")
-    chosen = np.arange(count) % n == 0
-    return tuple(jax.tree.map(lambda leaf, kept=kept: leaf[kept], examples) for kept in (chosen, ~chosen))
+    others = np.flatnonzero(np.arange(count) % n)
+    return jax.tree.map(lambda leaf: leaf[::n], examples), jax.tree.map(lambda leaf: leaf[others], examples)

@@ -1,0 +1,1 @@
+"""How fast programs are and what they need, measured; for the tools that report it."""

@@ -1,0 +1,42 @@
+"""What the device is, and the most that it computes a second."""
+
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from mrdiff_jax.measuring.programs import MIB
+from mrdiff_jax.measuring.timing import Record, interleaved
+from mrdiff_jax.storage.files import commit
+
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+def about() -> Record:
+    """Names, versions, cores and memory."""
+    device = jax.local_devices()[0]
+    names = {"device": device.device_kind, "platform": device.platform, "devices": jax.device_count()}
+    machine = {"processor": _processor(), "cores": os.cpu_count(), "python": sys.version.split()[0], "commit": commit()}
+    versions = {name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
+    memory = device.memory_stats() or {}
+    return names | machine | versions | {"memory_limit_mib": memory.get("bytes_limit", 0) // MIB}
+
+
+def _processor() -> str:
+    lines = _CPU_INFO.read_text().splitlines() if _CPU_INFO.exists() else []
+    models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor()
+
+
+def gemm(dtype: str, precision: str = "default") -> Record:
+    """The rate of a large matrix product on one device; of the cores that is all of them."""
+    side = 1024 if jax.local_devices()[0].platform == "cpu" else 8192
+    a, b = (jax.random.normal(jax.random.key(i), (side, side), dtype) for i in range(2))
+    with jax.default_matmul_precision(precision):
+        product = jax.jit(jnp.matmul).lower(a, b).compile()
+    (timing,) = interleaved(lambda: product(a, b), most=2.0)
+    return {"side": side, "tflops": 2 * side**3 / timing["seconds"] / 1e12}

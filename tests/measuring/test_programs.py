@@ -1,0 +1,61 @@
+"""FLOPs and memory of programs whose answer is known."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mrdiff_jax import parallel
+from mrdiff_jax.measuring.programs import compile_and_weigh, measure, peak_mib
+
+SIDE = 64
+A = np.ones((SIDE, SIDE), np.float32)
+GFLOP = 2 * SIDE**3 / 1e9
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_what_is_weighed_is_what_the_program_computes(devices):
+    arguments = np.stack([A] * devices)
+    matmul = parallel.pmap(jnp.matmul, jax.local_devices()[:devices])
+    compiled, record = compile_and_weigh(matmul, (arguments, arguments))
+    assert record["devices"] == devices
+    assert record["gflop"] == pytest.approx(devices * GFLOP, rel=1e-3)
+    assert record["needs_mib"] >= 3 * A.nbytes / 2**20  # of a device: two arguments and the result
+    assert record["compile_s"] > 0
+    np.testing.assert_array_equal(compiled(arguments, arguments)[0], A @ A)
+
+
+def test_what_does_not_fit_is_a_result(monkeypatch):
+    class Small:
+        def memory_stats(self):
+            return {"bytes_limit": 1000}
+
+    matmul = parallel.pmap(jnp.matmul, jax.local_devices()[:1])
+    monkeypatch.setattr(jax, "local_devices", lambda: [Small()])
+    compiled, record = compile_and_weigh(matmul, (A[None], A[None]))
+    assert compiled is None
+    assert record["out_of_memory"]
+
+
+def test_the_peak_is_that_of_the_process_where_the_device_does_not_tell():
+    held = np.ones(2**24, np.float32)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert held.nbytes <= 2**20 * peak_mib() <= memory
+
+
+def test_a_rate_is_what_was_computed_by_the_seconds_and_what_fails_leaves_the_others():
+    def fails():
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    saved = {}
+    programs = {"fails": lambda: (fails, {"gflop": 1.0}), "none": lambda: (None, {"error": "not run"})}
+    records = measure(
+        lambda name, record: saved.update({name: dict(record)}), programs | {"runs": lambda: (lambda: A @ A, {"gflop": GFLOP})}
+    )
+    assert records == saved
+    assert saved["fails"]["out_of_memory"]
+    assert saved["none"] == {"error": "not run"}
+    assert saved["runs"]["gflops"] == pytest.approx(GFLOP / saved["runs"]["seconds"])
+    assert saved["runs"]["peak_mib"] > 0
