@@ -146,7 +146,7 @@ class Optimizer:
     b2: float = field(0.999, "decay of its second moment", least=0, most=1)
     weight_decay: float = field(0.0, "of adamw", least=0)
     clip_norm: float = field(0.0, "largest norm of a gradient; 0 does not clip", least=0)
-    accumulate: int = field(1, "parts of a batch taken in turn, for memory; their gradients are averaged", least=1)
+    accumulate: int = field(1, "parts of a batch taken in turn, for memory (slow on CPUs); gradients are averaged", least=1)
     hold: float = field(1.0, "share of the training at the full rate, which then falls linearly to 0", least=0, most=1)
     ema_decay: float = field(0.9999, "of the average of the weights that is evaluated; 0 takes the weights", least=0, most=1)
     ema_warmup: bool = field(True, "the average forgets the random start even in a run of a few hundred steps")
