@@ -38,9 +38,7 @@ def initialize(batch_size: int) -> None:
     """
     if "JAX_COORDINATOR_ADDRESS" in os.environ:
         try:
-            jax.distributed.initialize(
-                num_processes=_number("JAX_NUM_PROCESSES"), process_id=_number("JAX_PROCESS_ID"), initialization_timeout=120
-            )
+            jax.distributed.initialize(num_processes=_number("JAX_NUM_PROCESSES"), process_id=_number("JAX_PROCESS_ID"))
         except (ValueError, RuntimeError) as error:
             raise UserError(
                 f"JAX_COORDINATOR_ADDRESS={os.environ['JAX_COORDINATOR_ADDRESS']}: cannot join ({_first_sentence(error)});"

@@ -17,23 +17,15 @@ from helpers.scans import write_subjects
 
 import mrdiff_jax
 from mrdiff_jax.config import default
+from mrdiff_jax.measuring import networks
 
 jax.config.update("jax_compilation_cache_dir", os.path.join(os.environ["MRDIFF_CACHE"], "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
-TINY = {
+TINY = networks.TINY | {
     "data.name": "phantom",
     "data.sources": "T2w,PDw",
     "data.target": "T1w",
-    "data.image_size": 16,
-    "data.batch_size": 2,
-    "data.subjects": 5,
-    "data.subject_slices": 3,
-    "model.base_channels": 8,
-    "model.channel_mult": (1,),
-    "model.attention_levels": (),
-    "model.head_channels": 8,
-    "mrdiff.map_channels": 4,
     "optimizer.learning_rate": 1e-3,
     "train.steps": 4,
     "train.log_every": 2,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mrdiff_jax import diffusion
+from mrdiff_jax.fields import Sampling
 
 DETERMINISTIC = functools.partial(diffusion.ddim, eta=0.0)
 
@@ -145,6 +146,26 @@ def test_order_of_deterministic_samplers_on_gaussian_data(sampler, order):
         return float(jnp.abs(sampler(denoise, chain, x_T, jax.random.split(jax.random.key(0), 1)) - exact).max())
 
     assert np.log2(error(50) / error(100)) == pytest.approx(order, abs=0.35)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sampler"),
+    [
+        ({"sampler": "ddim"}, diffusion.ddim),
+        ({"sampler": "ddim", "eta": 0.0}, DETERMINISTIC),
+        ({"sampler": "ddpm"}, diffusion.ddpm),
+        ({"sampler": "dpm"}, diffusion.dpm_solver),
+    ],
+)
+def test_the_settings_choose_the_sampler(schedule, settings, sampler):
+    chain, like = diffusion.respace(schedule, 4), jnp.zeros((2, 4, 4, 1))
+    keys = jax.random.split(jax.random.key(0), 2)
+
+    def denoise(x_t, t):
+        return jnp.tanh(x_t)
+
+    expected = sampler(denoise, chain, diffusion.start(like, keys), keys)
+    np.testing.assert_array_equal(diffusion.sample(denoise, chain, like, keys, Sampling(**settings)), expected)
 
 
 @pytest.mark.parametrize("sampler", [diffusion.ddim, diffusion.ddpm, diffusion.dpm_solver])

@@ -66,6 +66,23 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(tiny_config, batch):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), vectors, vectors_of_parts)
 
 
+def test_a_step_takes_the_parts_that_the_recipe_says(tiny_config, batch, monkeypatch):
+    tiny_config.optimizer.accumulate = 2
+    config, seen = resolve(tiny_config), []
+    method = methods.create(config)
+    state = create_train_state(method, config.optimizer, jax.random.key(0), batch)
+    whole = method.players["generator"]
+
+    def loss(variables, batch, rng, progress):
+        seen.append(len(batch["target"]))
+        return whole.loss(variables, batch, rng, progress)
+
+    monkeypatch.setitem(method.players, "generator", whole._replace(loss=loss))
+    step = parallel.pmap(make_train_step(method, config.optimizer, jax.random.key(1)), jax.local_devices()[:1])
+    step.lower(*jax.tree.map(lambda leaf: np.asarray(leaf)[None], (state, batch, np.float32(0))))
+    assert set(seen) == {1}
+
+
 def test_averages_over_parts_are_those_over_all():
     x, y = np.arange(6.0), np.arange(12.0).reshape(6, 2)
 
