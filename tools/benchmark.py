@@ -2,11 +2,11 @@
 
     python tools/benchmark.py --output=bench [--networks=demo,bids,paper] [--parts=device,networks,start,...]
 
-Leaves results.json and results.md in the output folder, written with every measurement. Every part runs in a process of its
-own: its peak of memory is its own, and one that fails leaves the others. What is compared is called in turn in one process; on
-a busy machine trust ratios more than seconds, and CPU seconds more than wall seconds; peers only on one that does nothing else,
-for PyTorch's threads spin while they wait for one another. Some alternatives are timed only where they are installed:
-pip install -e '.[bench]' brings piq, torch, diffusers and monai.
+Leaves results.json and results.md in the output folder, written with every measurement, and in the end growth.png, time
+against size. Every part runs in a process of its own: its peak of memory is its own, and one that fails leaves the others. What
+is compared is called in turn in one process; on a busy machine trust ratios more than seconds, and CPU seconds more than wall
+seconds; peers only on one that does nothing else, for PyTorch's threads spin while they wait for one another. Some alternatives
+are timed only where they are installed: pip install -e '.[bench]' brings piq, torch, diffusers and monai.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -31,16 +31,15 @@ from ml_collections import ConfigDict
 from mrdiff_jax import parallel
 from mrdiff_jax.config import Config, default, resolve
 from mrdiff_jax.fields import split_names
-from mrdiff_jax.measuring import alternatives, device, networks
+from mrdiff_jax.measuring import alternatives, device, growth, networks
 from mrdiff_jax.measuring.peers import LIBRARIES, Peer
 from mrdiff_jax.measuring.programs import Program, measure
 from mrdiff_jax.measuring.reports import Report, Results, Save, brief, ends, measurements, table
 from mrdiff_jax.measuring.timing import Record, compared, cpu_seconds, interleaved
 from mrdiff_jax.methods.contract import Variables
-from mrdiff_jax.metrics import conventions
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("device", "networks", "start", "evaluation", "data", "pieces", "peers")
+PARTS = ("device", "networks", "start", "evaluation", "data", "reading", "growth", "pieces", "peers")
 NETWORKS = ("demo", "bids", "paper")
 AT_A_TIME, CALLS = 8, 3  # slices that `synthesize` takes at once; how often it does for a volume of 24
 STEPS = 50  # reverse steps at which every network is timed
@@ -53,24 +52,32 @@ class Sizes(NamedTuple):
     """Of what is measured beside the networks.
 
     Attributes:
-      demo: fields that differ from configs/demo.py where that is trained.
+      changes: fields that differ from configs/ in what is trained.
       slices: that are scored.
       side: of these, pixels.
       peer_side: of an image for our network and its peers.
       steps: of a stretch of training.
       seconds: for which the input pipeline runs alone.
+      read: slices of a large set, 64 x 64.
+      growth: what grows, and its values.
     """
 
-    demo: Mapping[str, Any]
+    changes: Mapping[str, Any]
     slices: int
     side: int
     peer_side: int
     steps: int
     seconds: float
+    read: int
+    growth: Mapping[str, Sequence[int]]
 
 
-FULL = Sizes({}, slices=32, side=256, peer_side=128, steps=20, seconds=3.0)
-TINY = Sizes(networks.TINY | {"method.name": "regression"}, slices=2, side=64, peer_side=16, steps=3, seconds=0.3)
+FULL = Sizes({}, slices=32, side=256, peer_side=128, steps=20, seconds=3.0, read=100_000, growth=growth.AXES)
+TINY = Sizes(
+    networks.TINY | {"method.name": "regression"},
+    **{"slices": 2, "side": 64, "peer_side": 16, "steps": 3, "seconds": 0.3, "read": 400},
+    growth={"side": (16, 32), "devices": (1, 2)},
+)
 LEGEND = {
     "devices": "that compute together",
     "compile_s": "seconds of compilation, from nothing",
@@ -82,6 +89,7 @@ LEGEND = {
     "peak_mib": "what the device, or the process where the device does not tell, had held when the program had run once",
     "times_the_first": "seconds beside those of the first of the group",
     "idle_share": "of the step, which a training waits for its batches",
+    "side, batch, draws, sources": "what grows, of configs/bids.py's network with a batch of 1",
 }
 
 
@@ -174,7 +182,7 @@ def check_start(save: Save, options: argparse.Namespace) -> None:
     """From the start of the process to the end of the demo's first step: with an empty cache folder, and once more."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "mrdiff_jax.main", f"--config={ROOT / 'configs' / 'demo.py'}"]
-        command += [f"--config.{field}={value}" for field, value in options.sizes.demo.items()]
+        command += [f"--config.{field}={value}" for field, value in options.sizes.changes.items()]
         for name in ("cold", "warm"):
             save(name, first_step([*command, f"--workdir={folder}/{name}"], f"{folder}/cache"))
 
@@ -201,27 +209,12 @@ def first_step(command: list[str], cache: str) -> Record:
 
 def check_evaluation(save: Save, options: argparse.Namespace) -> None:
     """The metrics of an evaluation, and FSIM beside piq's."""
-    from mrdiff_jax.evaluation import scoring  # not above: it takes seconds to import, and only this part needs it
-    from mrdiff_jax.evaluation.baselines import References
+    from mrdiff_jax.measuring.scores import scoring  # not above: it takes seconds to import, and only this part needs it
 
     count, side = options.sizes.slices, options.sizes.side
     parallel.initialize(count)
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:side, :side] - side // 2
-    contrasts = (0.1 + 0.8 * rng.random((count, side, side, 3), np.float32)) * (np.hypot(x, y) < 0.4 * side)[..., None]
-    batch = {"sources": contrasts[..., :2], "target": contrasts[..., 2], "valid": np.ones(count, bool)}
-    batch |= {"subject": ["sub-01"] * count, "slice": np.arange(count)}
-    synthesis = np.clip(batch["target"] + 0.05 * rng.standard_normal((count, side, side), np.float32), 0, 1)
-    score, references = scoring.Scorer("default"), References(0, np.array([0.3, 0.3, 0.1]))
-
-    def score_all(*images: np.ndarray) -> Any:
-        body = batch | {"body": conventions.body_mask(contrasts)}
-        return [score(image, body) for image in images]
-
-    alone, beside = interleaved(
-        lambda: score_all(synthesis), lambda: score_all(synthesis, *references.predict(batch["sources"]).values())
-    )
-    for name, record in {"scores of a synthesis": alone, "and of the references": beside}.items():
+    calls = scoring(count, side)
+    for name, record in zip(calls, interleaved(*calls.values()), strict=True):
         save(name, record | {"seconds_per_1000_slices": 1000 * record["seconds"] / count})
 
     save_compared(save, f"FSIM of {2 * count} pairs", alternatives.fsim(2 * count, side))
@@ -233,9 +226,35 @@ def check_data(save: Save, options: argparse.Namespace) -> None:
     """What the demo's input pipeline gives, and how long its training waits for it."""
     from mrdiff_jax.measuring.pipeline import input_pipeline  # likewise
 
-    config = read("demo", options.sizes.demo)
+    config = read("demo", options.sizes.changes)
     parallel.initialize(config.data.batch_size)
     save("demo", input_pipeline(resolve(config), options.sizes.steps, options.sizes.seconds))
+
+
+def check_reading(save: Save, options: argparse.Namespace) -> None:
+    """Memory and speed as a large prepared set is read."""
+    from mrdiff_jax.measuring.reading import large_set  # likewise
+
+    save("a set of noise", large_set(options.sizes.read, side=64))
+
+
+def check_growth(save: Save, options: argparse.Namespace, axis: str) -> None:
+    """The training step and the reverse step of bids' network as one thing grows, on one device or on so many."""
+    values = options.sizes.growth[axis]
+    if axis == "devices" and "XLA_FLAGS" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", max(values))  # cores that pretend to be several devices
+    parallel.initialize(1)
+    every, at, programs = jax.local_devices(), {}, {}
+    for value in [value for value in values if axis != "devices" or value <= len(every)]:
+        devices = every[: value if axis == "devices" else 1]
+        config = resolve(read("bids", options.sizes.changes | growth.changes(axis, value, max(values))))
+        state = networks.fresh_state(config)
+        one, batch = networks.with_steps(config, 1), config.data.batch_size
+        built = partial(networks.training_step, config, state), partial(networks.synthesis, one, state.evaluated(), batch)
+        for program, build in zip(growth.PROGRAMS, built, strict=True):
+            programs[f"{program}, {axis} {value}"] = partial(build, devices)
+            at[f"{program}, {axis} {value}"] = {axis: value}
+    measure(lambda name, record: save(name, at[name] | record), programs)
 
 
 def check_pieces(save: Save, options: argparse.Namespace) -> None:
@@ -286,16 +305,21 @@ CHECKS = {
     "start": check_start,
     "evaluation": check_evaluation,
     "data": check_data,
+    "reading": check_reading,
+    "growth": check_growth,
     "pieces": check_pieces,
     "peers": check_peers,
 }
 
 
 def tasks(options: argparse.Namespace) -> list[str]:
-    """A process each: a check, and the network that it is of."""
+    """A process each: a check, and the network that it is of or the thing that grows."""
     sizes = ("tiny",) if options.tiny else split_names(options.networks)
-    of_networks = [f"{check} {name}" for name in sizes for check in ("training", "synthesis")]
-    return [task for part in split_names(options.parts) for task in (of_networks if part == "networks" else [part])]
+    several = {
+        "networks": [f"{check} {name}" for name in sizes for check in ("training", "synthesis")],
+        "growth": [f"growth {axis}" for axis in options.sizes.growth],
+    }
+    return [task for part in split_names(options.parts) for task in several.get(part, [part])]
 
 
 def markdown(results: Results) -> str:
@@ -333,6 +357,7 @@ def main(arguments: list[str]) -> None:
     for task in tasks(options):
         print(task, flush=True)
         options.report.run(task, [sys.executable, __file__, *arguments, f"--work={task}"])
+    growth.picture(options.report.read(), Path(options.output, "growth.png"))
     print(f"results.json and results.md are in {options.output}")
     sys.exit(options.report.failed())
 

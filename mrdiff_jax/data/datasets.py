@@ -53,9 +53,19 @@ class Dataset:
 
     def split(self, name: str) -> "Examples":
         """The examples of 'train', 'validation' or 'test', in a fixed order; validation may be empty."""
-        written = tfds.builder_from_directory(self.folder / tfds_builder.EXAMPLES_FOLDER)
-        records = _Rows(written.as_data_source(slice_set.WHOLE), slice_set.read(self.folder).rows(self.splits)[name])
-        return Examples(records, [self.contrasts.index(name) for name in self.sources], self.contrasts.index(self.target))
+        return self._examples([row for exam in self._exams(name) for row in exam])
+
+    def first_of_each_exam(self, name: str) -> "Examples":
+        """The first example of every exam of a split: for what all slices of an exam share."""
+        return self._examples([exam[0] for exam in self._exams(name) if exam])
+
+    def _exams(self, split: str) -> list[range]:
+        return slice_set.read(self.folder).rows(self.splits)[split]
+
+    def _examples(self, rows: Sequence[int]) -> "Examples":
+        records = tfds.builder_from_directory(self.folder / tfds_builder.EXAMPLES_FOLDER).as_data_source(slice_set.WHOLE)
+        channels = [self.contrasts.index(name) for name in self.sources]
+        return Examples(_Rows(records, rows), channels, self.contrasts.index(self.target))
 
 
 class _Rows(NamedTuple):
@@ -68,7 +78,7 @@ class _Rows(NamedTuple):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.records[int(self.rows[index])]
+        return self.records[self.rows[index]]
 
 
 @dataclass(frozen=True)

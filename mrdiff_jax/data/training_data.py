@@ -69,15 +69,15 @@ class TrainingData:
 
 
 def describe_training(dataset: Dataset, inverted: Collection[str] = ()) -> TrainingData:
-    """Medians over the training slices of a data set, and the range of their pixel sizes.
+    """Medians over the training exams of a data set, and the range of their pixel sizes.
 
     Raises:
       UserError: a source among `inverted` has no inversion time; the message names the exam.
     """
-    slices = dataset.split("train")
+    exams = dataset.first_of_each_exam("train")
     columns = {name: [] for name in ("tr", "te", "ti", "scale", "spacing")}
-    for i in range(len(slices)):
-        example = slices[i]
+    for i in range(len(exams)):
+        example = exams[i]
         for source, time in zip(dataset.sources, example["ti"], strict=True):
             if source in inverted and time <= 0:
                 raise UserError(

@@ -47,7 +47,9 @@ def parameters(variables: Variables) -> int:
 
 
 def with_steps(config: Config, steps: int) -> Config:
-    """The same with that many reverse steps."""
+    """The same with that many reverse steps, where the method has any."""
+    if config.sample is None:
+        return config
     return dataclasses.replace(config, sample=dataclasses.replace(config.sample, steps=steps))
 
 

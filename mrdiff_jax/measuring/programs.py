@@ -84,8 +84,13 @@ def flops(stage: Any) -> float:
 def peak_mib() -> float:
     """The most memory that was held until now: on the device where it tells, else by the process."""
     held = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return held / MIB if held else process_peak_mib()
+
+
+def process_peak_mib() -> float:
+    """The most memory that the process had held until now."""
     unit = 1 if sys.platform == "darwin" else 1024
-    return (held or unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / MIB
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB
 
 
 def _failure(error: Exception) -> Record:

@@ -55,12 +55,12 @@ class SliceSet:
         """Their names, sorted."""
         return sorted({exam.subject for exam in self.exams})
 
-    def rows(self, splits: Mapping[str, str]) -> dict[str, list[int]]:
-        """Where the slices of each split stand in the set, by the splits of subjects."""
-        rows: dict[str, list[int]] = {split: [] for split in SPLITS}
+    def rows(self, splits: Mapping[str, str]) -> dict[str, list[range]]:
+        """Where the slices of each exam of a split stand in the set, by the splits of subjects."""
+        rows: dict[str, list[range]] = {split: [] for split in SPLITS}
         start = 0
         for exam in self.exams:
-            rows[splits[exam.subject]] += range(start, start + exam.slices)
+            rows[splits[exam.subject]].append(range(start, start + exam.slices))
             start += exam.slices
         return rows
 

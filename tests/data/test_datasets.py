@@ -190,6 +190,16 @@ def test_splits_are_disjoint_by_subject_complete_and_written_down(dataset):
         assert {row["subject"]: row["split"] for row in csv.DictReader(file)} == split_of
 
 
+def test_the_first_example_of_each_exam_stands_for_what_its_slices_share(dataset):
+    every, firsts = dataset.split("train"), dataset.first_of_each_exam("train")
+    first_rows = {every[i]["subject"]: i for i in reversed(range(len(every)))}
+    assert [firsts[i]["subject"] for i in range(len(firsts))] == sorted(first_rows, key=first_rows.get)
+    for i in range(len(firsts)):
+        same_slice = every[first_rows[firsts[i]["subject"]]]
+        assert firsts[i]["slice"] == same_slice["slice"]
+        np.testing.assert_array_equal(firsts[i]["target"], same_slice["target"])
+
+
 def test_few_subjects_leave_validation_empty_but_not_train_or_test(cache):
     dataset = datasets.open_dataset(data_config(cache, subjects=2))
     assert [len(dataset.split(split)) for split in SPLITS] == [SLICES, 0, SLICES]

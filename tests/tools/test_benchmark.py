@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mrdiff_jax.measuring import growth, reports
 from mrdiff_jax.training import loop
 
 TOOL = Path(__file__).parents[2] / "tools" / "benchmark.py"
@@ -26,10 +27,11 @@ def numbers(results):
             yield from (value for value in record.values() if isinstance(value, float))
 
 
-def check(part):
+def check(part, *name):
     """What a part finds, in this process."""
     found = {}
-    benchmark.CHECKS[part](lambda name, record: found.update({name: record}), argparse.Namespace(sizes=benchmark.TINY))
+    options = argparse.Namespace(sizes=benchmark.TINY, tiny=True)
+    benchmark.CHECKS[part](lambda name, record: found.update({name: record}), options, *name)
     return found
 
 
@@ -88,6 +90,28 @@ def test_the_pipeline_is_timed_alone_and_under_training():
     record = check("data")["demo"]
     assert all(record[name] > 0 for name in ("batches_per_second", "step_s", "step_without_pipeline_s"))
     assert 0 <= record["idle_share"] < 1
+
+
+def test_a_large_set_is_read_once(tmp_path):
+    record = check("reading")["a set of noise"]
+    assert record["slices"] == benchmark.TINY.read
+    assert record["peak_mib_after_all"] >= record["peak_mib_after_a_twentieth"] > 0
+    assert record["slices_per_second"] > 0
+
+
+def test_growth_is_measured_at_every_value_and_drawn(tmp_path):
+    found = check("growth", "side")
+    assert [row["side"] for row in found.values()] == [16, 16, 32, 32]
+    for program in growth.PROGRAMS:
+        small, large = (found[f"{program}, side {value}"]["gflop"] for value in (16, 32))
+        assert 4 * small <= large < 6 * small  # all is in proportion to the pixels, but for the attention of the middle block
+    growth.picture({"device": {}, "growth side": found}, tmp_path / "growth.png")
+    assert (tmp_path / "growth.png").stat().st_size > 10_000
+
+
+def test_no_growth_no_picture(tmp_path):
+    growth.picture({"device": {}, "growth side": {reports.PROCESS: {"ended": "failed"}}}, tmp_path / "growth.png")
+    assert not list(tmp_path.iterdir())
 
 
 def test_peers_are_timed_where_they_are_installed():
