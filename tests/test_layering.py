@@ -44,7 +44,8 @@ LAYERS = [
     "synthesis.acquired synthesis.cohort",
     "comparison.significance comparison.comparable comparison.seeds comparison.runs comparison.tables comparison.report",
     "comparison.output",
-    "cli main compare prepare synthesize export",
+    "cli experiments.__init__ experiments.plan experiments.runs experiments.command",
+    "main compare prepare synthesize export",
 ]
 ORDER = [name for layer in LAYERS for name in layer.split()]
 TEXTS = {path: path.read_text() for path in PACKAGE.rglob("*.py")}

@@ -106,6 +106,14 @@ def test_generator_does_not_depend_on_scan_parameters_and_decoder_does():
     assert changes(y_hat, y_other)
 
 
+def test_without_modulation_the_decoder_sees_the_maps_whatever_the_scan_parameters():
+    network, variables, (x_t, y, t), scan = make(modulation=False, decoder_skips=False)
+    run = jax.jit(network.apply)
+    *_, y_hat = run(variables, x_t, y, t, scan)
+    np.testing.assert_array_equal(y_hat, run(variables, x_t, y, t, ScanParameters(scan.tr / 3, scan.te * 2, scan.ti))[-1])
+    assert changes(y_hat, run(variables, x_t, 1 - y, t, scan)[-1])
+
+
 @pytest.mark.parametrize("skips", [False, True])
 def test_without_skips_the_decoder_sees_the_sources_through_the_maps_alone(skips):
     """The same maps with features of other images: without skips nothing of those images may show."""
@@ -268,6 +276,7 @@ def loss_gradients():
         gradients[term] = {name: max(float(jnp.abs(x).max()) for x in jax.tree.leaves(part)) for name, part in gradient.items()}
         assert all(np.isfinite(value) for value in gradients[term].values())
         assert all(float(value) > 0 for value in outcome.metrics.values())
+        assert ("L_D" in outcome.metrics) == (term == "d")  # what is not trained is not run
     return gradients
 
 

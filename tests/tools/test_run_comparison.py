@@ -14,6 +14,7 @@ from conftest import TINY
 from helpers.models import TINY_METHODS
 
 from mrdiff_jax import methods
+from mrdiff_jax.experiments import plan
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "run_comparison.py"
@@ -50,11 +51,12 @@ def test_all_methods_and_seeds_are_trained_and_compared_and_a_killed_plan_goes_o
     assert "left" in done.stderr
     assert ended.stat().st_mtime_ns == before  # what had ended was not run again
     runs = rows(tmp_path / "out")
-    assert {(row["method"], row["seed"], row["steps"]) for row in runs} == {
+    assert {(row["row"], row["seed"], row["steps"]) for row in runs} == {
         (method, seed, "4") for method in ("regression", "pix2pix") for seed in "01"
     }
     assert all(float(row["psnr"]) > 0 and int(row["parameters"]) > 0 for row in runs)
     run_by = (tmp_path / "out" / "pix2pix-1.log").read_text().splitlines()[0]
+    assert "--config.method.name=pix2pix --config.train.seed=1" in run_by
     assert run_by.endswith(f"--config.train.steps=4 --config.train.max_minutes=0 --workdir={tmp_path / 'out' / 'pix2pix-1'}")
     of_seeds = [json.loads((tmp_path / "out" / f"regression-{seed}" / "config.json").read_text()) for seed in "01"]
     assert [config["train"]["seed"] for config in of_seeds] == [0, 1]
@@ -79,16 +81,13 @@ def test_equal_time_gives_steps_by_the_measured_speed_and_a_failed_run_costs_no_
         assert plan["steps"][name] == max(1, round(0.12 / plan["seconds"][name]))
     assert "1 of 2 runs failed" in done.stderr
     assert "pix2pix-0.log" in done.stderr
-    assert [row["method"] for row in rows(tmp_path / "out")] == ["regression"]
+    assert [row["row"] for row in rows(tmp_path / "out")] == ["regression"]
     assert "| regression |" in (tmp_path / "out" / "comparison" / "table1.md").read_text()
 
 
 def test_recipes_are_scaled_by_the_slices_that_were_seen_in_the_publication():
-    code = """import json, run_comparison as tool
-steps = [tool.published_steps(name, slices=1000, batch_size=4) for name in ("mrdiff", "hinet")]
-print(json.dumps([sorted(tool.PUBLISHED), steps]))"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=TOOL.parent, capture_output=True, text=True)
-    assert json.loads(done.stdout) == [sorted(methods.NAMES), [700_000, 100_000]]
+    assert sorted(plan.PUBLISHED) == sorted(methods.NAMES)
+    assert [plan.published_steps(name, slices=1000, batch_size=4) for name in ("mrdiff", "hinet")] == [700_000, 100_000]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +98,7 @@ print(json.dumps([sorted(tool.PUBLISHED), steps]))"""
         (("--seeds=a",), "--seeds=a: give whole numbers from 0 on"),
         ((), "--minutes: the rule 'time' needs it, above 0"),
         (("--rule=steps", "--minutes=2"), "--minutes=2.0: is for the rule 'time', not 'steps'"),
-        (("--rule=steps", "--config.train.seed=3"), "--config.train.seed=3: --methods, --seeds and --rule say that"),
+        (("--rule=steps", "--config.train.seed=3"), "--config.train.seed=3: the rows, --seeds and --rule say that"),
         (("--rule=steps", "--config.data.image_size", "32"), "--config.data.image_size: write it with its value"),
     ],
 )

@@ -58,6 +58,8 @@ class MRDiff(Method):
     def loss(self, variables: Variables, batch: Batch, rng: Array, progress: Array) -> tuple[Array, Outcome]:
         """L_train (Eq. 11); where `physics_every` is n > 1, of every n-th example, and L_G alone of the others.
 
+        Where lambda_2 is 0, neither M nor D is run.
+
         Raises:
           UserError: `physics_every` does not divide a device's share of the batch.
         """
@@ -74,7 +76,7 @@ class MRDiff(Method):
             + own.lambda_d * share_d * over_draws(l_d, own.draw_reduction, own.draws)
             + own.lambda_cct * over_draws(l_cct, own.draw_reduction, own.draws)
         )
-        terms = {"L_G": l_g.mean(), "L_D": l_d.mean(), "L_CCT": l_cct.mean()}
+        terms = {"L_G": l_g.mean()} | ({"L_D": l_d.mean()} if own.lambda_d else {}) | {"L_CCT": l_cct.mean()}
         return total, Outcome(terms, {"generator": {SPECTRAL: vectors}})
 
     def _losses(self, variables: Variables, examples: Examples, by_draw: Tree) -> tuple[Array, Array, Array]:
@@ -87,6 +89,8 @@ class MRDiff(Method):
         def restore(features: Features, vectors: Tree) -> tuple[Array, Array]:
             seen = _with_vectors(variables, vectors)
             x0_hat = self._apply(seen, features, method=Network.generate)
+            if not own.lambda_d:  # no time for what is not trained
+                return x0_hat, examples.y
             return x0_hat, self._apply(seen, features, examples.scan, method=Network.reconstruct)
 
         features = jax.vmap(encode)(jnp.arange(own.draws), by_draw)
@@ -161,6 +165,7 @@ def build_network(config: Any) -> Network:
         stem_channels=config.model.base_channels // 8 if own.wavelet_of == "features" else 0,
         map_channels=own.map_channels,
         positivity=own.positivity,
+        modulation=own.modulation,
         decoder_skips=own.decoder_skips,
     )
 

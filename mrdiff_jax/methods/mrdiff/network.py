@@ -45,6 +45,7 @@ class Network(nn.Module):
         sources to that many channels each, and their features are transformed.
       map_channels: channels of each of the maps T1, T2, S0.
       positivity: what keeps the maps non-negative.
+      modulation: M puts the sources' contrasts on the maps by the signal equations; without it D sees the maps as they are.
       decoder_skips: D sees the encoder's features too; without them all that D knows of the images has passed through h_t.
     """
 
@@ -54,6 +55,7 @@ class Network(nn.Module):
     stem_channels: int = 0
     map_channels: int = 128
     positivity: Positivity = "relu"
+    modulation: bool = True
     decoder_skips: bool = True
 
     def setup(self) -> None:
@@ -98,8 +100,8 @@ class Network(nn.Module):
 
     def modulate(self, maps: ContentMaps, scan: ScanParameters, embedding: Array) -> Array:
         """M_sigma: the sources' contrasts put on the maps by the signal equations (paper, Eq. 7), in float32."""
-        modulated = (2 * bloch.modulate(maps, scan, self.signals) - 1).astype(self.backbone.dtype)
-        return self._to_bands(self.signal_block(modulated, embedding))
+        seen = bloch.modulate(maps, scan, self.signals) if self.modulation else jnp.concatenate(maps, axis=-1)
+        return self._to_bands(self.signal_block((2 * seen - 1).astype(self.backbone.dtype), embedding))
 
     def reconstruct(self, features: Features, scan: ScanParameters) -> Array:
         """D after M: features and scan parameters to y_hat, (B, H, W, K) (paper, Eq. 8)."""

@@ -14,6 +14,7 @@ class Settings:
     signals: str = field("spin_echo", "or 'inversion_recovery'; once for all sources, or one each, comma-separated")
     map_channels: int = field(128, "of each of the feature maps T1, T2, S0", least=1)
     positivity: Literal["relu", "softplus"] = field("relu", "what keeps the maps from 0 up", choices=POSITIVITIES)
+    modulation: bool = field(True, "M puts the sources' contrasts on the maps; without it D sees the maps themselves")
     decoder_skips: bool = field(True, "D sees the encoder's features too")
     wavelet_of: Literal["images", "features"] = field(
         "images", "what is transformed; 'features' are those of convolutions at full resolution", choices=("images", "features")

@@ -1,0 +1,1 @@
+"""Several runs under one rule of fairness: planned, trained, resumed, compared."""
