@@ -1,5 +1,9 @@
-"""What the commands share: flags read, mistakes said in one line, exit status 0, 1 or 2."""
+"""What the commands share: flags read, mistakes said in one line, exit status 0, 1 or 2.
 
+Commands import what takes seconds (JAX and all that needs it) inside their `main`: --help and wrong flags are answered at once.
+"""
+
+import inspect
 import math
 import os
 import re
@@ -9,7 +13,6 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-import jax
 from absl import flags, logging
 from ml_collections import ConfigDict
 
@@ -19,15 +22,16 @@ from mrdiff_jax.log import log_to_console, logger
 from mrdiff_jax.storage.paths import cache_folder, local_path
 
 
-def run(command: Callable[..., None], description: str, positional: bool = False) -> None:
+def run(command: Callable[..., None], description: str) -> None:
     """Parses the flags and runs a command; exits with 0 on success, 2 on a user's mistake, said in one line on stderr.
 
-    Where `positional` holds, the command is given what is not a flag, as a list; elsewhere that is a mistake.
+    A command that takes an argument is given what is not a flag, as a list; elsewhere that is a mistake.
     """
+    positional = bool(inspect.signature(command).parameters)
     flags.FLAGS.set_default("logtostderr", True)
     logging.set_verbosity(logging.WARNING)
     try:
-        rest = _parse(description)
+        rest = _parse(command, description)
         if rest and not positional:
             raise UserError(f"{rest[0]}: not a flag; flags start with --")
         _check_finite()
@@ -43,6 +47,8 @@ def run(command: Callable[..., None], description: str, positional: bool = False
 
 def keep_programs() -> None:
     """Lets JAX keep what it compiles in the cache folder, for the next process."""
+    import jax
+
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
@@ -55,11 +61,12 @@ def leave(message: str) -> NoReturn:
     os._exit(1)
 
 
-def _parse(description: str) -> list[str]:
+def _parse(command: Callable[..., None], description: str) -> list[str]:
     """What is not a flag."""
     flags.FLAGS.set_gnu_getopt(True)  # flags may stand after other arguments
     if {"--help", "-h", "--helpfull"} & set(sys.argv[1:]):
-        print(f"{description}\n{flags.FLAGS.main_module_help()}")
+        module = command.__module__
+        print(f"{description}\n{flags.FLAGS.module_help(sys.argv[0] if module == '__main__' else module)}")
         sys.exit(0)
     try:
         return flags.FLAGS([_without_tilde(word) for word in _last_of_each(sys.argv)])[1:]

@@ -11,8 +11,6 @@ from pathlib import Path
 from absl import flags
 
 from mrdiff_jax import cli
-from mrdiff_jax.comparison import output, seeds, tables
-from mrdiff_jax.comparison.runs import Comparison
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.storage.paths import check_writable, local_path
 
@@ -24,6 +22,9 @@ flags.mark_flag_as_required("output")
 
 def main(arguments: Sequence[str]) -> None:
     """Reads the runs, writes the comparison and prints where it is."""
+    from mrdiff_jax.comparison import output, seeds, tables
+    from mrdiff_jax.comparison.runs import Comparison
+
     if not arguments:
         raise UserError("no run given; name the workdirs of one or more evaluated runs")
     folder, rows = local_path(_OUTPUT.value, "--output"), [_workdirs(argument) for argument in arguments]
@@ -63,4 +64,4 @@ def _folder_name(row: Sequence[Path]) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__, positional=True)
+    cli.run(main, __doc__)

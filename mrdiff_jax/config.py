@@ -82,6 +82,7 @@ class Train:
     steps: int = field(350_000, "optimiser steps", least=1)
     max_minutes: float = field(0.0, "limit on the whole run, its final evaluation included; 0 is none", least=0)
     seed: int = field(0, "of weights, order and noise", least=0, most=SEED)
+    init: str = field("", "workdir of a run of the same method and sizes whose weights are the start; '' is a fresh start")
     log_every: int = field(100, "steps between lines of the log", least=1)
     evaluate_every: int = field(10_000, "steps between validations", least=1)
     checkpoint_every: int = field(10_000, "steps between checkpoints", least=1)
@@ -120,7 +121,7 @@ SMALL = {  # docs/results.md has the search for the rates of the GANs and the le
     },
     "blochgan": {"base_channels": 8, "discriminator_channels": 8, "map_channels": 8, "optimizer": {"learning_rate": 2e-3}},
     "cm": {"last_levels": 2, "optimizer": {"learning_rate": 1e-3, **_QUICK}},  # no time to climb to 151 noise levels
-    "cdpm": {"attention_sides": (8,), "optimizer": {"learning_rate": 3e-3, **_QUICK}},
+    "cdpm": {"attention_levels": (1,), "optimizer": {"learning_rate": 3e-3, **_QUICK}},
     "m2dn": {"widths": (16, 32, 32), "optimizer": {"learning_rate": 1e-3, **_QUICK}},
 }
 

@@ -5,7 +5,6 @@ from absl import flags
 from mrdiff_jax import cli
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.storage.paths import local_path
-from mrdiff_jax.synthesis import model_files
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
 _OUTPUT = flags.DEFINE_string("output", None, "File to write, .safetensors; its description goes beside it, as .json.")
@@ -14,6 +13,8 @@ flags.mark_flags_as_required(["workdir", "output"])
 
 def main() -> None:
     """Reads the newest checkpoint, and writes the pair."""
+    from mrdiff_jax.synthesis import model_files
+
     output = local_path(_OUTPUT.value, "--output")
     if output.suffix != ".safetensors":
         raise UserError(f"--output={output}: name it .safetensors")

@@ -6,11 +6,8 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from mrdiff_jax import cli, parallel
-from mrdiff_jax.config import resolve, warn_of_ignored
-from mrdiff_jax.evaluation.run import evaluate_only
+from mrdiff_jax import cli
 from mrdiff_jax.storage.paths import local_path
-from mrdiff_jax.training.loop import Diverged, train_and_evaluate
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Settings, as configs/demo.py or configs/demo.py:authors.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run that is there already goes on.")
@@ -21,6 +18,12 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main() -> None:
     """Runs what the flags ask for."""
     config, workdir = cli.config_of(_CONFIG), local_path(_WORKDIR.value, "--workdir")
+
+    from mrdiff_jax import parallel
+    from mrdiff_jax.config import resolve, warn_of_ignored
+    from mrdiff_jax.evaluation.run import evaluate_only
+    from mrdiff_jax.training.loop import Diverged, train_and_evaluate
+
     resolved = resolve(config)  # a wrong field is named before anything runs
     warn_of_ignored(resolved, config_flags.get_override_values(flags.FLAGS["config"]))
     parallel.initialize(resolved.data.batch_size)

@@ -12,8 +12,8 @@ from absl import flags
 from mrdiff_jax import cli
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import split_names
-from mrdiff_jax.preparation import cohort, registration, report, slicing, tasks
-from mrdiff_jax.preparation.options import MASKS, REGISTRATIONS, Options
+from mrdiff_jax.preparation import slicing
+from mrdiff_jax.preparation.options import INTERPOLATIONS, MASKS, REGISTRATIONS, Options
 from mrdiff_jax.preparation.splits import Assignment
 from mrdiff_jax.scans import layouts, sequence_times
 from mrdiff_jax.storage.paths import local_path
@@ -34,7 +34,7 @@ _TIMES = flags.DEFINE_string("times", "", "CSV of times, with columns subject, [
 _REGISTRATION = flags.DEFINE_enum(
     "registration", "auto", REGISTRATIONS, "'auto' registers scans unless aligned; 'never' refuses other grids."
 )
-_INTERPOLATION = flags.DEFINE_enum("interpolation", "linear", list(registration.INTERPOLATORS), "Of scans that are registered.")
+_INTERPOLATION = flags.DEFINE_enum("interpolation", "linear", INTERPOLATIONS, "Of scans that are registered.")
 _MAX_SHIFT = flags.DEFINE_float("max-shift", 2.0, "Largest shift (mm) between contrasts; half a slice is always allowed.", 0.0)
 _KEEP_MISALIGNED = flags.DEFINE_bool("keep-misaligned", False, "Keep subjects whose contrasts do not lie on each other.")
 _BIAS_CORRECTION = flags.DEFINE_bool("bias-correction", True, "Remove bias fields (N4).")
@@ -57,6 +57,8 @@ flags.mark_flags_as_required(["input", "output", "contrasts"])
 
 def main() -> None:
     """Prepares what the flags ask for; says which exams failed, and how to train on the others."""
+    from mrdiff_jax.preparation import cohort, report, tasks
+
     options, root, output = _options(), local_path(_INPUT.value, "--input"), local_path(_OUTPUT.value, "--output")
     if output.parent == root and _LAYOUT.value in ("dicom", "spine"):
         raise UserError(f"--output={output}: would be taken for a subject of --input; choose a folder elsewhere")

@@ -4,18 +4,22 @@ python -m mrdiff_jax.synthesize --workdir=runs/mine --source T1w=t1.nii.gz --sou
 python -m mrdiff_jax.synthesize --workdir=runs/mine --bids SCANS --output DERIVATIVES
 """
 
+from __future__ import annotations
+
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from mrdiff_jax import cli, parallel
+from mrdiff_jax import cli
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans.sequence_times import Stated, parse_stated
 from mrdiff_jax.storage.paths import local_path
-from mrdiff_jax.synthesis import cohort, from_scans, nifti_output
-from mrdiff_jax.synthesis.from_scans import SynthesisOptions
-from mrdiff_jax.synthesis.synthesizer import Synthesizer
+
+if TYPE_CHECKING:  # importing them takes seconds
+    from mrdiff_jax.synthesis.from_scans import SynthesisOptions
+    from mrdiff_jax.synthesis.synthesizer import Synthesizer
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run, or a file that mrdiff_jax.export wrote.")
 _SOURCE = flags.DEFINE_multi_string("source", [], "NAME=PATH of a source, a NIfTI file or a DICOM folder; once for each.")
@@ -37,6 +41,9 @@ flags.mark_flags_as_required(["workdir", "output"])
 
 def main() -> None:
     """Loads the model and synthesises one subject, or all of a folder."""
+    from mrdiff_jax import parallel
+    from mrdiff_jax.synthesis.from_scans import SynthesisOptions
+
     parallel.initialize(_BATCH.value)
     settings = SynthesisOptions(
         steps=_STEPS.value,
@@ -53,6 +60,8 @@ def main() -> None:
 
 
 def _one(output: Path, settings: SynthesisOptions, stated: Stated) -> None:
+    from mrdiff_jax.synthesis import from_scans, nifti_output
+
     path_of = partial(nifti_output.beside, output)
     nifti_output.check_free(path_of(from_scans.SYNTHETIC))  # before anything is read or computed
     sources = _sources()
@@ -66,6 +75,8 @@ def _one(output: Path, settings: SynthesisOptions, stated: Stated) -> None:
 
 
 def _all(output: Path, settings: SynthesisOptions, stated: Stated) -> None:
+    from mrdiff_jax.synthesis import cohort
+
     if _SOURCE.value or _GRID.value:
         raise UserError("--bids: finds the sources itself, and each exam keeps its grid; leave --source and --grid out")
     synthesizer = _synthesizer(settings)
@@ -79,6 +90,8 @@ def _all(output: Path, settings: SynthesisOptions, stated: Stated) -> None:
 
 
 def _synthesizer(settings: SynthesisOptions) -> Synthesizer:
+    from mrdiff_jax.synthesis.synthesizer import Synthesizer
+
     synthesizer = Synthesizer.load(local_path(_WORKDIR.value, "--workdir"), maps=settings.maps)
     synthesizer.sampling(settings.steps, settings.sampler, settings.samples)  # refused before scans are read
     return synthesizer

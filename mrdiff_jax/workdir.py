@@ -16,6 +16,7 @@ from mrdiff_jax.storage import json_files, lock
 from mrdiff_jax.storage.files import write_text
 
 CONFIG, IDENTITY, TRAINING_DATA, SPLITS = "config.json", "run.json", "training_data.json", "splits.csv"
+LOG, PANELS, SAMPLES = "log.jsonl", "panels", "samples.png"
 ANEW = "start anew in another --workdir, or remove this one"
 
 
@@ -26,7 +27,8 @@ def identity(config: Config, dataset: Dataset) -> dict[str, Any]:
     found = {f"--config.{section}.{field}": value for section in sections for field, value in values.get(section, {}).items()}
     for field in ("root", "cache", "splits_file"):  # where data and splits lie does not matter: their fingerprint says which
         found.pop(f"--config.data.{field}", None)
-    settings = {"--config.train.seed": config.train.seed, "the data set": dataset.fingerprint}
+    settings = {f"--config.train.{name}": getattr(config.train, name) for name in ("seed", "init")}
+    settings |= {"the data set": dataset.fingerprint}
     return found | settings | parallel.numerics()
 
 

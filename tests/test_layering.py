@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mrdiff_jax"
 
 LAYERS = [
-    "__init__ errors log fields streams plotting allocator",
+    "__init__ errors log fields streams plotting pages allocator",
     "storage.files storage.paths storage.json_files storage.checksums storage.lock storage.checkpoints",
     "scans.scan_path scans.wrap_around scans.air",
     "wavelets physics metrics.* metrics.conventions parallel",
@@ -24,7 +24,8 @@ LAYERS = [
     "data.__init__ config",
     "preparation.options scans.sequence_times scans.vocabulary scans.spellings scans.descriptions scans.image_types",
     "scans.contrasts scans.header_evidence scans.dicom_stack scans.visits scans.same_patient",
-    "scans.dicom_headers scans.dicom_pixels scans.dicom scans.nifti scans.exam_files scans.exam scans.volumes scans.bids",
+    "scans.dicom_headers scans.dicom_pixels scans.dicom scans.nifti scans.itk_files",
+    "scans.exam_files scans.exam scans.volumes scans.bids",
     "scans.archives scans.candidates scans.series_choice scans.layouts scans.nifti_frame",
     "preparation.registration preparation.bias_field preparation.alignment preparation.records",
     "preparation.placement preparation.common_grid",
@@ -36,7 +37,7 @@ LAYERS = [
     "preparation.tasks preparation.report",
     "workdir synthesis.sampling",
     "evaluation.averages evaluation.baselines evaluation.results evaluation.scoring evaluation.figures",
-    "evaluation.evaluator evaluation.studies.* evaluation.studies.__init__ evaluation.run",
+    "evaluation.run_page evaluation.evaluator evaluation.studies.* evaluation.studies.__init__ evaluation.run",
     "training.meter training.writer training.step training.loop training.speed",
     "measuring.timing measuring.reports measuring.programs measuring.device measuring.networks measuring.pipeline",
     "measuring.growth measuring.reading measuring.scores measuring.alternatives measuring.peers",
@@ -45,7 +46,7 @@ LAYERS = [
     "comparison.significance comparison.comparable comparison.seeds comparison.runs comparison.tables comparison.report",
     "comparison.output",
     "cli experiments.__init__ experiments.plan experiments.runs experiments.command",
-    "main compare prepare synthesize export",
+    "main compare prepare synthesize export __main__",
 ]
 ORDER = [name for layer in LAYERS for name in layer.split()]
 TEXTS = {path: path.read_text() for path in PACKAGE.rglob("*.py")}
@@ -116,21 +117,24 @@ def test_pmap_orbax_and_event_files_are_known_to_one_file_each():
 
 
 PREPARING = {"SimpleITK", "nibabel", "nilearn", "pydicom"}
+COMMANDS = ("__main__", "main", "prepare", "compare", "export", "synthesize")
 READING_SLICES = {"tensorflow_datasets", "grain"}
 
 
 @pytest.mark.parametrize(
     ("module", "heavy"),
     {
-        "main": PREPARING | {"tensorboardX", "matplotlib"},
-        "compare": PREPARING | READING_SLICES | {"tensorboardX", "orbax"},
-        "export": PREPARING | READING_SLICES | {"tensorboardX", "orbax", "matplotlib"},
-        "synthesize": READING_SLICES | {"tensorboardX", "orbax", "matplotlib", "nilearn"},
+        **{name: {"jax", "matplotlib", "SimpleITK"} for name in COMMANDS},
+        "training.loop": PREPARING | {"tensorboardX", "matplotlib"},
+        "evaluation.run": PREPARING | {"tensorboardX", "matplotlib"},
+        "comparison.output": PREPARING | READING_SLICES | {"tensorboardX", "orbax"},
+        "synthesis.model_files": PREPARING | READING_SLICES | {"tensorboardX", "orbax", "matplotlib"},
+        "synthesis.cohort": READING_SLICES | {"tensorboardX", "orbax", "matplotlib", "nilearn"},
         "data.training_data": PREPARING | READING_SLICES,
         "evaluation.results": PREPARING | READING_SLICES | {"flax", "orbax", "matplotlib"},
     }.items(),
 )
-def test_what_a_command_may_do_without_is_not_imported_with_it(module, heavy):
+def test_what_a_module_may_do_without_is_not_imported_with_it(module, heavy):
     code = f"import sys, mrdiff_jax.{module}; print(*{heavy} & sys.modules.keys())"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (found.stdout.strip(), found.stderr) == ("", "")

@@ -2,22 +2,19 @@
 
 import base64
 import io
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from mrdiff_jax import pages
 from mrdiff_jax.comparison import tables
 from mrdiff_jax.comparison.runs import Comparison
 from mrdiff_jax.evaluation.averages import subject_of
-from mrdiff_jax.evaluation.figures import PIXELS_PER_INCH
 from mrdiff_jax.metrics.conventions import METRICS
 from mrdiff_jax.plotting import colormaps
 
@@ -36,6 +33,7 @@ _STUDY_LEADS = {
     " data range; the truth’s own noise is part of them for every method.",
     "lesions": "Slices that show a lesion; errors as shares of the data range, synthesis minus truth.",
 }
+HEADINGS = {"whole slice": "Whole slice", "body": "Inside the body", "errors": "Errors of single pixels"}
 EXTREMES = 3  # subjects at either end that are marked and always among the slices
 
 
@@ -51,13 +49,11 @@ class Figure(NamedTuple):
 def page(comparison: Comparison, figures: Sequence[Figure], slices: int) -> str:
     """The page as HTML that needs no other file and no network; at most that many slices can be leafed through (0: all)."""
     summary, first = comparison.summary, escape(comparison.first)
-    files = resources.files("mrdiff_jax") / "page"
     chosen = choose_slices(comparison, slices)
     pictured = " Of several seeds, the first is shown, with its own scores." if comparison.several else ""
     studies = _studies(comparison, figures)
-    return Template((files / "page.html").read_text(encoding="utf-8")).substitute(
-        style=(files / "page.css").read_text(encoding="utf-8"),
-        script=(files / "page.js").read_text(encoding="utf-8"),
+    return pages.fill(
+        "comparison",
         title=escape(f"{' + '.join(summary.sources)} → {summary.target}"),
         lead=escape(
             f"{', '.join(comparison.runs)}: {_count(summary.subjects, 'held-out subject')},"
@@ -81,7 +77,7 @@ def page(comparison: Comparison, figures: Sequence[Figure], slices: int) -> str:
         if chosen
         else "The runs keep no images of the same slices.",
         footer=escape(_made_by(comparison)),
-        data=_script_safe(_viewer_data(comparison, chosen)),
+        data=pages.script_safe(_viewer_data(comparison, chosen)),
     )
 
 
@@ -114,21 +110,6 @@ def _count(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
-def _table(head: Iterable[str], rows: Iterable[str], tall: bool = False, dense: bool = False, sortable: bool = True) -> str:
-    button = '<button type="button">{}</button>' if sortable else "{}"
-    cells = "".join(f'<th scope="col">{button.format(escape(text))}</th>' for text in head)
-    kinds = " ".join(["sortable"] * sortable + ["dense"] * dense)
-    return (
-        f'<div class="scroll{" tall" * tall}" tabindex="0"><table class="{kinds}"><thead><tr>{cells}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def _number(value: float, text: str) -> str:
-    sortable = value if math.isfinite(value) else math.copysign(1e300, value)
-    return f'<td data-value="{sortable:.9g}">{text}</td>'
-
-
 def _scores(comparison: Comparison, region: str) -> str:
     columns, rows = comparison.regions[region], []
     for method, cells in comparison.table(region).items():
@@ -139,11 +120,10 @@ def _scores(comparison: Comparison, region: str) -> str:
             text = f"<b>{text}</b>" if cell.best else text
             spread = tables.seed_deviation(cell, column)
             seeds = f'<span class="seeds">({spread} over seeds)</span>' if spread else ""
-            texts.append(_number(cell.mean, f'{text}<span class="stars">{cell.stars}</span>{seeds}'))
+            texts.append(pages.number(cell.mean, f'{text}<span class="stars">{cell.stars}</span>{seeds}'))
         kind = "" if method in comparison.runs else ' class="reference"'
         rows.append(f"<tr{kind}>{''.join(texts)}</tr>")
-    heading = {"whole slice": "Whole slice", "body": "Inside the body"}[region]
-    return f"<h3>{heading}</h3>{_table(['Method', *map(tables.label, columns)], rows)}"
+    return f"<h3>{HEADINGS[region]}</h3>{pages.table(['Method', *map(tables.label, columns)], rows)}"
 
 
 def _tests(comparison: Comparison, region: str) -> str:
@@ -153,20 +133,13 @@ def _tests(comparison: Comparison, region: str) -> str:
         p_values = (paired.p_t, test.p_t_holm, paired.p_wilcoxon, test.p_wilcoxon_holm)
         values = (paired.difference, paired.t, *p_values, paired.effect_size)
         method, score, *texts = map(escape, tables.statistics_row(test))
-        cells = "".join(_number(0.0 if math.isnan(v) else v, text) for v, text in zip(values, texts, strict=True))
+        cells = "".join(pages.number(0.0 if math.isnan(v) else v, text) for v, text in zip(values, texts, strict=True))
         rows.append(f"<tr><td>{method}</td><td>{score}</td>{cells}</tr>")
-    heading = {"whole slice": "Whole slice", "body": "Inside the body"}[region]
-    return f"<h3>{heading}</h3>{_table(tables.STATISTICS_HEADER, rows, tall=len(rows) > 12, dense=True)}"
+    return f"<h3>{HEADINGS[region]}</h3>{pages.table(tables.STATISTICS_HEADER, rows, tall=len(rows) > 12, dense=True)}"
 
 
 def _figure(figure: Figure) -> str:
-    source = base64.b64encode(figure.path.read_bytes()).decode()
-    with Image.open(figure.path) as image:
-        width = round(image.width * 96 / PIXELS_PER_INCH)
-    return (
-        f'<figure class="chart"><h3>{escape(figure.title)}</h3><img width="{width}" alt="{escape(figure.title)}"'
-        f' src="data:image/png;base64,{source}"><figcaption>{escape(figure.caption)}</figcaption></figure>'
-    )
+    return pages.picture(figure.path.read_bytes(), figure.title, figure.caption)
 
 
 def _studies(comparison: Comparison, figures: Sequence[Figure]) -> str:
@@ -176,7 +149,7 @@ def _studies(comparison: Comparison, figures: Sequence[Figure]) -> str:
         header, rows = tables.study_table(comparison, study)
         cells = ["".join(f"<td>{escape(text)}</td>" for text in row) for row in rows]
         if rows:
-            body = _table(header, [f"<tr>{row}</tr>" for row in cells], dense=True, sortable=False)
+            body = pages.table(header, [f"<tr>{row}</tr>" for row in cells], dense=True, sortable=False)
             drawn = "".join(_figure(figure) for figure in figures if figure.study == study)
             parts.append(f'<h3 id="{study}">{title}</h3><p>{_STUDY_LEADS[study]}</p>{body}{drawn}')
     return f'<section id="studies"><h2>Beyond the paper</h2>{"".join(parts)}</section>' if parts else ""
@@ -194,9 +167,9 @@ def _subjects(comparison: Comparison, shown: Mapping[str, str]) -> str:
         name = escape(subject)
         if subject in shown:
             name = f'<a href="#slices" data-subject="{escape(shown[subject])}">{name}</a>'
-        cells = "".join(_number(scores[m][subject], tables.number(scores[m][subject], "psnr")) for m in methods)
+        cells = "".join(pages.number(scores[m][subject], tables.number(scores[m][subject], "psnr")) for m in methods)
         rows.append(f"<tr><td>{name}{marks.get(subject, '')}</td>{cells}</tr>")
-    return _table(["Subject", *methods], rows, tall=len(rows) > 10)
+    return pages.table(["Subject", *methods], rows, tall=len(rows) > 10)
 
 
 def _viewer_data(comparison: Comparison, chosen: Sequence[tuple[str, int]]) -> dict[str, Any]:
@@ -227,8 +200,3 @@ def _png(image: np.ndarray) -> str:
     file = io.BytesIO()
     Image.fromarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(file, "PNG", optimize=True)
     return base64.b64encode(file.getvalue()).decode()
-
-
-def _script_safe(data: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
-    return json.dumps(data, separators=(",", ":")).replace("<", r"\u003c")

@@ -14,9 +14,9 @@ from mrdiff_jax.comparison.significance import PairedComparison
 from mrdiff_jax.evaluation import averages
 from mrdiff_jax.evaluation.baselines import References
 from mrdiff_jax.evaluation.results import REFERENCES, SYNTHESIS, Row, Summary
-from mrdiff_jax.metrics.conventions import BANDS, METRICS
+from mrdiff_jax.metrics.conventions import BANDS, CONVENTIONS, METRICS
 
-HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "fsim": True, "gmsd": False}
+HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "fsim": True, "gmsd": False, "nmse": False, "mae": False}
 _SEED = 0  # of the bootstrap
 
 
@@ -117,9 +117,10 @@ class Comparison:
 
     @property
     def regions(self) -> dict[str, list[str]]:
-        """The score columns, by where they are taken: the whole slice, and the body if the convention has it."""
-        has_body = any(column.endswith("_body") for column in self.rows[self.first][0])
-        return {"whole slice": list(METRICS)} | ({"body": [f"{name}_body" for name in METRICS]} if has_body else {})
+        """The score columns, table by table: the whole slice, the body if the convention has it, and the errors of pixels."""
+        convention = CONVENTIONS[self.summary.convention.name]
+        inside = {"body": [f"{name}_body" for name in METRICS]} if convention.body else {}
+        return {"whole slice": list(METRICS)} | inside | {"errors": convention.errors()}
 
     def values(self, method: str, column: str) -> list[float]:
         """What means and deviations are of: subject means, or slices, as the convention has it."""

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from mrdiff_jax.comparison.runs import Cell, Comparison, Test
 from mrdiff_jax.config import STUDIES
 
-DIGITS = {"psnr": 2, "ssim": 4, "fsim": 4, "gmsd": 4, "correlation": 3, "best_channel": 3, "linear_fit": 3}
-LABELS = {"psnr": "PSNR (dB) ↑", "ssim": "SSIM ↑", "fsim": "FSIM ↑", "gmsd": "GMSD ↓"}
+DIGITS = {"psnr": 2, "ssim": 4, "fsim": 4, "gmsd": 4, "nmse": 4, "mae": 4, "correlation": 3, "best_channel": 3, "linear_fit": 3}
+LABELS = {"psnr": "PSNR (dB) ↑", "ssim": "SSIM ↑", "fsim": "FSIM ↑", "gmsd": "GMSD ↓", "nmse": "NMSE ↓", "mae": "MAE ↓"}
+LABELS |= {"nmse_body": "NMSE inside the body ↓", "mae_body": "MAE inside the body ↓"}  # in one table with those of the slice
 STUDIED = ("psnr", "ssim")
 BY_SETTING = ("sampling", "robustness")  # studies of the metrics
 MEASURES = {  # of the other studies
@@ -40,7 +41,7 @@ STATISTICS_HEADER = (
 
 def label(column: str) -> str:
     """Heading of a score column."""
-    return LABELS[column.removesuffix("_body")]
+    return LABELS.get(column) or LABELS[column.removesuffix("_body")]
 
 
 def number(value: float, column: str) -> str:
@@ -237,7 +238,7 @@ def scores_csv(comparison: Comparison) -> str:
                 cell, test = cells[column], tests.get((method, column))
                 row = {
                     "method": method,
-                    "region": region,
+                    "region": "body" if column.endswith("_body") else "whole slice",
                     "metric": column.removesuffix("_body"),
                     "mean": cell.mean,
                     "standard_deviation": cell.deviation,

@@ -19,6 +19,7 @@ from mrdiff_jax.log import logger
 from mrdiff_jax.methods.contract import Method, Variables
 from mrdiff_jax.metrics.conventions import BANDS, CONVENTIONS, METRICS
 from mrdiff_jax.synthesis.sampling import Sampler, on_devices
+from mrdiff_jax.workdir import SAMPLES
 
 _PIXELS = ("target", "synthesis", "sources")
 
@@ -132,11 +133,12 @@ def summarise(scores: dict[str, SliceScores], convention: str, about: dict[str, 
         return Means(of.pop(SYNTHESIS), of)
 
     rows, used, whole = scores[SYNTHESIS].rows, CONVENTIONS[convention], means(list(METRICS))
-    inside = [column for column in used.columns() if column.endswith("_body")]
+    inside = [f"{name}_body" for name in METRICS]
     return Summary(
         synthesis=whole.synthesis,
         references=whole.references,
-        body=means(inside) if inside else None,
+        body=means(inside) if used.body else None,
+        errors=means(used.errors()),
         bands=means(BANDS),
         convention=used.describe(convention),
         subjects=len({averages.subject_of(row["subject"]) for row in rows}),
@@ -153,8 +155,8 @@ def write(evaluation: Evaluation, scores: dict[str, SliceScores], summary: Summa
     spectra = {name: found.mean_spectrum() for name, found in scores.items()}
     frequency = np.linspace(0, 0.5, len(spectra["target"]))
     results.write(Results(summary, rows, {"frequency": frequency, **spectra}, Images(**kept)), workdir)
-    picture = draw(evaluation, workdir / "samples.png")
-    return ["metrics.json", "metrics.csv", *([] if picture is None else ["samples.png"])]
+    picture = draw(evaluation, workdir / SAMPLES)
+    return [results.SUMMARY, results.SCORES, *([] if picture is None else [SAMPLES])]
 
 
 def draw(evaluation: Evaluation, path: Path) -> np.ndarray | None:

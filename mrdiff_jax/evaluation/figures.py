@@ -1,14 +1,15 @@
 """Pictures of results, drawn with matplotlib."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import t
 
+from mrdiff_jax.pages import PIXELS_PER_INCH
 from mrdiff_jax.plotting import Axes, Figure, FigureCanvasAgg, Rectangle
 
-PIXELS_PER_INCH = 160  # of figures for print and page
 ERROR_RANGE = 0.25  # absolute errors are drawn on one scale, up to this share of the data range
 
 
@@ -219,6 +220,21 @@ def reliability(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
         ax.set_xlabel("predicted error, of the data range", fontsize=9)
         _plain(ax)
     _save(figure, path)
+
+
+def curves(series: Mapping[str, tuple[Sequence[int], Sequence[float]]], logarithmic: bool) -> bytes:
+    """Draws values over training steps, a panel each: (steps, values) by name; a PNG."""
+    figure = Figure(figsize=(3.1 * len(series), 2.6), layout="constrained")
+    for ax, (name, (steps, values)) in zip(figure.subplots(1, len(series), squeeze=False)[0], series.items(), strict=True):
+        ax.plot(steps, values, ".-" if len(steps) < 20 else "-", color="#0072B2", linewidth=1.4)
+        if logarithmic and min(values) > 0:
+            ax.set_yscale("log")
+        ax.set_title(name, fontsize=10)
+        ax.set_xlabel("steps", fontsize=9)
+        _plain(ax)
+    file = io.BytesIO()
+    figure.savefig(file, dpi=PIXELS_PER_INCH, facecolor="white")
+    return file.getvalue()
 
 
 def colours(methods: Sequence[str]) -> dict[str, str]:

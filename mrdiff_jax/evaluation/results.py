@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.metrics.conventions import BANDS, METRICS, Description
+from mrdiff_jax.metrics.conventions import BANDS, ERRORS, METRICS, Description
 from mrdiff_jax.preparation.intensity import dequantise, quantise
 from mrdiff_jax.storage import json_files
 from mrdiff_jax.storage.files import replacing
@@ -44,6 +44,7 @@ class Summary:
     Attributes:
       synthesis, references: mean metrics of the whole slice, as in `Means`.
       body: those inside the body, if the convention has it.
+      errors: mean NMSE and MAE, of the whole slice and inside the body.
       bands: mean errors by wavelet band.
       convention: by which slices were scored.
       subjects, slices: how many were.
@@ -60,6 +61,7 @@ class Summary:
     synthesis: dict[str, float]
     references: dict[str, dict[str, float]]
     body: Means | None = None
+    errors: Means
     bands: Means
     convention: Description
     subjects: int
@@ -175,9 +177,11 @@ def _read_summary(path: Path) -> Summary:
     """The summary in a file. Raises ValueError, naming the file and the entry that is missing, unknown or of another kind."""
     summary = _typed(Summary, json.loads(path.read_text(encoding="utf-8")), path.name)
     inside = [f"{metric}_body" for metric in METRICS]
+    errors = [f"{name}{where}" for where in ("", "_body")[: 2 if summary.body else 1] for name in ERRORS]
     for name, means, columns in (
         (path.name, summary, METRICS),
         (f"{path.name}: body", summary.body, inside),
+        (f"{path.name}: errors", summary.errors, errors),
         (f"{path.name}: bands", summary.bands, BANDS),
     ):
         if means is not None:

@@ -11,7 +11,7 @@ from mrdiff_jax import methods, parallel, workdir
 from mrdiff_jax.config import Config, resolve
 from mrdiff_jax.data.datasets import Dataset, open_dataset
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.evaluation import results, studies
+from mrdiff_jax.evaluation import results, run_page, studies
 from mrdiff_jax.evaluation.evaluator import Evaluator, summarise, table, write
 from mrdiff_jax.evaluation.results import Summary
 from mrdiff_jax.evaluation.studies.context import Context
@@ -70,5 +70,6 @@ def finish(config: Config, folder: Path, dataset: Dataset, evaluator: Evaluator,
     print(table(summary))
     if jax.process_index() == 0:
         written = write(evaluation, scores, summary, folder)
+        written += [run_page.NAME] if run_page.write(folder) else []
         print(f"{', '.join(written)}, checkpoints and event files are in {folder}")
     return summary

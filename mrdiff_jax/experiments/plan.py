@@ -89,7 +89,8 @@ def make(
     Raises:
       UserError: the plan that is there is another; the message says what differs.
     """
-    path, command = output / PLAN_FILE, rule._asdict() | {"settings": list(settings), "rows": dict(rows)}
+    path, command = output / PLAN_FILE, {"rule": rule.name, "minutes": rule.minutes, "share": rule.share}
+    command |= {"settings": list(settings), "rows": dict(rows)}
     if path.exists():
         plan = Plan(**json_files.read(path, f"remove {output}, or name another --output"))
         if plan.command != command:

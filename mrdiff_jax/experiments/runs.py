@@ -21,6 +21,7 @@ from mrdiff_jax.fields import split_names
 from mrdiff_jax.log import duration, logger
 from mrdiff_jax.storage import json_files
 from mrdiff_jax.synthesis import model_files
+from mrdiff_jax.workdir import LOG
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Entry:
         if self.ended():
             return 1.0
         try:
-            lines = (self.workdir / "log.jsonl").read_text(encoding="utf-8").splitlines()
+            lines = (self.workdir / LOG).read_text(encoding="utf-8").splitlines()
             return json.loads(lines[-1])["step"] / self.steps
         except (OSError, IndexError, ValueError):
             return 0.0

@@ -1,4 +1,4 @@
-"""Weights of a trained run as the start of another network."""
+"""Weights of a trained run as the start of another training, or of another network."""
 
 from functools import partial
 from pathlib import Path
@@ -7,7 +7,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.methods.contract import Tree, Variables
-from mrdiff_jax.methods.reading import restore_evaluated
+from mrdiff_jax.methods.reading import flatten, restore_evaluated, unflatten
 
 PLAYER = "generator"
 
@@ -26,6 +26,23 @@ def trained_params(workdir: Path) -> Tree:
         return Variables({PLAYER: shapes.params[PLAYER]})
 
     return restore_evaluated(partial(restore_part, workdir), choose)[1].params[PLAYER]
+
+
+def continued(fresh: Variables, workdir: Path) -> Variables:
+    """Variables of a run, averages where they are kept, in the place of fresh ones: the start of fine-tuning.
+
+    Raises:
+      UserError: there is no checkpoint, or it is damaged, or is of another method or size; the message names what does not fit.
+    """
+    from mrdiff_jax.storage.checkpoints import restore_part  # likewise
+
+    trained = flatten(restore_evaluated(partial(restore_part, workdir), lambda shapes: shapes)[1])
+    for path, leaf in flatten(fresh).items():
+        if path not in trained or trained[path].shape != leaf.shape:
+            there = f"is {trained[path].shape} there, here {leaf.shape}" if path in trained else "is not there"
+            fix = "give a run of the same method, config.model and number of sources"
+            raise UserError(f"--config.train.init={workdir}: {path} {there}; {fix}")
+    return unflatten({path: trained[path] for path in flatten(fresh)})
 
 
 def fitting(fresh: Tree, trained: Tree, origin: Path) -> Tree:

@@ -19,6 +19,7 @@ from mrdiff_jax import metrics
 from mrdiff_jax.scans.air import FOREGROUND_LEVEL, air_level, is_foreground
 
 METRICS = {"psnr": metrics.psnr, "ssim": metrics.ssim, "fsim": metrics.fsim, "gmsd": metrics.gmsd}
+ERRORS = {"nmse": metrics.nmse, "mae": metrics.mae}
 BANDS = ("LL3", *(f"{kind}{level}" for level in (3, 2, 1) for kind in ("LH", "HL", "HH")))
 BODY_RULE = (
     f"body: the truth or a source differs by more than {FOREGROUND_LEVEL} from the median of the slice's corners; opened by a"
@@ -47,9 +48,13 @@ class Convention:
     body: bool = False
 
     def columns(self) -> list[str]:
-        """Names of the scores, in the order of tables: the metrics, those inside the body, the wavelet bands."""
+        """Names of the scores, in the order of tables: the metrics, those inside the body, the errors, the wavelet bands."""
         inside = [f"{name}_body" for name in METRICS] if self.body else []
-        return [*METRICS, *inside, *BANDS]
+        return [*METRICS, *inside, *self.errors(), *BANDS]
+
+    def errors(self) -> list[str]:
+        """Of these names, those of the errors."""
+        return [*ERRORS, *(f"{name}_body" for name in ERRORS if self.body)]
 
     def describe(self, name: str) -> "Description":
         """What a result carries of its convention."""
@@ -86,7 +91,7 @@ def scorer(convention: Convention) -> Callable[[Array, Array, Array], dict[str, 
         masks = jnp.stack([jnp.ones_like(body), body]) if convention.body else jnp.ones_like(body)[None]
         suffixes = ("", "_body")[: len(masks)]
         scores = {}
-        for name, metric in METRICS.items():
+        for name, metric in (METRICS | ERRORS).items():
             values = jax.vmap(metric, in_axes=(None, None, None, 0))(prediction, target, data_range, masks)
             scores |= {f"{name}{suffix}": value for suffix, value in zip(suffixes, values, strict=True)}
         return scores | dict(metrics.wavelet_band_errors(prediction, target))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 REGISTRATIONS = ("auto", "never")
+INTERPOLATIONS = ("nearest", "linear", "cubic")
 MASKS = ("body", "none")
 
 

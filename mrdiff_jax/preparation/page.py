@@ -1,14 +1,12 @@
 """One self-contained HTML page of a prepared set: every exam's contrasts, laid over each other to flick through."""
 
 import base64
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any
 
+from mrdiff_jax import pages
 from mrdiff_jax.preparation import exam_task
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.preparation.records import REFERENCE, ExamRecord, ScanRecord, prepared
@@ -16,20 +14,18 @@ from mrdiff_jax.preparation.records import REFERENCE, ExamRecord, ScanRecord, pr
 
 def page(output: Path, records: Sequence[ExamRecord], options: Options, splits: Mapping[str, str]) -> str:
     """The page as HTML that needs no other file and no network; failed exams come first."""
-    files = resources.files("mrdiff_jax") / "page"
     failed, done = [record for record in records if record.reason], prepared(records)
     subjects = {record.subject for record in done}
     slices = sum(len(record.slices) for record in done)
-    return Template((files / "prepared.html").read_text(encoding="utf-8")).substitute(
-        style=(files / "page.css").read_text(encoding="utf-8") + (files / "prepared.css").read_text(encoding="utf-8"),
-        script=(files / "prepared.js").read_text(encoding="utf-8"),
+    return pages.fill(
+        "prepared",
         title=escape(" + ".join(options.contrasts)),
         lead=escape(
             f"{len(done)} exams of {len(subjects)} subjects prepared, {slices} slices of "
             f"{options.image_size} x {options.image_size}; {len(failed)} failed."
         ),
         options=_options(options),
-        data=json.dumps([_exam(output, record, options, splits) for record in (*failed, *done)]).replace("<", "\\u003c"),
+        data=pages.script_safe([_exam(output, record, options, splits) for record in (*failed, *done)]),
     )
 
 

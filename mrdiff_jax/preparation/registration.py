@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
+from mrdiff_jax.preparation.options import INTERPOLATIONS
 from mrdiff_jax.scans.air import air_level
 from mrdiff_jax.scans.volumes import Volume
 
@@ -22,7 +23,7 @@ BINS = 40
 SMOOTHING = 0.7  # standard deviation, in voxels of the level
 START_TURNS = (-14.0, 0.0, 14.0)  # degrees about each axis
 KEPT_STARTS = (8, 4, 2, 1)  # the best of them, followed on each level
-INTERPOLATORS = {"nearest": sitk.sitkNearestNeighbor, "linear": sitk.sitkLinear, "cubic": sitk.sitkBSpline}
+INTERPOLATORS = dict(zip(INTERPOLATIONS, (sitk.sitkNearestNeighbor, sitk.sitkLinear, sitk.sitkBSpline), strict=True))
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world has x to the left and y to the back
 
 sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)

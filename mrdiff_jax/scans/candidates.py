@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mrdiff_jax.scans import archives
+from mrdiff_jax.scans import archives, itk_files
 from mrdiff_jax.scans.contrasts import Header
 from mrdiff_jax.scans.dicom_stack import bounded
 from mrdiff_jax.scans.exam_files import ExamFiles, ScanPath
@@ -58,5 +58,10 @@ def exam_of(
 
 def nifti_files(root: Path, onerror: Callable[[OSError], None]) -> list[str]:
     """Paths of the NIfTI files under a folder, sorted, relative and with forward slashes; links are followed."""
+    return [path for path in volume_files(root, onerror) if re.fullmatch(f".*{archives.NIFTI}", path)]
+
+
+def volume_files(root: Path, onerror: Callable[[OSError], None]) -> list[str]:
+    """The same of NIfTI, MetaImage and NRRD files."""
     paths = (path.relative_to(root).as_posix() for path in walk_files(root, onerror))
-    return sorted(path for path in paths if re.fullmatch(f".*{archives.NIFTI}", path))
+    return sorted(path for path in paths if re.fullmatch(f".*{archives.NIFTI}", path) or path.endswith(itk_files.SUFFIXES))

@@ -9,7 +9,7 @@ from pathlib import Path
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans import archives
 from mrdiff_jax.scans.bids import find_bids
-from mrdiff_jax.scans.candidates import Candidate, exam_of, nifti_files
+from mrdiff_jax.scans.candidates import Candidate, exam_of, volume_files
 from mrdiff_jax.scans.contrasts import NAMES
 from mrdiff_jax.scans.exam_files import ExamFiles, ScanPath
 from mrdiff_jax.scans.sequence_times import SequenceTimes
@@ -112,7 +112,7 @@ def _nothing_found(root: Path, layout: str, pattern: str) -> str:
         "ixi": "has no files named as IXI012-HH-1211-T1.nii.gz",
         "brats": "has no files named as *_t1.nii.gz or *-t1n.nii.gz",
     }[layout]
-    example = next(iter(nifti_files(root, refuse_unreadable)), "")
+    example = next(iter(volume_files(root, refuse_unreadable)), "")
     seen = f" (it has {example})" if example else ""
     fix = "; fix --pattern, or say how a contrast is written with --rules=T1w=t1" if layout == "pattern" else ""
     return f"{expected}{seen}{fix or '; name its folder, or choose another --layout'}"
@@ -154,7 +154,7 @@ def _by_path(
     exams: dict[tuple[str, str], dict[str, list[Candidate]]] = {}
     times: dict[tuple[str, str], Mapping[str, SequenceTimes]] = {}
     unreadable: list[OSError] = []
-    for path in nifti_files(root, unreadable.append):
+    for path in volume_files(root, unreadable.append):
         match = next(filter(None, (expression.fullmatch(path) for expression in expressions)), None)
         if not match:
             continue

@@ -61,7 +61,7 @@ def _checked_affine(image: nib.spatialimages.SpatialImage, path: Path) -> np.nda
             "grid (fslcpgeom), or see docs/data.md"
         )
     affine[:3] *= MM_OF_UNIT.get(int(header["xyzt_units"]) & UNIT_MASK, 1.0)
-    _check_size(shape[:3], affine, path)
+    check_size(shape[:3], affine, path)
     if not np.isfinite(affine).all() or np.linalg.cond(affine[:3, :3]) > 1e6:
         raise UserError(f"{path}: its affine cannot be inverted; set the orientation (sform or qform) right")
     _warn_of_contradiction(image, path)
@@ -84,7 +84,7 @@ def _warn_of_contradiction(image: nib.Nifti1Image, path: Path) -> None:
         logger.warning("%s: its qform and sform place it %.3g voxels apart; %s", path, voxels, how)
 
 
-def _check_size(shape: tuple[int, ...], affine: np.ndarray, path: Path) -> None:
+def check_size(shape: tuple[int, ...], affine: np.ndarray, path: Path) -> None:
     """Raises UserError for voxels or a field of view that no MR scan has: mostly a mistaken unit."""
     voxel = nib.affines.voxel_sizes(affine)
     field = float((voxel * shape).max())

@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from mrdiff_jax.scans import dicom
+from mrdiff_jax.scans import dicom, itk_files
 from mrdiff_jax.scans.nifti import UNIT_MASK
 from mrdiff_jax.scans.volumes import Volume
 
@@ -24,8 +24,8 @@ class NiftiFrame:
 
     @classmethod
     def of(cls, volume: Volume) -> "NiftiFrame":
-        """The frame of the file that a volume was read from; of DICOM, which has none, the volume's own."""
-        if dicom.is_dicom(volume.path.path):
+        """The frame of the file that a volume was read from; of one that is no NIfTI file, the volume's own."""
+        if volume.path.path.suffix in itk_files.SUFFIXES or dicom.is_dicom(volume.path.path):
             return cls(nib.Nifti1Image(np.zeros(volume.data.shape, np.uint8), volume.affine).header)
         read = nib.load(volume.path.path).header
         header = nib.Nifti2Header() if isinstance(read, nib.Nifti2Header) else nib.Nifti1Header()

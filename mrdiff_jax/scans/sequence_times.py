@@ -4,6 +4,7 @@ import csv
 import functools
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +36,7 @@ Overrides = Mapping[tuple[str, str, str], SequenceTimes]  # by subject, session 
 
 def sidecar_path(path: Path) -> Path:
     """The JSON file that BIDS puts beside a scan."""
-    return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+    return path.with_name(re.sub(r"\.(nii|nii\.gz|gz|mha|mhd|nrrd|nhdr)$", "", path.name) + ".json")
 
 
 def sidecars(path: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.log import logger
-from mrdiff_jax.scans import air, contrasts, nifti
+from mrdiff_jax.scans import air, contrasts, itk_files, nifti
 from mrdiff_jax.scans.exam import Exam
 from mrdiff_jax.scans.exam_files import ExamFiles
 from mrdiff_jax.scans.header_evidence import sidecar_header
@@ -35,7 +35,7 @@ class Volume:
 
 
 def read_scan(written: ScanPath | str | os.PathLike) -> tuple[Volume, SequenceTimes]:
-    """A scan and the times recorded with it: a NIfTI file, a DICOM folder (or multi-frame file), or 'FOLDER#2'.
+    """A scan and the times recorded with it: a NIfTI, MetaImage, NRRD or DICOM file, a DICOM folder, or 'FOLDER#2'.
 
     '#2' chooses the second of a folder's series, as a refusal lists them; an echo of a dual-echo series counts as one.
     Times are in ms, from the DICOM header, else from the JSON sidecar; None where unknown, refused where implausible.
@@ -48,6 +48,8 @@ def read_scan(written: ScanPath | str | os.PathLike) -> tuple[Volume, SequenceTi
     from mrdiff_jax.scans import dicom  # not above: training on prepared sets does without pydicom
 
     scan = ScanPath.of(written)
+    if scan.path.suffix in itk_files.SUFFIXES:
+        return _volume(*itk_files.load(scan.path), scan), read_scan_parameters(scan)
     if not dicom.is_dicom(scan.path):
         return read_nifti(scan), read_scan_parameters(scan)
     series = dicom.choose(scan.path, scan.series)

@@ -2,6 +2,7 @@
 
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import grain
@@ -15,14 +16,15 @@ from mrdiff_jax.config import Config, resolve
 from mrdiff_jax.data.batches import train_iterator
 from mrdiff_jax.data.datasets import Dataset, open_dataset
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.evaluation import evaluator
+from mrdiff_jax.evaluation import evaluator, run_page
 from mrdiff_jax.evaluation.evaluator import Evaluator
 from mrdiff_jax.evaluation.results import Summary
 from mrdiff_jax.evaluation.run import finish
 from mrdiff_jax.log import duration, logger
+from mrdiff_jax.methods.transfer import continued
 from mrdiff_jax.metrics.conventions import METRICS
 from mrdiff_jax.storage.checkpoints import Checkpoints
-from mrdiff_jax.storage.paths import check_workdir
+from mrdiff_jax.storage.paths import check_workdir, local_path
 from mrdiff_jax.streams import named
 from mrdiff_jax.training.meter import Meter
 from mrdiff_jax.training.step import TrainState, create_train_state, make_train_step
@@ -69,7 +71,10 @@ class Run:
         self.evaluator = Evaluator(self.method, self.dataset, config.evaluate)
         self.checkpoints = Checkpoints(folder, config.train.keep_checkpoints)
         key, recipe = jax.random.key(config.train.seed), config.optimizer
-        self.initial = create_train_state(self.method, recipe, named(key, "weights"), _example(self.dataset))
+        begin = None
+        if config.train.init and self.checkpoints.latest() is None:
+            begin = partial(continued, workdir=local_path(config.train.init, "--config.train.init"))
+        self.initial = create_train_state(self.method, recipe, named(key, "weights"), _example(self.dataset), begin)
         self.train_step = parallel.pmap(make_train_step(self.method, recipe, named(key, "steps")), donate=(0,))
 
     def train(self) -> tuple[TrainState, int]:
@@ -170,10 +175,14 @@ class Run:
         scores = evaluation.scores.means(METRICS, self.config.evaluate.convention)
         writer.scalars(step, {f"validation/{name}": value for name, value in scores.items()})
         logger.info("step %d  validation  %s", step, "  ".join(f"{n} {v:.4g}" for n, v in scores.items()))
-        (self.workdir / "panels").mkdir(exist_ok=True)
-        picture = evaluator.draw(evaluation, self.workdir / "panels" / f"step_{step:07d}.png")
+        if jax.process_index():
+            return
+        panels = self.workdir / workdir.PANELS
+        panels.mkdir(exist_ok=True)
+        picture = evaluator.draw(evaluation, panels / f"step_{step:07d}.png")
         if picture is not None:
             writer.image(step, "validation", picture)
+        run_page.write(self.workdir)
 
 
 def _iterator(config: Config, dataset: Dataset) -> grain.DatasetIterator:

@@ -38,9 +38,12 @@ def averaged_players(method: Method, recipe: Optimizer) -> tuple[str, ...]:
     return method.averaged if recipe.ema_decay else ()
 
 
-def create_train_state(method: Method, recipe: Optimizer, key: Array, batch: Batch) -> TrainState:
-    """A fresh state, as numpy arrays."""
+def create_train_state(
+    method: Method, recipe: Optimizer, key: Array, batch: Batch, begin: Callable[[Variables], Variables] | None = None
+) -> TrainState:
+    """A fresh state, as numpy arrays; `begin` may put other variables in the place of the fresh ones."""
     variables = method.init(key, batch)
+    variables = begin(variables) if begin else variables
     init = jax.jit(lambda params: {name: player.optimizer.init(params[name]) for name, player in method.players.items()})
     average = {name: jax.tree.map(np.copy, variables.params[name]) for name in averaged_players(method, recipe)}
     return TrainState(np.zeros((), np.int32), variables, average, jax.device_get(init(variables.params)))

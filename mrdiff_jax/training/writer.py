@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from mrdiff_jax.storage import json_files
+from mrdiff_jax.workdir import LOG
 
 
 class Writer:
@@ -17,7 +18,7 @@ class Writer:
             from tensorboardX import SummaryWriter  # not above: an evaluation logs nothing
 
             self._events = SummaryWriter(str(workdir), max_queue=0, flush_secs=30)
-            self._lines = (workdir / "log.jsonl").open("a", buffering=1)
+            self._lines = (workdir / LOG).open("a", buffering=1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Records named scalars at a step."""

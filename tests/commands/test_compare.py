@@ -2,13 +2,12 @@
 
 import csv
 import html
-import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers import browser
 from helpers.made_results import make_results
 
 from mrdiff_jax.evaluation import results
@@ -16,7 +15,6 @@ from mrdiff_jax.storage import json_files
 
 ROOT = Path(__file__).parents[2]
 COMPARE = [sys.executable, "-m", "mrdiff_jax.compare"]
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def call(*arguments):
@@ -128,22 +126,14 @@ def test_at_least_one_run_is_needed(tmp_path):
     assert "no run given" in run.stderr
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+@pytest.mark.skipif(browser.BROWSER is None, reason="no Chromium here")
 class TestInABrowser:
     """A script put at the end of the page acts as a user would and leaves what it finds in an element."""
 
     @pytest.fixture
     def run(self, compared, tmp_path):
         def run(script):
-            text = (compared[0] / "index.html").read_text()
-            hook = f"<script>addEventListener('error', e => found.textContent += 'ERROR ' + e.message);{script}</script>"
-            page = tmp_path / "page.html"
-            page.write_text(text.replace("</body>", f'<p id="found"></p>{hook}</body>'))
-            flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-            flags += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'browser'}"]
-            command = [BROWSER, *flags, "--virtual-time-budget=4000", "--dump-dom", page.as_uri()]
-            dom = subprocess.run(command, capture_output=True, text=True, timeout=90).stdout
-            return re.search(r'<p id="found">(.*?)</p>', dom, re.S)[1]
+            return browser.found((compared[0] / "index.html").read_text(), script, tmp_path)
 
         return run
 

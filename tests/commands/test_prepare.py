@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import browser
 from helpers.made_heads import displacement, grid, head, rigid
 from helpers.scans import data_config, write_scan
 
@@ -33,7 +34,6 @@ from mrdiff_jax.training.loop import train_and_evaluate
 
 ROOT = Path(__file__).parents[2]
 PREPARE = [sys.executable, "-m", "mrdiff_jax.prepare"]
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CONTRASTS = ("T1w", "T2w")
 THICK = grid((40, 44, 22), (3, 3, 5))
 MOVE = rigid(8, (1, 0, 1), (6, -4, 5))
@@ -424,20 +424,14 @@ def test_names_of_patients_and_places_stay_out(made, cohort):
             assert str(cohort).encode() not in path.read_bytes() or path.name in ("manifest.csv", "index.html")
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium")
+@pytest.mark.skipif(browser.BROWSER is None, reason="no Chromium")
 def test_the_page_shows_every_exam_in_a_browser(made, tmp_path):
     page = (made[0] / "index.html").read_text()
     assert not re.search(r"(src|href)=.?http", page)
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--dump-dom"]
-    run = subprocess.run(
-        [*command, f"--user-data-dir={tmp_path}", "--virtual-time-budget=3000", (made[0] / "index.html").as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert run.stdout.count('class="exam failed"') == 5
-    assert run.stdout.count('class="exam"') == 3
-    assert "mirrored" in run.stdout
+    dom = browser.shown(made[0] / "index.html", tmp_path)
+    assert dom.count('class="exam failed"') == 5
+    assert dom.count('class="exam"') == 3
+    assert "mirrored" in dom
 
 
 def test_beam_gives_the_same_bytes(made, cohort, tmp_path):

@@ -25,7 +25,14 @@ def make_results(error: float, *, subjects: int = 8, slices: int = 3, seed: int 
         found = []
         for subject, number in keys:
             size = error * (1 + 0.2 * int(subject[-2:])) * noise.uniform(0.9, 1.1)
-            scores = {"psnr": -20 * np.log10(size), "ssim": 1 - size, "fsim": 1 - size / 2, "gmsd": size / 3}
+            scores = {
+                "psnr": -20 * np.log10(size),
+                "ssim": 1 - size,
+                "fsim": 1 - size / 2,
+                "gmsd": size / 3,
+                "nmse": size**2,
+                "mae": size / 2,
+            }
             scores |= {f"{name}_body": 0.9 * value for name, value in scores.items()} | dict.fromkeys(BANDS, 4 * size)
             found.append({"subject": subject, "slice": number} | {column: float(scores[column]) for column in columns})
         return found
@@ -40,13 +47,14 @@ def make_results(error: float, *, subjects: int = 8, slices: int = 3, seed: int 
         of = {name: {c: float(np.mean([row[c] for row in found])) for c in columns} for name, found in scores.items()}
         return Means(of.pop("synthesis"), of)
 
-    whole, inside = means(METRICS), [column for column in columns if column.endswith("_body")]
+    whole, used = means(METRICS), CONVENTIONS[convention]
     summary = Summary(
         synthesis=whole.synthesis,
         references=whole.references,
-        body=means(inside) if inside else None,
+        body=means([f"{name}_body" for name in METRICS]) if used.body else None,
+        errors=means(used.errors()),
         bands=means(BANDS),
-        convention=CONVENTIONS[convention].describe(convention),
+        convention=used.describe(convention),
         subjects=subjects,
         slices=len(keys),
         left_out={name: {} for name in scores},

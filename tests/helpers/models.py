@@ -31,7 +31,7 @@ TINY_METHODS = {  # what makes each method small, for images of 32 x 32
             **{f"blochgan.{part}_blocks": 1 for part in ("encoder", "generator", "decoder")},
         },
         "cm": {"cm.last_levels": 2, "sample.steps": 1},
-        "cdpm": {"cdpm.heads": 2, "sample.steps": 10},
+        "cdpm": {"cdpm.attention_levels": (0,), "cdpm.heads": 2, "sample.steps": 10},
         "m2dn": {"m2dn.widths": (8,), "m2dn.norm_groups": 4},
     }.items()
 }

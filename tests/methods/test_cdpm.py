@@ -27,7 +27,7 @@ def resolved(sources="T2w,PDw", size=16, sample=None, model=None, optimizer=None
     config.model.update(SMALL | (model or {}))
     config.sample.update(sample or {})
     config.optimizer.update(optimizer or {})
-    config.cdpm.update(own)
+    config.cdpm.update({"attention_levels": (1,)} | own)
     return configuration.resolve(config)
 
 
@@ -59,8 +59,8 @@ def inputs():
     [(128, (1, 1, 2, 3, 4), (3, 4), 118_952_833), (256, (1, 1, 2, 2, 4, 4), (4, 5), 153_020_801)],
 )
 def test_the_published_sizes(side, mult, levels, expected):
-    method = cdpm(size=side, model={"base_channels": 128, "channel_mult": mult, "blocks_per_level": 2, "norm_groups": 32})
-    assert method.network.backbone.attention_levels == levels
+    model = {"base_channels": 128, "channel_mult": mult, "blocks_per_level": 2, "norm_groups": 32}
+    method = cdpm(size=side, model=model, attention_levels=levels)
     x = np.zeros((1, 3, side, side), np.float32)
     shapes = jax.eval_shape(method.network.init, jax.random.key(0), x, x, np.zeros(1), contrasts(1, 3))
     assert count(shapes["params"]) == expected
@@ -70,6 +70,7 @@ def test_the_published_recipe():
     config = resolved()
     assert (config.optimizer.name, config.optimizer.learning_rate, config.optimizer.ema_decay) == ("adam", 1e-4, 0.9999)
     assert (config.own.schedule, config.own.chain, config.own.heads) == ("linear", 1000, 4)
+    assert [256 // 2 // 2**level for level in configuration.default().cdpm.attention_levels] == [16, 8]  # one wavelet level
     assert config.sample.steps == 50
 
 

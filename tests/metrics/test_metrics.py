@@ -21,6 +21,7 @@ from mrdiff_jax import metrics
 from mrdiff_jax.metrics.fsim import _median
 
 SCORES = {"psnr": metrics.psnr, "ssim": metrics.ssim, "fsim": metrics.fsim, "gmsd": metrics.gmsd}
+ERRORS = {"nmse": metrics.nmse, "mae": metrics.mae}
 TOLERANCES = {
     np.float32: {"psnr": 1e-3, "ssim": 1e-5, "fsim": 1e-5, "gmsd": 1e-6},
     np.float64: dict.fromkeys(SCORES, 1e-8),
@@ -139,6 +140,17 @@ def test_ssim_equals_scikit_image(batch):
         assert abs(value - expected) < 1e-5
 
 
+def test_errors_of_pixels_equal_scikit_image_and_numpy(batch):
+    prediction, target = (np.asarray(images, np.float64) for images in batch)
+    roots = [
+        skimage.metrics.normalized_root_mse(t, p, normalization="euclidean") for p, t in zip(prediction, target, strict=True)
+    ]
+    np.testing.assert_allclose(metrics.nmse(prediction, target), np.square(roots), rtol=1e-5)
+    np.testing.assert_allclose(metrics.mae(prediction, target), np.abs(prediction - target).mean((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(metrics.mae(255 * prediction, 255 * target, 255.0), metrics.mae(prediction, target), rtol=1e-5)
+    assert np.isinf(metrics.nmse(prediction, np.zeros_like(target))).all()
+
+
 @pytest.mark.parametrize("size", [(16, 16), (17, 31)])
 def test_identity(size):
     image = smooth_noise(size)
@@ -200,13 +212,13 @@ class TestEveryScore:
 
 
 class TestMask:
-    @pytest.mark.parametrize("fn", SCORES.values(), ids=SCORES)
+    @pytest.mark.parametrize("fn", (SCORES | ERRORS).values(), ids=SCORES | ERRORS)
     def test_that_holds_everywhere_or_nowhere_changes_nothing(self, fn, batch):
         prediction, target = batch
         for mask in (np.ones_like(target, bool), np.zeros_like(target, bool)):
             np.testing.assert_allclose(fn(prediction, target, mask=mask), fn(prediction, target), rtol=1e-5)
 
-    @pytest.mark.parametrize("fn", SCORES.values(), ids=SCORES)
+    @pytest.mark.parametrize("fn", (SCORES | ERRORS).values(), ids=SCORES | ERRORS)
     def test_hides_damage_outside(self, fn, batch):
         _, target = batch
         mask = np.zeros_like(target, bool)

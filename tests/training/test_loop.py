@@ -22,7 +22,7 @@ from mrdiff_jax.methods.mrdiff import method as mrdiff
 from mrdiff_jax.methods.mrdiff.settings import PRESETS
 from mrdiff_jax.methods.optimizers import make_optimizer
 from mrdiff_jax.storage import lock
-from mrdiff_jax.storage.checkpoints import Checkpoints
+from mrdiff_jax.storage.checkpoints import Checkpoints, restore_part
 from mrdiff_jax.training.loop import Diverged, train_and_evaluate
 from mrdiff_jax.training.loop import Run as TypedRun
 
@@ -212,6 +212,23 @@ def test_a_batch_that_is_no_multiple_of_the_devices_is_refused_by_field(tiny_con
     with pytest.raises(UserError, match=r"--config\.data\.batch_size=3.*2 devices"):
         train_and_evaluate(tiny_config, tmp_path / "run")
     assert not list((tmp_path / "run").glob("*.json"))
+
+
+def test_a_run_can_start_from_the_average_of_another(tiny_config, workdir, tmp_path):
+    _, kept = restore_part(workdir, lambda shapes: {"average": shapes["average"]})
+    tiny_config.train.init = str(workdir)
+    run = Run(tiny_config, tmp_path)
+    assert_same(run.initial.variables.params, kept["average"])
+    assert_same(run.initial.average, kept["average"])
+    assert int(run.initial.step) == 0
+    run.checkpoints.close()
+
+
+def test_weights_of_another_size_are_refused_by_name(tiny_config, workdir, tmp_path):
+    tiny_config.train.init = str(workdir)
+    tiny_config.mrdiff.map_channels = 8
+    with pytest.raises(UserError, match=rf"--config\.train\.init={workdir}: params/generator/\S+ is \(.*\) there, here \("):
+        Run(tiny_config, tmp_path)
 
 
 def test_two_trainings_do_not_share_a_workdir(tiny_config, tmp_path):

@@ -1,0 +1,53 @@
+"""The commands under one name, and what each says of itself."""
+
+import subprocess
+import sys
+
+import pytest
+
+from mrdiff_jax.__main__ import COMMANDS
+
+
+def mrdiff(*arguments):
+    return subprocess.run([sys.executable, "-m", "mrdiff_jax", *arguments], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("help",)])
+def test_the_commands_are_listed(arguments):
+    done = mrdiff(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == list(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    {
+        "prepare": ("--input", "--reference"),
+        "train": ("--config", "--mode"),
+        "synthesize": ("--source", "--bids"),
+        "compare": ("--names",),
+        "export": ("--workdir",),
+    }.items(),
+)
+def test_help_has_an_example_and_the_flags_with_their_defaults(command, flags):
+    under_one_name, alone = mrdiff(command, "--help"), [sys.executable, "-m", f"mrdiff_jax.{COMMANDS[command][0]}", "--help"]
+    assert (under_one_name.returncode, under_one_name.stderr) == (0, "")
+    assert f"python -m mrdiff_jax.{COMMANDS[command][0]} " in under_one_name.stdout
+    assert all(f"  {flag}: " in under_one_name.stdout for flag in flags)
+    by_module = subprocess.run(alone, capture_output=True, text=True).stdout
+    described = [lines.index("") for lines in (under_one_name.stdout.splitlines(), by_module.splitlines())]
+    assert under_one_name.stdout.splitlines()[: described[0]] == by_module.splitlines()[: described[1]]
+    assert under_one_name.stdout.count("\n  --") == by_module.count("\n  --")
+
+
+def test_a_command_is_handed_its_flags():
+    done = mrdiff("train", "--config=nowhere.py", "--workdir=out")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "nowhere.py" in done.stderr
+
+
+def test_no_such_command():
+    done = mrdiff("synthesise")
+    assert done.returncode == 2
+    assert done.stderr == "error: synthesise: no such command; did you mean synthesize?; mrdiff --help lists them\n"

@@ -1,0 +1,88 @@
+"""MetaImage and NRRD files: the same volume as in NIfTI, and what is refused."""
+
+import json
+import re
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from helpers.scans import head
+
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.scans import itk_files, layouts
+from mrdiff_jax.scans.nifti_frame import NiftiFrame
+from mrdiff_jax.scans.volumes import read_scan
+
+OBLIQUE = np.array([[0.0, -1.2, 0.1, 20.0], [1.0, 0.05, 0.0, -30.0], [0.0, 0.1, 2.0, 5.0], [0.0, 0.0, 0.0, 1.0]])
+
+
+@pytest.fixture
+def nifti(tmp_path):
+    path = tmp_path / "scan.nii.gz"
+    turns, _ = np.linalg.qr(OBLIQUE[:3, :3])  # ITK takes right angles between axes alone
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = turns * [1.0, 1.2, 2.0], OBLIQUE[:3, 3]
+    nib.save(nib.Nifti1Image(head(), affine), path)
+    return path
+
+
+def written_as(nifti, suffix, image=None):
+    path = nifti.with_name(f"other{suffix}")
+    sitk.WriteImage(sitk.ReadImage(str(nifti)) if image is None else image, str(path))
+    return path
+
+
+@pytest.mark.parametrize("suffix", itk_files.SUFFIXES)
+def test_the_volume_is_that_of_the_nifti_file(nifti, suffix):
+    path = written_as(nifti, suffix)
+    path.with_name("other.json").write_text(json.dumps({"RepetitionTime": 0.5, "EchoTime": 0.01}))
+    (expected, _), (volume, times) = read_scan(nifti), read_scan(path)
+    np.testing.assert_array_equal(volume.data, expected.data)
+    np.testing.assert_allclose(volume.affine, expected.affine, atol=1e-4)
+    assert times[:2] == (500, 10)
+    frame = NiftiFrame.of(volume)
+    frame.write(volume.data, nifti.with_name("back.nii"))
+    back, _ = read_scan(nifti.with_name("back.nii"))
+    np.testing.assert_array_equal(back.data, expected.data)
+    np.testing.assert_allclose(back.affine, expected.affine, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "line"), [(".mha", rb"TransformMatrix = [^\n]*\n"), (".nrrd", rb"space: [^\n]*\n")], ids=["mha", "nrrd"]
+)
+def test_a_header_without_an_orientation_is_refused(nifti, suffix, line):
+    path = written_as(nifti, suffix)
+    text = path.read_bytes()
+    path.write_bytes(re.sub(line, b"space dimension: 3\n" if suffix == ".nrrd" else b"", text, count=1))
+    assert path.read_bytes() != text
+    with pytest.raises(UserError, match=f"other{suffix}: states no orientation"):
+        read_scan(path)
+
+
+def test_what_is_no_single_volume_is_refused(nifti):
+    image = sitk.ReadImage(str(nifti))
+    with pytest.raises(UserError, match="of 3 values each, not one volume"):
+        read_scan(written_as(nifti, ".mha", sitk.Compose(image, image, image)))
+    with pytest.raises(UserError, match="not one volume"):
+        read_scan(written_as(nifti, ".nrrd", sitk.JoinSeries([image, image])))
+    alone = written_as(nifti, ".mha", sitk.JoinSeries([image]))
+    np.testing.assert_array_equal(read_scan(alone)[0].data, read_scan(nifti)[0].data)
+
+
+def test_a_damaged_file_is_refused_by_name(nifti):
+    path = written_as(nifti, ".mha")
+    path.write_bytes(path.read_bytes()[:600])
+    with pytest.raises(UserError, match=r"other\.mha: not a readable MetaImage or NRRD file"):
+        read_scan(path)
+    with pytest.raises(UserError, match=r"none\.nrrd: no such file"):
+        read_scan(nifti.with_name("none.nrrd"))
+
+
+def test_a_pattern_finds_them(nifti, tmp_path):
+    root = tmp_path / "archive"
+    root.mkdir()
+    for name in ("a_T1w.mha", "a_FLAIR.nrrd", "b_T1w.nii.gz"):
+        (root / name).touch()
+    exams = layouts.find_subjects(root, "pattern", ("T1w", "FLAIR"), pattern="{subject}_{contrast}.*")
+    assert {exam.subject: sorted(exam.scans) for exam in exams} == {"a": ["FLAIR", "T1w"], "b": ["T1w"]}
