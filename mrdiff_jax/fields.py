@@ -104,7 +104,8 @@ def optional(kind: type, name: str) -> type:
         (entry.name, value_type(entry) | None, dataclasses.field(default=None, metadata=entry.metadata))
         for entry in dataclasses.fields(kind)
     ]
-    return dataclasses.make_dataclass(name, entries, frozen=True)
+    doc = "Changes of the chosen method's recipe; a field without a value is as it is there."
+    return dataclasses.make_dataclass(name, entries, frozen=True, namespace={"__doc__": doc})
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -28,7 +28,7 @@ class Settings:
     level these are the levels 3 and 4 of `config.model`.
 
     Small enough for CPUs: config.model of base_channels 32, channel_mult (1, 2, 2) and norm_groups 8, attention_levels (1,):
-    1.46 million parameters; learning_rate 3e-3, for runs of minutes.
+    1.41 million parameters; learning_rate 3e-3, for runs of minutes.
     """
 
     attention_levels: tuple[int, ...] = field((3, 4), "of config.model, from 0; the middle block attends, too", least=0)
