@@ -8,7 +8,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ml_collections import ConfigDict, config_dict
 
@@ -93,14 +93,17 @@ class Train:
 class Evaluate:
     """Scores, pictures and studies."""
 
+    split: Literal["test", "validation"] = field(
+        "test", "whose subjects are scored; 'validation' to choose settings by", choices=("test", "validation")
+    )
     convention: str = field("default", "of the scores; see metrics/conventions.py", choices=tuple(CONVENTIONS))
     batch_size: int = field(16, "slices at a time", least=1)
     slices: int = field(0, "of each validation in training; 0 is all", least=0)
-    images: int = field(256, "test slices whose images are kept for comparisons; 0 is all", least=0)
+    images: int = field(256, "scored slices whose images are kept for comparisons; 0 is all", least=0)
     panels: int = field(6, "slices in a picture", least=1)
     seed: int = field(0, "of the noise", least=0, most=SEED)
     studies: str = field("", "with --mode=eval: 'all', or some of " + ",".join(STUDIES))
-    study_slices: int = field(64, "test slices of each study; 0 is all", least=0)
+    study_slices: int = field(64, "slices of each study; 0 is all", least=0)
     sampling: str = field("1,50,8x50", "what that study tries: steps, and 8x50, the mean of 8 samples of 50 steps")
     samples: int = field(8, "of the study 'uncertainty'", least=2)
 

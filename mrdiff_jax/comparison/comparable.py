@@ -21,6 +21,11 @@ def check_comparable(first: str, reference: Results, name: str, other: Results) 
     for field, ours, its in (("sources", a.sources, b.sources), ("target", a.target, b.target)):
         if ours != its:
             raise UserError(f"{name}: its {field} {_words(its)}, of {first} {_words(ours)}; such runs cannot be compared")
+    if a.split != b.split:
+        raise UserError(
+            f"{name}: scored on its {b.split} subjects, {first} on its {a.split} subjects;"
+            " evaluate both with the same --config.evaluate.split"
+        )
     keys, others = ([(row["subject"], row["slice"]) for row in run.rows[SYNTHESIS]] for run in (reference, other))
     for here, there, missing in ((name, first, set(keys) - set(others)), (first, name, set(others) - set(keys))):
         subjects = sorted({subject for subject, _ in missing})

@@ -56,7 +56,7 @@ def page(comparison: Comparison, figures: Sequence[Figure], slices: int) -> str:
         "comparison",
         title=escape(f"{' + '.join(summary.sources)} → {summary.target}"),
         lead=escape(
-            f"{', '.join(comparison.runs)}: {_count(summary.subjects, 'held-out subject')},"
+            f"{', '.join(comparison.runs)}: {_count(summary.subjects, f'{summary.split} subject')},"
             f" {_count(summary.slices, 'slice')};"
             f" convention “{summary.convention.name}”; data set {summary.dataset}."
         ),

@@ -11,6 +11,7 @@ import numpy as np
 
 from mrdiff_jax import parallel
 from mrdiff_jax.data.datasets import Dataset
+from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation import averages, results, scoring
 from mrdiff_jax.evaluation.baselines import References
 from mrdiff_jax.evaluation.results import REFERENCES, SYNTHESIS, Images, Means, Results, Summary
@@ -45,8 +46,11 @@ class Evaluator:
     """Synthesises and scores slices; compiled once, used as often as wanted."""
 
     def __init__(self, method: Method, dataset: Dataset, config: Any):
-        """Of `config.evaluate`."""
-        self._dataset, self._config = dataset, config
+        """Of `config.evaluate`. Raises UserError where nobody is in the split that is to be scored."""
+        self._dataset, self._config, self.split = dataset, config, config.split
+        if not len(dataset.split(self.split)):
+            fix = f"raise --config.data.{self.split}_fraction, or name some in the splits"
+            raise UserError(f"--config.evaluate.split={self.split}: no subject is left for it; {fix}")
         self.sample, self._describe = Sampler(method), on_devices(method.describe)
         self._described = method.described
         self.score = Scorer(config.convention)
@@ -58,7 +62,7 @@ class Evaluator:
     @cached_property
     def _references(self) -> tuple[References, dict[str, SliceScores]]:
         """When they are first needed, not before the first step of training."""
-        return scoring.reference_scores(self._dataset, self.score, self._config.batch_size)
+        return scoring.reference_scores(self._dataset, self.split, self.score, self._config.batch_size)
 
     @property
     def references(self) -> References:
@@ -67,7 +71,7 @@ class Evaluator:
 
     @property
     def reference_scores(self) -> dict[str, SliceScores]:
-        """Of all test slices: by reference, and the spectra of the 'target'."""
+        """Of all slices of the split that is scored: by reference, and the spectra of the 'target'."""
         return self._references[1]
 
     def __call__(self, variables: Variables, split: str, slices: int = 0) -> Evaluation:
@@ -84,13 +88,13 @@ class Evaluator:
                 self._add_panels(result, batch, synthesis, dict(zip(self._described, described, strict=True)), shown)
         return result
 
-    def seconds(self, variables: Variables, split: str) -> float:
-        """Time that evaluating a split will take, from one batch; what must be compiled and fitted first is, on the way."""
-        self(variables, split, self._config.batch_size)
+    def seconds(self, variables: Variables) -> float:
+        """Time that scoring the split will take, from one batch; what must be compiled and fitted first is, on the way."""
+        self(variables, self.split, self._config.batch_size)
         _ = self._references
         start = time.perf_counter()
-        self(variables, split, self._config.batch_size)
-        return (time.perf_counter() - start) * -(-len(self._dataset.split(split)) // self._config.batch_size)
+        self(variables, self.split, self._config.batch_size)
+        return (time.perf_counter() - start) * -(-len(self._dataset.split(self.split)) // self._config.batch_size)
 
     def slices(self, split: str, count: int = 0) -> np.ndarray:
         """Places in the split of that many slices, evenly spread; 0 is all."""
@@ -183,7 +187,7 @@ def table(summary: Summary) -> str:
     for name, values in scores.items():
         cells = "".join(f"{values[metric]:9.2f}" if metric == "psnr" else f"{values[metric]:9.4f}" for metric in METRICS)
         lines.append(f"{labels[name]:{width}}{cells}")
-    unit = {"subject": f"{summary.subjects} held-out subjects", "slice": "all held-out slices"}
+    unit = {"subject": f"{summary.subjects} {summary.split} subjects", "slice": f"all {summary.split} slices"}
     lines.append(
         f"mean over {unit[summary.convention.aggregation]}, {summary.slices} slices; convention '{summary.convention.name}'"
     )

@@ -47,7 +47,8 @@ class Summary:
       errors: mean NMSE and MAE, of the whole slice and inside the body.
       bands: mean errors by wavelet band.
       convention: by which slices were scored.
-      subjects, slices: how many were.
+      split: whose subjects were scored.
+      subjects, slices: how many.
       left_out: by name (SYNTHESIS, and each of REFERENCES) and column, how many slices have an infinite score.
       step, method: of the training.
       sources, target: contrasts.
@@ -64,6 +65,7 @@ class Summary:
     errors: Means
     bands: Means
     convention: Description
+    split: str
     subjects: int
     slices: int
     left_out: dict[str, dict[str, int]]

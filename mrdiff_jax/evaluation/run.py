@@ -23,7 +23,7 @@ from mrdiff_jax.storage.paths import check_writable
 
 
 def evaluate_only(config: ConfigDict, folder: Path) -> Summary:
-    """Evaluates the newest checkpoint on the test subjects; of it, only what synthesis and studies read is loaded.
+    """Evaluates the newest checkpoint on the subjects of `evaluate.split`; only what synthesis and studies read is loaded.
 
     Returns:
       What metrics.json then says.
@@ -51,9 +51,10 @@ def evaluate_only(config: ConfigDict, folder: Path) -> Summary:
 
 
 def finish(config: Config, folder: Path, dataset: Dataset, evaluator: Evaluator, variables: Variables, step: int) -> Summary:
-    """Evaluates replicated variables on the test subjects, writes the results and prints them; returns their summary."""
-    logger.info("evaluating %d slices of the test subjects", len(dataset.split("test")))
-    evaluation = evaluator(variables, "test")
+    """Evaluates replicated variables on the subjects of the split, writes and prints the results; returns their summary."""
+    split = evaluator.split
+    logger.info("evaluating %d slices of the %s subjects", len(dataset.split(split)), split)
+    evaluation = evaluator(variables, split)
     about = {
         "step": step,
         "method": config.method.name,
@@ -62,6 +63,7 @@ def finish(config: Config, folder: Path, dataset: Dataset, evaluator: Evaluator,
         "copied": dataset.sources[evaluator.references.better_source],
         "linear_weights": tuple(evaluator.references.weights.tolist()),
         "sample": dataclasses.asdict(config.sample) if config.sample else None,
+        "split": split,
         "seed": config.evaluate.seed,
         "dataset": dataset.fingerprint,
     }

@@ -65,7 +65,7 @@ def _scalars(path: Path) -> Iterator[Values]:
 
 def _scores(summary: Values) -> str:
     """A table of the whole slice, and one of the body where the convention has it, with the references."""
-    count = f"{summary['subjects']} held-out subjects, {summary['slices']} slices, step {summary['step']}"
+    count = f"{summary['subjects']} {summary['split']} subjects, {summary['slices']} slices, step {summary['step']}"
     parts = [f"<p>{escape(count)}; convention “{escape(summary['convention']['name'])}”.</p>"]
     for heading, where, entry in (("Whole slice", "", summary), ("Inside the body", "_body", summary.get("body"))):
         if entry:

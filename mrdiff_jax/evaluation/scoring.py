@@ -81,16 +81,16 @@ def batches(dataset: Dataset, split: str, batch_size: int, wanted: np.ndarray, t
         yield batch | {"body": body_mask(np.concatenate([batch["sources"], batch["target"][..., None]], -1))}
 
 
-def reference_scores(dataset: Dataset, score: Scorer, batch_size: int) -> tuple[References, dict[str, SliceScores]]:
-    """The fitted references, and what they and the 'target' score on all test slices; kept beside the prepared data."""
+def reference_scores(dataset: Dataset, split: str, score: Scorer, batch_size: int) -> tuple[References, dict[str, SliceScores]]:
+    """The fitted references, and what they and the 'target' score on all slices of a split; kept beside the prepared data."""
     contrasts = f"{'+'.join(dataset.sources)}-{dataset.target}"
-    path = dataset.folder / "references" / f"{contrasts}-{score.convention}-{dataset.fingerprint}-{_VERSION}.npz"
+    path = dataset.folder / "references" / f"{contrasts}-{split}-{score.convention}-{dataset.fingerprint}-{_VERSION}.npz"
     if path.is_file():
         return _read(path)
     training = evaluation_batches(dataset, "train", _FITTED_AT_A_TIME)
     fitted, scores = baselines.fit(training, len(dataset.sources)), {name: SliceScores() for name in (_TARGET, *REFERENCES)}
-    every = np.arange(len(dataset.split("test")))
-    for batch in batches(dataset, "test", batch_size, every, "scoring the references"):
+    every = np.arange(len(dataset.split(split)))
+    for batch in batches(dataset, split, batch_size, every, "scoring the references"):
         for name, images in fitted.predict(batch["sources"]).items():
             scores[name].extend(score(images, batch))
         spectra = np.asarray(radial_power_spectrum(batch["target"]))[valid(batch)]

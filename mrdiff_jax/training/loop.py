@@ -134,7 +134,7 @@ class Run:
         minutes = self.config.train.max_minutes
         if not minutes:
             return float("inf")
-        evaluation = self.evaluator.seconds(state.evaluated(), "test")
+        evaluation = self.evaluator.seconds(state.evaluated())
         logger.info("time limit %s, of which the evaluation needs %s", duration(60 * minutes), duration(evaluation))
         deadline = self.started + 60 * minutes - 1.1 * evaluation - 20
         if deadline < time.monotonic():

@@ -195,7 +195,7 @@ def test_training_reads_the_set_and_an_edit_of_its_splits_counts(made, tmp_path)
     assert {second.split("test")[i]["subject"] for i in range(len(second.split("test")))} == {"sub-01"}
     assert first.fingerprint != second.fingerprint
     for dataset, held_out in ((first, "sub-03"), (second, "sub-01")):
-        scores = scoring.reference_scores(dataset, scoring.Scorer("default"), 4)[1]
+        scores = scoring.reference_scores(dataset, "test", scoring.Scorer("default"), 4)[1]
         assert {row["subject"] for row in scores["linear"].rows} == {held_out}
     total = sum(len(second.split(split)) for split in ("train", "validation", "test"))
     assert total == sum(len(first.split(split)) for split in ("train", "validation", "test"))

@@ -44,7 +44,7 @@ def test_means_and_deviations_are_over_subjects_or_slices_as_the_convention_says
     slices = [row["psnr"] for row in by_slice.rows["ours"]]
     cell = by_slice.table("whole slice")["ours"]["psnr"]
     assert (cell.mean, cell.deviation) == pytest.approx((np.mean(slices), np.std(slices, ddof=1)))
-    assert list(by_slice.regions) == ["whole slice"]
+    assert list(by_slice.regions) == ["whole slice", "errors"]
 
 
 def test_best_is_highest_but_lowest_gmsd(comparison):
@@ -63,6 +63,10 @@ def changed(error=0.1, *, summary=(), **kwargs):
     ("other", "message"),
     [
         (changed(convention="apt"), r"theirs: scored by the convention 'apt', ours by 'default'.*evaluate\.convention"),
+        (
+            changed(summary={"split": "validation"}),
+            r"theirs: scored on its validation subjects.*evaluate\.split",
+        ),
         (changed(summary={"target": "FLAIR"}), "theirs: its target is FLAIR, of ours is T1w"),
         (changed(summary={"sources": ("T2w",)}), "theirs: its sources are T2w, of ours are T2w, PDw"),
         (changed(subjects=7), "theirs: has not been tested on 3 of the slices that ours has been, of subjects sub-07"),
@@ -147,7 +151,7 @@ class TestTables:
 
     def test_csv_has_the_test_behind_every_star(self, comparison):
         rows = list(csv.DictReader(io.StringIO(tables.scores_csv(comparison))))
-        assert len(rows) == 4 * 2 * 4
+        assert len(rows) == 4 * (2 * 4 + 4)  # methods, regions and metrics, errors
         row = next(r for r in rows if (r["method"], r["region"], r["metric"]) == ("theirs", "body", "fsim"))
         test = next(t for t in comparison.tests["body"] if (t.method, t.column) == ("theirs", "fsim_body"))
         assert float(row["p_t_holm"]) == test.p_t_holm

@@ -100,6 +100,20 @@ def test_another_convention_and_fewer_images(workdir, tiny_config, tmp_path):
     assert summary.synthesis["ssim"] == pytest.approx(slices.mean())
 
 
+def test_validation_subjects_can_be_scored_to_choose_by(tiny_config, tmp_path):
+    tiny_config.train.steps = 1
+    tiny_config.evaluate.split = "validation"
+    tiny_config.data.validation_fraction = 0.0
+    with pytest.raises(UserError, match=r"evaluate\.split=validation: no subject is left.*validation_fraction"):
+        train_and_evaluate(tiny_config, tmp_path / "none")
+    tiny_config.data.validation_fraction = 0.3
+    summary = train_and_evaluate(tiny_config, tmp_path / "run")
+    splits = open_dataset(tiny_config.data).splits
+    for name, rows in results.read(tmp_path / "run").rows.items():
+        assert {row["subject"] for row in rows} == {s for s, split in splits.items() if split == "validation"}, name
+    assert summary.split == "validation"
+
+
 def test_nothing_is_pickled(workdir):
     with np.load(workdir / "images.npz", allow_pickle=False) as stored:
         assert {name: stored[name].dtype.kind for name in stored} == {

@@ -77,6 +77,12 @@ def test_scores_pictures_curves_and_settings_are_there(evaluated):
     assert page.loaded == []
 
 
+def test_whose_subjects_were_scored_is_said(run):
+    summary = json.loads((run / "metrics.json").read_text()) | {"split": "validation"}
+    (run / "metrics.json").write_text(json.dumps(summary))
+    assert "8 validation subjects" in Page(run_page.page(run)).text
+
+
 def test_commands_can_be_pasted_into_a_shell(evaluated):
     text = Page((evaluated / "report.html").read_text()).text
     assert f"mrdiff synthesize --workdir='{evaluated}' --source T2w=SCAN --source PDw=SCAN --output T1w.nii.gz" in text

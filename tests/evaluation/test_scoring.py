@@ -20,11 +20,11 @@ def dataset(tiny_config):
 
 
 def test_references_are_scored_once(dataset, monkeypatch):
-    fitted, scores = scoring.reference_scores(dataset, Scorer("default"), 2)
+    fitted, scores = scoring.reference_scores(dataset, "test", Scorer("default"), 2)
     assert set(scores) == {"target", "copy", "linear"}
     assert len(scores["linear"].rows) == len(scores["target"].spectra) == len(dataset.split("test"))
     monkeypatch.setattr(Scorer, "__call__", None)
-    again, kept = scoring.reference_scores(dataset, Scorer("default"), 2)
+    again, kept = scoring.reference_scores(dataset, "test", Scorer("default"), 2)
     assert again.better_source == fitted.better_source
     np.testing.assert_array_equal(again.weights, fitted.weights)
     for name, found in scores.items():
@@ -34,10 +34,10 @@ def test_references_are_scored_once(dataset, monkeypatch):
 
 
 def test_another_convention_or_other_sources_are_scored_anew(dataset, tiny_config):
-    _, default = scoring.reference_scores(dataset, Scorer("default"), 2)
-    _, other = scoring.reference_scores(dataset, Scorer("syndiff"), 2)
+    _, default = scoring.reference_scores(dataset, "test", Scorer("default"), 2)
+    _, other = scoring.reference_scores(dataset, "test", Scorer("syndiff"), 2)
     tiny_config.data.sources = "FLAIR,T2w"
-    _, third = scoring.reference_scores(open_dataset(tiny_config.data), Scorer("default"), 2)
+    _, third = scoring.reference_scores(open_dataset(tiny_config.data), "test", Scorer("default"), 2)
     assert len({found["linear"].rows[0]["psnr"] for found in (default, other, third)}) == 3
     assert "psnr_body" not in other["copy"].rows[0]
 
@@ -47,7 +47,7 @@ def test_a_cache_that_cannot_be_written_is_no_mistake(dataset, monkeypatch):
         raise OSError("no space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    _, scores = scoring.reference_scores(dataset, Scorer("default"), 2)
+    _, scores = scoring.reference_scores(dataset, "test", Scorer("default"), 2)
     assert len(scores["copy"].rows) == len(dataset.split("test"))
     assert not list((dataset.folder / "references").iterdir())
 

@@ -269,7 +269,7 @@ class TestWhatCanBeDone:
             (
                 "sampling,lesions",
                 {"lesions": np.zeros((4, 4))},
-                "'lesions' cannot be done: none of the test slices",
+                "'lesions' cannot be done: none of the slices that are scored",
             ),
         ],
     )

@@ -55,6 +55,7 @@ def make_results(error: float, *, subjects: int = 8, slices: int = 3, seed: int 
         errors=means(used.errors()),
         bands=means(BANDS),
         convention=used.describe(convention),
+        split="test",
         subjects=subjects,
         slices=len(keys),
         left_out={name: {} for name in scores},

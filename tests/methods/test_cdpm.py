@@ -166,7 +166,7 @@ def test_synthesis_depends_on_the_sources_and_the_keys():
 
 
 def test_heads_that_do_not_divide_are_refused():
-    with pytest.raises(UserError, match=r"--config.cdpm.heads=3: level 0 has 8 channels, not a multiple of it"):
+    with pytest.raises(UserError, match=r"--config.cdpm.heads=3: level 1 has 16 channels, not a multiple of it"):
         cdpm(heads=3)
 
 
@@ -176,5 +176,6 @@ def test_two_slices_are_learnt():
         model={"base_channels": 16, "channel_mult": (1,), "wavelet_levels": 1},
         optimizer={"learning_rate": 3e-3, "ema_decay": 0.95, "hold": 0.3},
         heads=2,
+        attention_levels=(0,),
     )
     assert error_learnt(config, copies=8, steps=300) < 0.4

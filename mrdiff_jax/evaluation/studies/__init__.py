@@ -1,6 +1,6 @@
 """Beyond the paper: studies of a trained run, each a file with `run(context)` that yields the rows of studies.csv.
 
-A study that not all data or methods allow has `obstacle(dataset, method)` too: why it cannot be done, or ''.
+A study that not all data or methods allow has `obstacle(examples, method)` too: why it cannot be done with these slices, or ''.
 """
 
 from collections.abc import Iterator
@@ -31,8 +31,8 @@ def chosen(config: Any, dataset: Dataset, method: Method) -> list[str]:
     Raises:
       UserError: one that is named cannot be done, and why.
     """
-    names = configuration.studies(config.evaluate.studies)
-    obstacles = {name: _STUDIES[name].obstacle(dataset, method) for name in names if hasattr(_STUDIES[name], "obstacle")}
+    names, examples = configuration.studies(config.evaluate.studies), dataset.split(config.evaluate.split)
+    obstacles = {name: _STUDIES[name].obstacle(examples, method) for name in names if hasattr(_STUDIES[name], "obstacle")}
     for name, obstacle in obstacles.items():
         if obstacle and config.evaluate.studies.strip() != "all":
             raise UserError(f"--config.evaluate.studies={config.evaluate.studies}: {name!r} cannot be done: {obstacle}")

@@ -33,9 +33,9 @@ class Context:
     variables: Variables
 
     def batches(self, text: str) -> Iterator[dict[str, Any]]:
-        """The slices of a study, evenly spread over the test subjects, behind a progress bar with this text."""
-        wanted = self.evaluator.slices("test", self.config.evaluate.study_slices)
-        return self.evaluator.batches("test", wanted, text)
+        """The slices of a study, evenly spread over the subjects that are scored, behind a progress bar with this text."""
+        wanted = self.evaluator.slices(self.evaluator.split, self.config.evaluate.study_slices)
+        return self.evaluator.batches(self.evaluator.split, wanted, text)
 
     def synthesis(self, batch: dict[str, Any]) -> np.ndarray:
         """The images (B, H, W) that evaluation scores, of these sources."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mrdiff_jax.data.datasets import Dataset
+from mrdiff_jax.data.datasets import Examples
 from mrdiff_jax.evaluation import scoring
 from mrdiff_jax.evaluation.evaluator import evenly
 from mrdiff_jax.evaluation.results import SYNTHESIS, Row
@@ -12,17 +12,18 @@ from mrdiff_jax.evaluation.studies.context import Context, rows
 from mrdiff_jax.methods.contract import Method
 
 
-def obstacle(dataset: Dataset, method: Method) -> str:
+def obstacle(examples: Examples, method: Method) -> str:
     """Why the study cannot be done, or ''."""
-    if "lesions" not in dataset.split("test")[0]:
+    if "lesions" not in examples[0]:
         return "this data set has no masks of lesions; a run is given them by --config.data.lesions"
-    return "" if len(_with_lesions(dataset)) else "none of the test slices shows a lesion"
+    return "" if len(_with_lesions(examples)) else "none of the slices that are scored shows a lesion"
 
 
 def run(context: Context) -> Iterator[Row]:
-    """Errors of the synthesis and the references on test slices that show a lesion."""
-    wanted = evenly(_with_lesions(context.dataset), context.config.evaluate.study_slices)
-    for batch in context.evaluator.batches("test", wanted, "lesions"):
+    """Errors of the synthesis and the references on slices that show a lesion."""
+    split = context.evaluator.split
+    wanted = evenly(_with_lesions(context.dataset.split(split)), context.config.evaluate.study_slices)
+    for batch in context.evaluator.batches(split, wanted, "lesions"):
         images = {SYNTHESIS: context.synthesis(batch)}
         images |= context.evaluator.references.predict(batch["sources"])
         for i in scoring.valid(batch):
@@ -42,7 +43,6 @@ def errors(synthesis: np.ndarray, target: np.ndarray, body: np.ndarray, lesions:
     }
 
 
-def _with_lesions(dataset: Dataset) -> np.ndarray:
-    """Places of the test slices that show a lesion."""
-    examples = dataset.split("test")
+def _with_lesions(examples: Examples) -> np.ndarray:
+    """Places of the slices that show a lesion."""
     return np.flatnonzero([examples[i]["lesions"].any() for i in range(len(examples))])

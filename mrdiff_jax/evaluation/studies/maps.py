@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mrdiff_jax.data.datasets import Dataset
+from mrdiff_jax.data.datasets import Examples
 from mrdiff_jax.evaluation import scoring
 from mrdiff_jax.evaluation.results import SYNTHESIS, Row
 from mrdiff_jax.evaluation.studies.context import Context, rows
@@ -30,15 +30,15 @@ class Blocks(NamedTuple):
     sources: np.ndarray
 
 
-def obstacle(dataset: Dataset, method: Method) -> str:
+def obstacle(examples: Examples, method: Method) -> str:
     """Why the study cannot be done, or ''."""
-    if "maps" not in dataset.split("test")[0]:
+    if "maps" not in examples[0]:
         return "the true T1, T2 and S0 of this data set are not known; the phantom's are"
     return "" if method.feature_maps else "this method has no maps of T1, T2 and S0"
 
 
 def run(context: Context) -> Iterator[Row]:
-    """Pearson's correlation inside each test slice, by map: best channel, linear fit of all, linear fit of the sources."""
+    """Pearson's correlation inside each slice, by map: best channel, linear fit of all, linear fit of the sources."""
 
     def in_order(*args: Any) -> tuple[jax.Array, ...]:
         maps = context.method.feature_maps(*args)
@@ -52,7 +52,7 @@ def run(context: Context) -> Iterator[Row]:
         features = np.concatenate([slice_.features[name] for slice_ in train])
         truth = np.concatenate([slice_.truth[name] for slice_ in train])
         fits[name] = best_channel(features, truth), linear(features, truth), linear(sources, truth)
-    for test in blocks(context, "test", see):
+    for test in blocks(context, context.evaluator.split, see):
         for name, (channel, of_features, of_sources) in fits.items():
             features, truth = test.features[name], test.truth[name]
             of_method = {

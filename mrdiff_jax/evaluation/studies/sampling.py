@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from mrdiff_jax import methods
 from mrdiff_jax.config import samplings
-from mrdiff_jax.data.datasets import Dataset
+from mrdiff_jax.data.datasets import Examples
 from mrdiff_jax.evaluation.results import SYNTHESIS, Row
 from mrdiff_jax.evaluation.studies.context import NO_SAMPLES, Context, rows
 from mrdiff_jax.methods.contract import Method
@@ -13,7 +13,7 @@ from mrdiff_jax.metrics.conventions import METRICS
 from mrdiff_jax.synthesis.sampling import Sampler
 
 
-def obstacle(dataset: Dataset, method: Method) -> str:
+def obstacle(examples: Examples, method: Method) -> str:
     """Why the study cannot be done, or ''."""
     return "" if method.samples else NO_SAMPLES
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import stats
 
-from mrdiff_jax.data.datasets import Dataset
+from mrdiff_jax.data.datasets import Examples
 from mrdiff_jax.evaluation import scoring
 from mrdiff_jax.evaluation.results import SYNTHESIS, Row
 from mrdiff_jax.evaluation.studies.context import NO_SAMPLES, Context, rows
@@ -22,7 +22,7 @@ ROUNDING = 1e-5  # of the data range: a smaller deviation is that of equal synth
 EDGES = 0.001 * 2.0 ** np.arange(0, 9.5, 0.5)  # between bins of predicted error, of the data range
 
 
-def obstacle(dataset: Dataset, method: Method) -> str:
+def obstacle(examples: Examples, method: Method) -> str:
     """Why the study cannot be done, or ''."""
     return "" if method.samples else NO_SAMPLES
 
