@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -14,7 +15,10 @@ from conftest import TINY
 from helpers.models import TINY_METHODS
 
 from mrdiff_jax import methods
-from mrdiff_jax.experiments import plan
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.experiments import plan, runs
+from mrdiff_jax.experiments.plan import Rule
+from mrdiff_jax.experiments.runs import Entry
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "run_comparison.py"
@@ -70,19 +74,37 @@ def test_all_methods_and_seeds_are_trained_and_compared_and_a_killed_plan_goes_o
     assert "plan.json: is a plan with settings" in other.stderr
 
 
-def test_equal_time_gives_steps_by_the_measured_speed_and_a_failed_run_costs_no_other(tmp_path):
-    flags = ("--methods=regression,pix2pix", "--rule=time", "--minutes=0.002")
-    (tmp_path / "out" / "pix2pix-0").mkdir(parents=True)
-    (tmp_path / "out" / "pix2pix-0" / "run.json").write_text("{")  # a workdir that training refuses
-    done = call(tmp_path / "out", *flags)
-    assert done.returncode == 1
-    plan = json.loads((tmp_path / "out" / "plan.json").read_text())
-    for name in ("regression", "pix2pix"):
-        assert plan["steps"][name] == max(1, round(0.12 / plan["seconds"][name]))
-    assert "1 of 2 runs failed" in done.stderr
-    assert "pix2pix-0.log" in done.stderr
-    assert [row["row"] for row in rows(tmp_path / "out")] == ["regression"]
-    assert "| regression |" in (tmp_path / "out" / "comparison" / "table1.md").read_text()
+def demo():
+    config = runpy.run_path(str(ROOT / "configs" / "demo.py"))["get_config"]()
+    config.update_from_flattened_dict(SMALL)
+    return config
+
+
+def test_equal_time_gives_steps_by_the_measured_speed(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "measure", lambda configs, environment: {name: 0.5 / (i + 1) for i, name in enumerate(configs)})
+    rows = {name: {"method.name": name} for name in ("regression", "pix2pix")}
+    made = plan.make(demo(), rows, Rule("time", minutes=2.0), [], tmp_path, {})
+    assert made.steps == {"regression": 240, "pix2pix": 480}
+    assert plan.make(demo(), rows, Rule("time", minutes=2.0), [], tmp_path, {}) == made  # as it was written
+    with pytest.raises(UserError, match=r"is a plan with minutes 2\.0, not 3\.0; name another --output"):
+        plan.make(demo(), rows, Rule("time", minutes=3.0), [], tmp_path, {})
+
+
+def test_speed_is_measured_in_a_process_of_its_own(monkeypatch):
+    monkeypatch.setattr(plan, "ROUNDS", 1)
+    (seconds,) = plan.measure({"regression": plan.chosen(demo(), {"method.name": "regression"})}, {}).values()
+    assert 0 < seconds < 10
+
+
+def test_a_failed_run_costs_no_other(tmp_path, monkeypatch):
+    def start(entry, settings, device):
+        entry.workdir.mkdir()
+        return subprocess.Popen([sys.executable, "-c", f"import sys; sys.exit({entry.row == 'bad'})"])
+
+    monkeypatch.setattr(runs, "start", start)
+    entries = [Entry(row, 0, 4, tmp_path / f"{row}-0") for row in ("bad", "good")]
+    assert runs.run(entries, {}, [], {"bad": {}, "good": {}}, at_a_time=1) == entries[:1]
+    assert (tmp_path / "good-0").exists()
 
 
 def test_recipes_are_scaled_by_the_slices_that_were_seen_in_the_publication():
