@@ -159,5 +159,5 @@ class Sampling:
 
     sampler: Literal["ddim", "ddpm", "dpm"] = field("ddim", "the reverse process", choices=("ddim", "ddpm", "dpm"))
     steps: int = field(50, "reverse steps", least=1)
-    eta: float = field(1.0, "share of fresh noise in ddim", least=0, most=1)
+    eta: float = field(1.0, "share of fresh noise in ddim; ddpm and dpm do not read it", least=0, most=1)
     spacing: Literal["fractional", "stride"] = field("fractional", "which steps are kept", choices=("fractional", "stride"))
