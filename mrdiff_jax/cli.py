@@ -76,9 +76,9 @@ def _parse(command: Callable[..., None], description: str) -> list[str]:
 
 def _unknown_field(arguments: Sequence[str]) -> str:
     """What is to be said of the first argument that sets a field which no configuration has; '' if there is none."""
-    from mrdiff_jax.config import default  # not above: where all is well nobody waits for it
-
     for flag in filter(None, (re.match(r"--?config\.([^=]+)", word) for word in arguments)):
+        from mrdiff_jax.config import default  # not above: where all is well nobody waits for it
+
         group, path = default(), "config"
         for name in flag[1].split("."):
             names = list(group) if isinstance(group, ConfigDict) else []

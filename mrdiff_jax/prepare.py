@@ -12,10 +12,10 @@ from absl import flags
 from mrdiff_jax import cli
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import split_names
-from mrdiff_jax.preparation import slicing
-from mrdiff_jax.preparation.options import INTERPOLATIONS, MASKS, REGISTRATIONS, Options
+from mrdiff_jax.preparation.options import INTERPOLATIONS, MASKS, PLANES, REGISTRATIONS, Options
 from mrdiff_jax.preparation.splits import Assignment
-from mrdiff_jax.scans import layouts, sequence_times
+from mrdiff_jax.scans import sequence_times
+from mrdiff_jax.scans.archives import LAYOUTS
 from mrdiff_jax.storage.paths import local_path
 
 LEAST_MULTIPLE = 8  # of the sides of images, for the networks of the configs: 8 for bids.py, 32 for the paper's
@@ -24,7 +24,7 @@ _INPUT = flags.DEFINE_string("input", None, "Folder of the scans.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the prepared set.")
 _CONTRASTS = flags.DEFINE_string("contrasts", None, "Contrasts to prepare, as T1w,T2w,FLAIR.")
 _REFERENCE = flags.DEFINE_string("reference", "", "The contrast whose grid the others are brought to; default: the first.")
-_LAYOUT = flags.DEFINE_enum("layout", "bids", layouts.LAYOUTS, "How the folder is arranged; docs/data.md describes each.")
+_LAYOUT = flags.DEFINE_enum("layout", "bids", LAYOUTS, "How the folder is arranged; docs/data.md describes each.")
 _PATTERN = flags.DEFINE_string("pattern", "", "Of --layout=pattern: where a scan lies, as '{subject}/*_{contrast}.nii.gz'.")
 _RULES = flags.DEFINE_multi_string("rules", [], "Contrast by its text, as T1w=MP-?RAGE (a regular expression); repeat it.")
 _TR = flags.DEFINE_string("tr", "", "Repetition times (ms) where header and sidecar have none, as T1w=500,T2w=4000.")
@@ -40,7 +40,7 @@ _KEEP_MISALIGNED = flags.DEFINE_bool("keep-misaligned", False, "Keep subjects wh
 _BIAS_CORRECTION = flags.DEFINE_bool("bias-correction", True, "Remove bias fields (N4).")
 _MASK = flags.DEFINE_enum("mask", "body", MASKS, "'body' blackens what lies outside of head or body.")
 _PERCENTILES = flags.DEFINE_list("percentiles", ["0.5", "99.5"], "Of each volume, mapped to 0 and 1.")
-_PLANE = flags.DEFINE_enum("plane", "axial", slicing.PLANES, "Of the slices.")
+_PLANE = flags.DEFINE_enum("plane", "axial", PLANES, "Of the slices.")
 _SLICES = flags.DEFINE_string("slices", "", "Slices to take, as 40:120; default: all that show enough of the body.")
 _IMAGE_SIZE = flags.DEFINE_integer("image-size", 256, "Side of the slices, pixels.", 16)
 _FIELD = flags.DEFINE_float("field", 0.0, "Side of the slices, mm, around the middle of the body; 0 is all of the scan.", 0.0)
@@ -58,6 +58,7 @@ flags.mark_flags_as_required(["input", "output", "contrasts"])
 def main() -> None:
     """Prepares what the flags ask for; says which exams failed, and how to train on the others."""
     from mrdiff_jax.preparation import cohort, report, tasks
+    from mrdiff_jax.scans import layouts
 
     options, root, output = _options(), local_path(_INPUT.value, "--input"), local_path(_OUTPUT.value, "--output")
     if output.parent == root and _LAYOUT.value in ("dicom", "spine"):

@@ -51,7 +51,10 @@ def main() -> None:
     for name in names:
         if name not in PARTS:
             raise UserError(f"--parts={_PARTS.value}: no part {name!r}; choose from {', '.join(PARTS)}")
-    command.main(rows(command.config(), names))
+    config = command.config()
+    if config.method.name != "mrdiff":
+        raise UserError(f"--config.method.name={config.method.name}: these are the components of mrdiff; leave it out")
+    command.main(rows(config, names))
 
 
 def rows(config: ConfigDict, parts: Sequence[str]) -> Rows:

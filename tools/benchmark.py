@@ -89,6 +89,8 @@ LEGEND = {
     "peak_mib": "what the device, or the process where the device does not tell, had held when the program had run once",
     "times_the_first": "seconds beside those of the first of the group",
     "idle_share": "of the step, which a training waits for its batches",
+    "set_mib, first_batch_s, slices_per_second": "of a prepared set on disk; from its opening to a first batch; read in a pass",
+    "peak_mib_after_...": "what the process had held when so much of the pass was read",
     "side, batch, draws, sources": "what grows, of configs/bids.py's network with a batch of 1",
 }
 

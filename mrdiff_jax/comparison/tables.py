@@ -131,7 +131,8 @@ def how(comparison: Comparison) -> list[str]:
     """How the numbers came about, a sentence each; stands beside every table."""
     summary = comparison.summary
     convention = summary.convention
-    subjects = "1 subject: no tests, no stars" if summary.subjects == 1 else f"{summary.subjects} subjects"
+    one = f"1 {summary.split} subject: no tests, no stars"
+    subjects = one if summary.subjects == 1 else f"{summary.subjects} {summary.split} subjects"
     unit = {"subject": "subjects, of the means over their slices", "slice": "all slices"}[convention.aggregation]
     lines = [
         f"{', '.join(summary.sources)} → {summary.target}; {subjects}, {summary.slices} slices; data set {summary.dataset}.",
@@ -238,6 +239,7 @@ def scores_csv(comparison: Comparison) -> str:
                 cell, test = cells[column], tests.get((method, column))
                 row = {
                     "method": method,
+                    "split": comparison.summary.split,
                     "region": "body" if column.endswith("_body") else "whole slice",
                     "metric": column.removesuffix("_body"),
                     "mean": cell.mean,

@@ -37,12 +37,13 @@ def evaluate_only(config: ConfigDict, folder: Path) -> Summary:
     check_writable(folder)
     method, dataset = methods.create(config), open_dataset(config.data)
     workdir.check_same_run(folder, config, dataset)
+    evaluator = Evaluator(method, dataset, config.evaluate)
     names = studies.chosen(config, dataset, method)
     with workdir.evaluating(folder):
         workdir.describe(folder, dataset, method)
         choose = partial(synthesis_part, method, config, described=True)
         step, read = restore_evaluated(partial(restore_part, folder), choose)
-        variables, evaluator = parallel.replicate(read), Evaluator(method, dataset, config.evaluate)
+        variables = parallel.replicate(read)
         summary = finish(config, folder, dataset, evaluator, variables, step)
         rows = list(studies.run(names, Context(config, dataset, method, evaluator, variables)))
         if jax.process_index() == 0:

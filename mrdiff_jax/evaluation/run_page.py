@@ -39,14 +39,14 @@ def page(workdir: Path) -> str:
     summary = json_files.read(workdir / SUMMARY, "") if (workdir / SUMMARY).is_file() else {}
     scalars = list(_scalars(workdir / LOG))
     method, data, steps = settings["method"]["name"], settings["data"], settings["train"]["steps"]
-    panels = list(_panels(workdir))
+    panels = list(_panels(workdir, summary))
     last = scalars[-1]["step"] if scalars else summary.get("step", 0)
     return pages.fill(
         "run",
         title=escape(f"{method}: {' + '.join(split_names(data['sources']))} → {data['target']}"),
         lead=escape(f"Step {last} of {steps}; data set “{data['name']}”, {data['image_size']} x {data['image_size']}."),
         scores=_scores(summary) if summary else "<p>The run has not been evaluated yet.</p>",
-        images_lead="Validation slices as the training went on, and in the end test slices.",
+        images_lead="Validation slices as the training went on, and in the end slices of the subjects that were scored.",
         curves=_curves(scalars),
         further=_further(workdir, data),
         settings=_settings(settings),
@@ -65,8 +65,11 @@ def _scalars(path: Path) -> Iterator[Values]:
 
 def _scores(summary: Values) -> str:
     """A table of the whole slice, and one of the body where the convention has it, with the references."""
-    count = f"{summary['subjects']} {summary['split']} subjects, {summary['slices']} slices, step {summary['step']}"
-    parts = [f"<p>{escape(count)}; convention “{escape(summary['convention']['name'])}”.</p>"]
+    sample = summary.get("sample") or {}
+    how = [f"{summary['subjects']} {summary['split']} subjects", f"{summary['slices']} slices", f"step {summary['step']}"]
+    how += [", ".join(f"{name} {value}" for name, value in sample.items())] if sample else []
+    how += [f"seed {summary['seed']}", f"convention “{summary['convention']['name']}”"]
+    parts = [f"<p>{escape('; '.join(how))}.</p>"]
     for heading, where, entry in (("Whole slice", "", summary), ("Inside the body", "_body", summary.get("body"))):
         if entry:
             columns = [f"{name}{where}" for name in (*METRICS, *ERRORS)]
@@ -86,14 +89,15 @@ def _row(name: str, values: Sequence[float | None]) -> str:
     return f"<tr{kind}><td>{escape(name)}</td>{''.join(f'<td>{text}</td>' for text in texts)}</tr>"
 
 
-def _panels(workdir: Path) -> Iterator[dict[str, str]]:
+def _panels(workdir: Path, summary: Values) -> Iterator[dict[str, str]]:
     """The pictures of the training, evenly spread where there are many, then that of the evaluation."""
     found = sorted((workdir / PANELS).glob("step_*.png"))
     every = -(-len(found) // MOST_PANELS) or 1
     for path in found[::-1][::every][::-1]:  # the last is always among them
         yield {"title": f"validation, step {int(path.stem.removeprefix('step_'))}", "image": pages.data_url(path.read_bytes())}
-    if (workdir / SAMPLES).is_file():
-        yield {"title": "test subjects", "image": pages.data_url((workdir / SAMPLES).read_bytes())}
+    if summary and (workdir / SAMPLES).is_file():
+        title = f"{summary['split']} subjects, step {summary['step']}"
+        yield {"title": title, "image": pages.data_url((workdir / SAMPLES).read_bytes())}
 
 
 def _curves(scalars: Sequence[Values]) -> str:
@@ -124,7 +128,7 @@ def _further(workdir: Path, data: Values) -> str:
     sources = " ".join(f"--source {shlex.quote(f'{name}=SCAN')}" for name in split_names(data["sources"]))
     output = shlex.quote(f"{target}.nii.gz")
     commands = {
-        "Synthesise from scans, NIfTI or DICOM:": f"mrdiff synthesize --workdir={run} {sources} --output {output}",
+        "Synthesise from scans:": f"mrdiff synthesize --workdir={run} {sources} --output {output}",
         "Compare with another run on the same test slices:": f"mrdiff compare {run} OTHER --output comparison",
         "Pass the weights on:": f"mrdiff export --workdir={run} --output=model.safetensors",
         "All numbers of the training, in TensorBoard:": f"tensorboard --logdir {run}",
@@ -134,14 +138,20 @@ def _further(workdir: Path, data: Values) -> str:
 
 
 def _settings(settings: Values) -> str:
-    """A table a section; JSON has lists for tuples, and so have the defaults that the values are held against."""
-    usual = json.loads(config.default().to_json())
+    """A table a section; values that differ from the defaults, of the method's recipe where it has them, are bold.
+
+    How the run was evaluated may differ from what these settings say of it, and stands with the scores.
+    """
+    usual = json.loads(config.default().to_json())  # JSON has lists for tuples, and so have the settings
+    usual |= {part: usual[settings["method"]["name"]].get(part, {}) for part in ("optimizer", "sample")}
     parts = []
     for section, fields in settings.items():
+        if section in ("sample", "evaluate"):
+            continue
         rows = []
         for name, value in fields.items():
             text = escape(json.dumps(value))
-            text = text if usual[section][name] in (value, None) else f"<b>{text}</b>"  # None: the method's recipe has it
+            text = text if usual[section][name] == value else f"<b>{text}</b>"
             rows.append(f"<tr><td>config.{section}.{name}</td><td>{text}</td></tr>")
         table = pages.table(["field", "value"], rows, dense=True, sortable=False)
         parts.append(f"<details><summary>{escape(section)}</summary>{table}</details>")

@@ -1,6 +1,5 @@
 """What the tools share that train several rows of a table: their flags, and the way from rows to a comparison."""
 
-import itertools
 import os
 import re
 import sys
@@ -17,13 +16,14 @@ from mrdiff_jax.experiments import plan, runs
 from mrdiff_jax.experiments.plan import PUBLISHED, Rows, Rule
 from mrdiff_jax.experiments.runs import Entry
 from mrdiff_jax.fields import split_names
-from mrdiff_jax.storage.files import write_text
 from mrdiff_jax.storage.paths import check_writable, local_path
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Settings of all runs.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the runs and the comparison.")
 _SEEDS = flags.DEFINE_string("seeds", "0", "Seeds of each row, comma-separated.")
-_RULE = flags.DEFINE_enum("rule", "time", ["time", "steps", "recipe"], "What is equal: see above.")
+_RULE = flags.DEFINE_enum(
+    "rule", "time", ["time", "steps", "recipe"], "Equal --minutes, equal config.train.steps, or a --share of each recipe."
+)
 _MINUTES = flags.DEFINE_float("minutes", None, "Of training, for each run, by the rule 'time'.", lower_bound=0)
 _SHARE = flags.DEFINE_float("share", None, "Of the published training, by the rule 'recipe'.", lower_bound=0)
 _PARALLEL = flags.DEFINE_integer("parallel", 1, "Runs at a time, each on a GPU of its own.", lower_bound=1)
@@ -53,14 +53,7 @@ def main(rows: Rows) -> None:
         Entry(name, int(seed), planned.steps[name], output / f"{name}-{seed}") for seed in seeds for name in rows
     ]  # every row once before any a second time
     failed = runs.run(entries, planned.seconds, settings, rows, at_a_time)
-    ended = {name: [entry for entry in entries if entry.row == name and entry not in failed] for name in rows}
-    ended = {name: of_row for name, of_row in ended.items() if of_row}
-    write_text(output / "runs.csv", runs.table(list(itertools.chain(*ended.values()))))
-    if ended and (code := runs.compare(ended, output / "comparison")):
-        sys.exit(code)
-    if failed:
-        logs = ", ".join(str(entry.log) for entry in failed)
-        sys.exit(f"error: {len(failed)} of {len(entries)} runs failed; see {logs}; the same command tries them again")
+    runs.conclude(entries, failed, output)
 
 
 def distinct(flag: str, text: str) -> list[str]:
@@ -74,7 +67,7 @@ def distinct(flag: str, text: str) -> list[str]:
 def _settings(arguments: Sequence[str], rows: Rows) -> list[str]:
     """The arguments that set the configuration, for `mrdiff_jax.main`."""
     words = [word for word in arguments if re.match(r"--?config\b", word)]
-    taken = {"train.seed", "train.max_minutes"}.union(*rows.values())
+    taken = {"train.seed", "train.max_minutes"}.union(*rows.values()) | ({"train.steps"} if _RULE.value != "steps" else set())
     for word in words:
         name, equals, _ = word.lstrip("-").partition("=")
         if not equals:

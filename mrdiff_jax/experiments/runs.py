@@ -20,6 +20,7 @@ from mrdiff_jax.evaluation import results
 from mrdiff_jax.fields import split_names
 from mrdiff_jax.log import duration, logger
 from mrdiff_jax.storage import json_files
+from mrdiff_jax.storage.files import write_text
 from mrdiff_jax.synthesis import model_files
 from mrdiff_jax.workdir import LOG
 
@@ -132,10 +133,24 @@ def visible(device: int | None) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": gpus[device]}
 
 
-def compare(entries: Mapping[str, Sequence[Entry]], output: Path) -> int:
-    """Compares the runs of each row with those of the first, into a folder; returns the exit status."""
-    rows = [",".join(str(entry.workdir) for entry in of_row) for of_row in entries.values()]
-    command = ["-m", "mrdiff_jax.compare", *rows, f"--names={','.join(entries)}", f"--output={output}"]
+def conclude(entries: Sequence[Entry], failed: Sequence[Entry], output: Path) -> None:
+    """Writes runs.csv of what ended, compares the rows with the first, and ends the process where something failed."""
+    ended = [entry for entry in entries if entry not in failed]
+    rows = {entry.row: [one for one in ended if one.row == entry.row] for entry in ended}
+    write_text(output / "runs.csv", table(ended))
+    if entries[0].row not in rows:
+        logger.warning("no comparison: %s failed, against which the others are tested", entries[0].row)
+    elif code := compare(rows, output / "comparison"):
+        sys.exit(code)
+    if failed:
+        logs = ", ".join(str(entry.log) for entry in failed)
+        sys.exit(f"error: {len(failed)} of {len(entries)} runs failed; see {logs}; the same command tries them again")
+
+
+def compare(rows: Mapping[str, Sequence[Entry]], output: Path) -> int:
+    """Compares the seeds of each row with those of the first, into a folder; returns the exit status."""
+    workdirs = [",".join(str(entry.workdir) for entry in of_row) for of_row in rows.values()]
+    command = ["-m", "mrdiff_jax.compare", *workdirs, f"--names={','.join(rows)}", f"--output={output}"]
     return subprocess.run([sys.executable, *command]).returncode
 
 

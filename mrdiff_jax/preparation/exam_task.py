@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.preparation import registration, slicing
 from mrdiff_jax.preparation.common_grid import OneGrid, on_one_grid
-from mrdiff_jax.preparation.options import Options
+from mrdiff_jax.preparation.options import PLANES, Options
 from mrdiff_jax.preparation.records import ExamRecord, ScanRecord
 from mrdiff_jax.preparation.slices import Selection, SliceExample, select_slices, selected_examples
 from mrdiff_jax.scans import sequence_times, volumes
@@ -219,7 +219,7 @@ def _scan_record(task: Task, contrast: str, scan: Volume, aligned: OneGrid, sele
 
 def _covered_slices(scans: Mapping[str, Volume], aligned: OneGrid, plane: str) -> np.ndarray:
     """(S,) bool: the slices of which every scan's field of view holds the body."""
-    others = tuple(axis for axis in range(3) if axis != slicing.PLANES.index(plane))
+    others = tuple(axis for axis in range(3) if axis != PLANES.index(plane))
     body = aligned.mask.sum(others)
     covered = np.ones(body.shape, bool)
     for contrast, placement in aligned.placements.items():

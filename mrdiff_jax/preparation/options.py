@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 REGISTRATIONS = ("auto", "never")
+PLANES = ("sagittal", "coronal", "axial")  # by the axis that they cut
 INTERPOLATIONS = ("nearest", "linear", "cubic")
 MASKS = ("body", "none")
 

@@ -9,7 +9,8 @@ import numpy as np
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.log import logger
 from mrdiff_jax.preparation.intensity import percentile_scale, quantise
-from mrdiff_jax.preparation.slicing import PLANES, pixel_size, resize_in_plane, slice_image
+from mrdiff_jax.preparation.options import PLANES
+from mrdiff_jax.preparation.slicing import pixel_size, resize_in_plane, slice_image
 from mrdiff_jax.scans.air import air_level, is_foreground
 from mrdiff_jax.scans.exam import Exam
 

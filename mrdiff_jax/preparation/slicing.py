@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mrdiff_jax.preparation.options import PLANES
 from mrdiff_jax.scans.air import air_level
 
-PLANES = ("sagittal", "coronal", "axial")  # by the axis that they cut
 ROUNDING = 1e-6  # of weights that sum up to 1
 
 

@@ -64,4 +64,4 @@ def nifti_files(root: Path, onerror: Callable[[OSError], None]) -> list[str]:
 def volume_files(root: Path, onerror: Callable[[OSError], None]) -> list[str]:
     """The same of NIfTI, MetaImage and NRRD files."""
     paths = (path.relative_to(root).as_posix() for path in walk_files(root, onerror))
-    return sorted(path for path in paths if re.fullmatch(f".*{archives.NIFTI}", path) or path.endswith(itk_files.SUFFIXES))
+    return sorted(path for path in paths if re.fullmatch(f".*{archives.NIFTI}", path) or itk_files.is_itk(Path(path)))

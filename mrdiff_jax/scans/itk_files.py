@@ -9,25 +9,31 @@ from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans.nifti import MAX_VOXELS, check_size
 from mrdiff_jax.storage.files import require_file
 
-SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
-_STATES_ORIENTATION = re.compile(
-    rb"^\s*(?:TransformMatrix|Rotation|Orientation)\s*=|^space\s*:.*^space directions\s*:", re.MULTILINE | re.DOTALL
-)
-_HEADER_ENDS = re.compile(rb"^\s*ElementDataFile\s*=|^\r?\n", re.MULTILINE)  # of a MetaImage, of a NRRD file
+_READERS = {".mha": "MetaImageIO", ".nrrd": "NrrdImageIO"}  # ITK's, by suffix
+DETACHED = {".mhd": ".mha", ".nhdr": ".nrrd"}  # headers whose voxels lie in another file, and what holds both
+_HEADER_ENDS = re.compile(rb"^\s*ElementDataFile\s*=.*$|^\r?\n", re.MULTILINE)  # of a MetaImage, of a NRRD file
 _HEADER_BYTES = 2**16
+_SPACES = ("right-anterior-superior", "left-anterior-superior", "left-posterior-superior", "ras", "las", "lps")
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world has x to the left and y to the back
+
+
+def is_itk(path: Path) -> bool:
+    """Whether a file's name says that it is one of these."""
+    return path.suffix.lower() in (*_READERS, *DETACHED)
 
 
 def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """The voxels (X, Y, Z) float32 of a file in the order of its axes, and the affine (4, 4) to mm (RAS).
 
-    Raises UserError for a missing, foreign or truncated file, more than one volume, colours, a header without an orientation,
-    and sizes that no scan has.
+    Raises UserError for a missing, foreign or truncated file, voxels in another file, more than one volume, colours, a header
+    without an orientation or a size of voxels, and sizes that no scan has.
     """
     import SimpleITK as sitk  # not above: training does without it
 
     require_file(path)
+    _check_header(path)
     reader = sitk.ImageFileReader()
+    reader.SetImageIO(_READERS[path.suffix.lower()])
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
@@ -44,8 +50,6 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise UserError(f"{path}: not a readable MetaImage or NRRD file ({why[:120]}); convert or copy it again") from None
     if data.dtype.kind not in "iuf":
         raise UserError(f"{path}: holds {data.dtype} values; convert it to single real numbers")
-    if not _states_orientation(path):
-        raise UserError(f"{path}: states no orientation (TransformMatrix, or space and space directions); convert it again")
     affine = np.eye(4)
     directions = np.reshape(image.GetDirection(), (len(size), len(size)))[:3, :3]
     affine[:3, :3], affine[:3, 3] = directions * np.array(image.GetSpacing()[:3]), image.GetOrigin()[:3]
@@ -53,9 +57,37 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return data.astype(np.float32), _LPS @ affine
 
 
-def _states_orientation(path: Path) -> bool:
-    """Whether the header says how the axes lie; ITK takes a header that does not for one of the axes of the patient."""
+def _check_header(path: Path) -> None:
+    """Raises UserError for what ITK would fill in by itself: axes, spaces and sizes that a header does not state."""
+    if path.suffix.lower() in DETACHED:
+        whole = DETACHED[path.suffix.lower()]
+        raise UserError(f"{path}: a header alone, its voxels lie in another file; write both as one {whole} file")
     with path.open("rb") as file:
         start = file.read(_HEADER_BYTES)
     end = _HEADER_ENDS.search(start)
-    return bool(_STATES_ORIENTATION.search(start[: end.start()] if end else start))
+    if not end:
+        raise UserError(f"{path}: not a readable MetaImage or NRRD file (its header has no end); convert or copy it again")
+    lines = start[: end.end()].decode("latin-1").splitlines()
+    split = [re.split("[:=]", line, maxsplit=1) for line in lines if re.search("[:=]", line)]
+    fields = {name.strip().lower(): value.strip(" =") for name, value in split}
+    if path.suffix.lower() == ".mha":
+        _check_meta(path, fields)
+    else:
+        _check_nrrd(path, fields)
+
+
+def _check_meta(path: Path, fields: dict[str, str]) -> None:
+    if fields.get("elementdatafile", "LOCAL").upper() != "LOCAL":
+        raise UserError(f"{path}: its voxels lie in another file, {fields['elementdatafile']}; write both as one .mha file")
+    if not fields.keys() & {"transformmatrix", "rotation", "orientation"}:
+        raise UserError(f"{path}: states no orientation (TransformMatrix); convert it again")
+    if not fields.keys() & {"elementspacing", "elementsize"}:
+        raise UserError(f"{path}: states no size of its voxels (ElementSpacing); convert it again")
+
+
+def _check_nrrd(path: Path, fields: dict[str, str]) -> None:
+    if there := fields.keys() & {"data file", "datafile"}:
+        raise UserError(f"{path}: its voxels lie in another file, {fields[there.pop()]}; write both as one .nrrd file")
+    if fields.get("space", "").lower() not in _SPACES or "space directions" not in fields:
+        space = f"its space is {fields['space']!r}" if fields.get("space") else "no space"
+        raise UserError(f"{path}: states no orientation of the patient ({space}; space directions); convert it again")

@@ -17,13 +17,11 @@ from mrdiff_jax.scans.series_choice import adni_folders, by_series, subject_fold
 from mrdiff_jax.scans.visits import is_visit
 from mrdiff_jax.storage.files import refuse_unreadable
 
-LAYOUTS = ("bids", "pattern", "dicom", "adni", "ixi", "brats", "spine")
-
 
 def find_subjects(
     root: Path, layout: str, contrasts: Sequence[str], *, pattern: str = "", rules: Mapping[str, str] | None = None
 ) -> list[ExamFiles]:
-    """The exams (a subject's session each) under `root`, sorted by name, in one of LAYOUTS.
+    """The exams (a subject's session each) under `root`, sorted by name, in one of `archives.LAYOUTS`.
 
     An exam whose `problems` is not empty cannot be used: each problem is one line that names the subject or file and the
     fix (a contrast missing or there twice, a damaged file, a subject there twice). Scan paths are for `volumes.read_scan`;
@@ -31,7 +29,7 @@ def find_subjects(
 
     Args:
       root: the folder.
-      layout: one of LAYOUTS.
+      layout: one of `archives.LAYOUTS`.
       contrasts: the names wanted, as T1w, T2w, PDw, FLAIR, ce-gad_T1w, T2wFS.
       pattern: of 'pattern', path of a scan under root, as '{subject}/{session}/{contrast}_*.nii.gz'; {session} may be left out.
       rules: regular expression by contrast, case ignored: searched in the SeriesDescription (or a NIfTI file's name) for
@@ -60,7 +58,7 @@ def find_subjects(
             times = archives.SPINE_TIMES if layout == "spine" else {}
             exams = by_series(subject_folders(root), contrasts, own, times)
         case _:
-            raise UserError(f"no layout {layout!r}; choose one of {', '.join(LAYOUTS)}")
+            raise UserError(f"no layout {layout!r}; choose one of {', '.join(archives.LAYOUTS)}")
     if not exams:
         raise UserError(f"{root}: {_nothing_found(root, layout, pattern)}")
     exams = [replace(exam, ruled=frozenset(own)) for exam in _named_apart(exams)]

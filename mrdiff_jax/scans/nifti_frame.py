@@ -25,7 +25,7 @@ class NiftiFrame:
     @classmethod
     def of(cls, volume: Volume) -> "NiftiFrame":
         """The frame of the file that a volume was read from; of one that is no NIfTI file, the volume's own."""
-        if volume.path.path.suffix in itk_files.SUFFIXES or dicom.is_dicom(volume.path.path):
+        if itk_files.is_itk(volume.path.path) or dicom.is_dicom(volume.path.path):
             return cls(nib.Nifti1Image(np.zeros(volume.data.shape, np.uint8), volume.affine).header)
         read = nib.load(volume.path.path).header
         header = nib.Nifti2Header() if isinstance(read, nib.Nifti2Header) else nib.Nifti1Header()

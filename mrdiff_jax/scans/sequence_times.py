@@ -36,7 +36,7 @@ Overrides = Mapping[tuple[str, str, str], SequenceTimes]  # by subject, session 
 
 def sidecar_path(path: Path) -> Path:
     """The JSON file that BIDS puts beside a scan."""
-    return path.with_name(re.sub(r"\.(nii|nii\.gz|gz|mha|mhd|nrrd|nhdr)$", "", path.name) + ".json")
+    return path.with_name(re.sub(r"(?i)\.(nii|nii\.gz|gz|mha|nrrd)$", "", path.name) + ".json")
 
 
 def sidecars(path: Path) -> list[Path]:

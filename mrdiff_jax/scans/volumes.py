@@ -48,7 +48,7 @@ def read_scan(written: ScanPath | str | os.PathLike) -> tuple[Volume, SequenceTi
     from mrdiff_jax.scans import dicom  # not above: training on prepared sets does without pydicom
 
     scan = ScanPath.of(written)
-    if scan.path.suffix in itk_files.SUFFIXES:
+    if itk_files.is_itk(scan.path):
         return _volume(*itk_files.load(scan.path), scan), read_scan_parameters(scan)
     if not dicom.is_dicom(scan.path):
         return read_nifti(scan), read_scan_parameters(scan)

@@ -16,12 +16,11 @@ from mrdiff_jax.log import logger
 from mrdiff_jax.preparation import registration, slicing
 from mrdiff_jax.preparation.common_grid import OneGrid, on_one_grid
 from mrdiff_jax.preparation.intensity import percentile_scale
-from mrdiff_jax.preparation.options import Options
+from mrdiff_jax.preparation.options import PLANES, Options
 from mrdiff_jax.preparation.placement import misaligned
 from mrdiff_jax.preparation.records import Placement
 from mrdiff_jax.preparation.registration import Grid, grid_of
 from mrdiff_jax.preparation.slices import blank, foreground
-from mrdiff_jax.preparation.slicing import PLANES
 from mrdiff_jax.scans import contrasts
 from mrdiff_jax.scans.air import air_level
 from mrdiff_jax.scans.nifti_frame import NiftiFrame

@@ -73,7 +73,7 @@ class Run:
         key, recipe = jax.random.key(config.train.seed), config.optimizer
         begin = None
         if config.train.init and self.checkpoints.latest() is None:
-            begin = partial(continued, workdir=local_path(config.train.init, "--config.train.init"))
+            begin = partial(continued, workdir=_workdir_of(config.train.init))
         self.initial = create_train_state(self.method, recipe, named(key, "weights"), _example(self.dataset), begin)
         self.train_step = parallel.pmap(make_train_step(self.method, recipe, named(key, "steps")), donate=(0,))
 
@@ -183,6 +183,14 @@ class Run:
         if picture is not None:
             writer.image(step, "validation", picture)
         run_page.write(self.workdir)
+
+
+def _workdir_of(init: str) -> Path:
+    """The run that `train.init` names. Raises UserError where it is none."""
+    workdir = local_path(init, "--config.train.init")
+    if Checkpoints(workdir, keep=1).latest() is None:
+        raise UserError(f"--config.train.init={init}: no run with a checkpoint there; give the workdir of a trained run")
+    return workdir
 
 
 def _iterator(config: Config, dataset: Dataset) -> grain.DatasetIterator:

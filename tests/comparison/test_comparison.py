@@ -146,7 +146,7 @@ class TestTables:
         other = comparison.table("whole slice")["theirs"]["gmsd"]
         assert f"| {other.mean:.4f} ± {other.deviation:.4f}{other.stars.replace('*', chr(92) + '*')} |" in text
         assert "Convention 'default': scaling: one affine map per volume" in text
-        assert "8 subjects, 24 slices" in text
+        assert "8 test subjects, 24 slices" in text
         assert "## Table 1, body" in text
 
     def test_csv_has_the_test_behind_every_star(self, comparison):
@@ -172,7 +172,7 @@ class TestTables:
     def test_one_subject_has_no_tests(self):
         alone = comparison_of({"ours": make_results(0.05, subjects=1), "theirs": make_results(0.1, subjects=1)})
         text = tables.markdown(alone)
-        assert "1 subject: no tests" in text
+        assert "1 test subject: no tests" in text
         assert "nan" not in text
         assert not any(cell.stars for row in alone.table("body").values() for cell in row.values())
 

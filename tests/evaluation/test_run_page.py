@@ -20,7 +20,8 @@ def evaluated(tmp_path_factory):
     """A run with a log, pictures of two validations, and scores; not to be changed."""
     folder = tmp_path_factory.mktemp("runs") / "my run"
     (folder / "panels").mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(resolve(tiny(**{"mrdiff.draws": 2})).to_dict()))
+    changes = {"mrdiff.lambda_cct": 0.123, "optimizer.learning_rate": 2e-4}  # of which the second is the recipe's rate
+    (folder / "config.json").write_text(json.dumps(resolve(tiny(**changes)).to_dict()))
     losses = [{"step": step, "train/L_G": 1 / step, "train/steps_per_second": 3.0} for step in (10, 20, 30)]
     rows = [*losses, {"step": 20, "validation/psnr": 25.0}, {"step": 30, "validation/psnr": 26.0}]
     (folder / "log.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows) + '{"step": 40, "tra')
@@ -70,17 +71,22 @@ def test_scores_pictures_curves_and_settings_are_there(evaluated):
     assert f"{summary['synthesis']['psnr']:.2f}" in page.text
     assert f"{summary['errors']['references']['linear']['nmse_body']:.4f}" in page.text
     titles = [panel["title"] for panel in json.loads(page.data)]
-    assert titles == ["validation, step 20", "validation, step 30", "test subjects"]
+    assert titles == ["validation, step 20", "validation, step 30", "test subjects, step 10"]
     assert page.images == 2  # losses, validation
-    assert "config.mrdiff.draws" in page.text
-    assert "2" in page.bold  # draws, which a new configuration has 3 of
+    assert "config.mrdiff.lambda_cct" in page.text
+    assert "0.123" in page.bold
+    assert "0.0002" in page.text
+    assert "0.0002" not in page.bold
     assert page.loaded == []
 
 
 def test_whose_subjects_were_scored_is_said(run):
-    summary = json.loads((run / "metrics.json").read_text()) | {"split": "validation"}
-    (run / "metrics.json").write_text(json.dumps(summary))
-    assert "8 validation subjects" in Page(run_page.page(run)).text
+    changes = {"split": "validation", "sample": {"sampler": "ddim", "steps": 5}, "seed": 7}
+    (run / "metrics.json").write_text(json.dumps(json.loads((run / "metrics.json").read_text()) | changes))
+    page = Page(run_page.page(run))
+    assert "8 validation subjects; 24 slices; step 10; sampler ddim, steps 5; seed 7" in page.text
+    assert json.loads(page.data)[-1]["title"] == "validation subjects, step 10"
+    assert "test subjects" not in page.text
 
 
 def test_commands_can_be_pasted_into_a_shell(evaluated):
@@ -103,7 +109,7 @@ def test_of_many_pictures_some_are_shown_the_last_among_them(run):
         shutil.copy(run / "panels" / "step_0000020.png", run / "panels" / f"step_{step:07d}.png")
     titles = [panel["title"] for panel in json.loads(Page(run_page.page(run)).data)]
     assert len(titles) <= MOST_PANELS + 1
-    assert titles[-2:] == ["validation, step 159", "test subjects"]
+    assert titles[-2:] == ["validation, step 159", "test subjects, step 10"]
 
 
 def test_names_cannot_break_the_page(run):
@@ -129,4 +135,4 @@ def test_pictures_can_be_leafed_through_in_a_browser(evaluated, tmp_path):
     later(see).then(() => { previous.click(); return later(see); })
       .then(() => { panel.value = 0; panel.dispatchEvent(new Event("input")); return later(see); }).then(last);"""
     seen = browser.found((evaluated / "report.html").read_text(), script, tmp_path)
-    assert seen == "test subjects; validation, step 30; validation, step 20, disabled true"
+    assert seen == "test subjects, step 10; validation, step 30; validation, step 20, disabled true"

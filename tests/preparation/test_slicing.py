@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import center_of_mass
 
+from mrdiff_jax.preparation.options import PLANES
 from mrdiff_jax.preparation.slices import exam_examples
-from mrdiff_jax.preparation.slicing import PLANES, cut, resize_in_plane, slice_image
+from mrdiff_jax.preparation.slicing import cut, resize_in_plane, slice_image
 from mrdiff_jax.scans.exam import Exam
 
 SHAPE, SPACING = (20, 24, 12), (1.0, 1.5, 2.0)

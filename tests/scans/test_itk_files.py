@@ -33,7 +33,7 @@ def written_as(nifti, suffix, image=None):
     return path
 
 
-@pytest.mark.parametrize("suffix", itk_files.SUFFIXES)
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
 def test_the_volume_is_that_of_the_nifti_file(nifti, suffix):
     path = written_as(nifti, suffix)
     path.with_name("other.json").write_text(json.dumps({"RepetitionTime": 0.5, "EchoTime": 0.01}))
@@ -49,15 +49,45 @@ def test_the_volume_is_that_of_the_nifti_file(nifti, suffix):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "line"), [(".mha", rb"TransformMatrix = [^\n]*\n"), (".nrrd", rb"space: [^\n]*\n")], ids=["mha", "nrrd"]
+    ("suffix", "line", "instead", "words"),
+    [
+        (".mha", rb"TransformMatrix = [^\n]*\n", b"", "states no orientation"),
+        (".mha", rb"ElementSpacing = [^\n]*\n", b"", "states no size of its voxels"),
+        (".mha", rb"ElementDataFile = LOCAL", b"ElementDataFile = other.raw", r"lie in another file, other\.raw"),
+        (".nrrd", rb"space: [^\n]*\n", b"space dimension: 3\n", "states no orientation.*no space"),
+        (".nrrd", rb"space: [^\n]*\n", b"space: scanner-xyz\n", "'scanner-xyz'"),
+        (".nrrd", rb"encoding: ", b"data file: other.raw\nencoding: ", r"lie in another file, other\.raw"),
+    ],
 )
-def test_a_header_without_an_orientation_is_refused(nifti, suffix, line):
+def test_what_itk_would_fill_in_by_itself_is_refused(nifti, suffix, line, instead, words):
     path = written_as(nifti, suffix)
     text = path.read_bytes()
-    path.write_bytes(re.sub(line, b"space dimension: 3\n" if suffix == ".nrrd" else b"", text, count=1))
+    path.write_bytes(re.sub(line, instead, text, count=1))
     assert path.read_bytes() != text
-    with pytest.raises(UserError, match=f"other{suffix}: states no orientation"):
+    with pytest.raises(UserError, match=rf"other{suffix}: .*{words}"):
         read_scan(path)
+
+
+@pytest.mark.parametrize("space", ["right-anterior-superior", "left-anterior-superior", "LAS"])
+def test_spaces_of_the_patient_are_told_apart(nifti, space):
+    """The same numbers in another space are the mirrored place."""
+    path = written_as(nifti, ".nrrd")
+    _, there = itk_files.load(path)
+    path.write_bytes(path.read_bytes().replace(b"left-posterior-superior", space.encode()))
+    flip = np.diag([-1.0 if space.startswith("right") else 1.0, -1.0, 1.0, 1.0])
+    np.testing.assert_allclose(itk_files.load(path)[1], flip @ there, atol=1e-4)
+
+
+@pytest.mark.parametrize(("suffix", "whole"), itk_files.DETACHED.items())
+def test_a_header_alone_is_refused(nifti, suffix, whole):
+    with pytest.raises(UserError, match=f"a header alone.*as one {whole} file"):
+        read_scan(written_as(nifti, suffix))
+
+
+def test_the_case_of_a_suffix_does_not_matter(nifti):
+    path = written_as(nifti, ".mha")
+    path = path.rename(path.with_suffix(".MHA"))
+    np.testing.assert_array_equal(read_scan(path)[0].data, read_scan(nifti)[0].data)
 
 
 def test_what_is_no_single_volume_is_refused(nifti):
@@ -65,16 +95,18 @@ def test_what_is_no_single_volume_is_refused(nifti):
     with pytest.raises(UserError, match="of 3 values each, not one volume"):
         read_scan(written_as(nifti, ".mha", sitk.Compose(image, image, image)))
     with pytest.raises(UserError, match="not one volume"):
-        read_scan(written_as(nifti, ".nrrd", sitk.JoinSeries([image, image])))
+        read_scan(written_as(nifti, ".mha", sitk.JoinSeries([image, image])))
     alone = written_as(nifti, ".mha", sitk.JoinSeries([image]))
     np.testing.assert_array_equal(read_scan(alone)[0].data, read_scan(nifti)[0].data)
 
 
 def test_a_damaged_file_is_refused_by_name(nifti):
     path = written_as(nifti, ".mha")
-    path.write_bytes(path.read_bytes()[:600])
-    with pytest.raises(UserError, match=r"other\.mha: not a readable MetaImage or NRRD file"):
-        read_scan(path)
+    whole = path.read_bytes()
+    for part in (whole[:100], whole[:-1000]):
+        path.write_bytes(part)
+        with pytest.raises(UserError, match=r"other\.mha: not a readable MetaImage or NRRD file"):
+            read_scan(path)
     with pytest.raises(UserError, match=r"none\.nrrd: no such file"):
         read_scan(nifti.with_name("none.nrrd"))
 

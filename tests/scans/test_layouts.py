@@ -10,7 +10,8 @@ from helpers.dicom_files import PATIENT, SAGITTAL, canonical, counts, write_dual
 from helpers.scans import head, real_scans, write_scan
 
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.scans.layouts import LAYOUTS, find_subjects, parse_rules
+from mrdiff_jax.scans.archives import LAYOUTS
+from mrdiff_jax.scans.layouts import find_subjects, parse_rules
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.scans.volumes import read_scan, scan_times
 

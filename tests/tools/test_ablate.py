@@ -47,6 +47,7 @@ def test_every_row_changes_the_configuration_and_can_be_trained(config):
     ("flags", "message"),
     [
         (("--parts=componets",), "--parts=componets: no part 'componets'; choose from components, maps"),
+        (("--config.method.name=regression",), "--config.method.name=regression: these are the components of mrdiff"),
         (("--parts=draws", "--config.mrdiff.draws=3"), "--config.mrdiff.draws=3: the rows, --seeds and --rule say that"),
     ],
 )

@@ -107,6 +107,20 @@ def test_a_failed_run_costs_no_other(tmp_path, monkeypatch):
     assert (tmp_path / "good-0").exists()
 
 
+@pytest.mark.parametrize("fails", ["regression", "pix2pix"])
+def test_the_others_are_compared_without_a_failed_run_unless_it_is_the_first_row(tmp_path, monkeypatch, fails):
+    compared = []
+    monkeypatch.setattr(runs, "table", lambda entries: " ".join(entry.row for entry in entries))
+    monkeypatch.setattr(runs, "compare", lambda rows, output: compared.append({row: len(of) for row, of in rows.items()}))
+    entries = [Entry(row, seed, 4, tmp_path / f"{row}-{seed}") for seed in (0, 1) for row in ("regression", "pix2pix")]
+    failed = [entry for entry in entries if entry.row == fails]
+    with pytest.raises(SystemExit, match=r"2 of 4 runs failed; see .*-0\.log, .*-1\.log; the same command tries them again"):
+        runs.conclude(entries, failed, tmp_path)
+    ended = "pix2pix" if fails == "regression" else "regression"
+    assert (tmp_path / "runs.csv").read_text() == f"{ended} {ended}"
+    assert compared == ([{"regression": 2}] if fails == "pix2pix" else [])
+
+
 def test_recipes_are_scaled_by_the_slices_that_were_seen_in_the_publication():
     assert sorted(plan.PUBLISHED) == sorted(methods.NAMES)
     assert [plan.published_steps(name, slices=1000, batch_size=4) for name in ("mrdiff", "hinet")] == [700_000, 100_000]
@@ -121,6 +135,7 @@ def test_recipes_are_scaled_by_the_slices_that_were_seen_in_the_publication():
         ((), "--minutes: the rule 'time' needs it, above 0"),
         (("--rule=steps", "--minutes=2"), "--minutes=2.0: is for the rule 'time', not 'steps'"),
         (("--rule=steps", "--config.train.seed=3"), "--config.train.seed=3: the rows, --seeds and --rule say that"),
+        (("--minutes=2", "--config.train.steps=9"), "--config.train.steps=9: the rows, --seeds and --rule say that"),
         (("--rule=steps", "--config.data.image_size", "32"), "--config.data.image_size: write it with its value"),
     ],
 )

@@ -99,6 +99,9 @@ def test_a_run_leaves_its_results_and_compiles_its_step_once(tiny_config, tmp_pa
 
     assert (tmp_path / "samples.png").stat().st_size > 10_000
     assert list((tmp_path / "panels").iterdir())
+    page = tmp_path / "report.html"
+    assert f"{summary.synthesis['psnr']:.2f}" in page.read_text()
+    page.unlink()
     assert list(tmp_path.glob("events.out.tfevents.*"))
     logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert {"train/L_G", "train/L_D", "train/L_CCT"} <= set(logged[0])
@@ -107,6 +110,7 @@ def test_a_run_leaves_its_results_and_compiles_its_step_once(tiny_config, tmp_pa
     assert str(tmp_path) in printed
 
     assert evaluate_only(tiny_config, tmp_path) == summary
+    assert page.exists()
 
     state, evaluator = final_state(tiny_config, tmp_path), Run(tiny_config, tmp_path).evaluator
     averaged, last = (
@@ -222,6 +226,12 @@ def test_a_run_can_start_from_the_average_of_another(tiny_config, workdir, tmp_p
     assert_same(run.initial.average, kept["average"])
     assert int(run.initial.step) == 0
     run.checkpoints.close()
+
+
+def test_a_start_that_is_no_run_is_refused_by_its_flag(tiny_config, tmp_path):
+    tiny_config.train.init = str(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"--config\.train\.init=\S+nowhere: no run with a checkpoint there"):
+        Run(tiny_config, tmp_path / "run")
 
 
 def test_weights_of_another_size_are_refused_by_name(tiny_config, workdir, tmp_path):
