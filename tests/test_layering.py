@@ -45,7 +45,7 @@ LAYERS = [
     "synthesis.acquired synthesis.cohort",
     "comparison.significance comparison.comparable comparison.seeds comparison.runs comparison.tables comparison.report",
     "comparison.output",
-    "cli experiments.__init__ experiments.plan experiments.runs experiments.command",
+    "cli experiments.__init__ experiments.plan experiments.ablation experiments.runs experiments.command",
     "main compare prepare synthesize export __main__",
 ]
 ORDER = [name for layer in LAYERS for name in layer.split()]

@@ -18,29 +18,14 @@ figures/ablation.png, which is drawn like the paper's figure.
 
 import signal
 import sys
-from collections.abc import Mapping, Sequence
-from operator import attrgetter
 
 from absl import flags
-from ml_collections import ConfigDict
 
 from mrdiff_jax import cli
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.experiments import command
-from mrdiff_jax.experiments.plan import Rows
+from mrdiff_jax.experiments import ablation, command
+from mrdiff_jax.experiments.ablation import PARTS
 
-WHOLE = "MRDiff"
-PARTS: Mapping[str, Rows] = {
-    "components": {
-        "L_G": {"mrdiff.lambda_d": 0.0, "mrdiff.lambda_cct": 0.0},
-        "L_G+L_D_without_M": {"mrdiff.modulation": False, "mrdiff.lambda_cct": 0.0},
-        "L_G+L_D": {"mrdiff.lambda_cct": 0.0},
-    },
-    "maps": {"no_skips_to_D": {"mrdiff.decoder_skips": False}, "softplus": {"mrdiff.positivity": "softplus"}},
-    "draws": {f"N_{count}": {"mrdiff.draws": count} for count in (1, 2, 3, 5)},
-    "consistency": {f"lambda_3_{weight:g}": {"mrdiff.lambda_cct": weight} for weight in (0.001, 0.1)},
-    "wavelets": {f"wavelet_levels_{levels}": {"model.wavelet_levels": levels} for levels in (0, 1, 2)},
-}
 _PARTS = flags.DEFINE_string("parts", "components", f"Of {', '.join(PARTS)}, comma-separated.")
 flags.adopt_module_key_flags(command)
 
@@ -54,14 +39,7 @@ def main() -> None:
     config = command.config()
     if config.method.name != "mrdiff":
         raise UserError(f"--config.method.name={config.method.name}: these are the components of mrdiff; leave it out")
-    command.main(rows(config, names))
-
-
-def rows(config: ConfigDict, parts: Sequence[str]) -> Rows:
-    """The configuration as it is, and the rows of the parts that change it."""
-    others = {row: fields for part in parts for row, fields in PARTS[part].items()}
-    changing = {row: fields for row, fields in others.items() if any(attrgetter(f)(config) != fields[f] for f in fields)}
-    return {WHOLE: {}} | changing
+    command.main(ablation.rows(config, names))
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ def test_a_run_of_mrdiff_is_what_training_starts_from(tmp_path):
 
 def test_of_cdpm_the_step_and_the_blocks_of_the_levels_fit(tmp_path):
     config = configuration.default()
-    config.method.name = "cdpm"
+    config.method.name, config.cdpm.attention_levels = "cdpm", (1,)
     config.data.update(sources="T2w,PDw", target="T1w", image_size=16)
     config.model.update(SMALL)
     batch = make_batch(1)

@@ -9,6 +9,7 @@ import pytest
 
 from mrdiff_jax import methods
 from mrdiff_jax.config import resolve
+from mrdiff_jax.experiments.ablation import PARTS, rows
 from mrdiff_jax.experiments.plan import chosen
 
 ROOT = Path(__file__).parents[2]
@@ -21,12 +22,8 @@ def config():
     return runpy.run_path(str(DEMO))["get_config"]()
 
 
-def rows(config, *parts):
-    return runpy.run_path(str(TOOL))["rows"](config, parts)
-
-
 def test_components_come_one_by_one_as_in_figure_4(config):
-    of_rows = {name: resolve(chosen(config, fields)).own for name, fields in rows(config, "components").items()}
+    of_rows = {name: resolve(chosen(config, fields)).own for name, fields in rows(config, ["components"]).items()}
     assert {name: (own.lambda_d > 0, own.modulation, own.lambda_cct > 0) for name, own in of_rows.items()} == {
         "MRDiff": (True, True, True),
         "L_G": (False, True, False),
@@ -36,7 +33,7 @@ def test_components_come_one_by_one_as_in_figure_4(config):
 
 
 def test_every_row_changes_the_configuration_and_can_be_trained(config):
-    every = rows(config, *runpy.run_path(str(TOOL))["PARTS"])
+    every = rows(config, list(PARTS))
     assert len({repr(resolve(chosen(config, fields))) for fields in every.values()}) == len(every)
     assert f"N_{config.mrdiff.draws}" not in every
     for fields in every.values():
