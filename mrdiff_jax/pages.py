@@ -15,20 +15,24 @@ from PIL import Image
 PIXELS_PER_INCH = 160  # of figures for print and page
 
 
-def fill(name: str, **parts: str) -> str:
-    """The page of a template in page/, which needs no other file and no network; its style and script are of that name, if any.
+def fill(name: str, *, title: str, lead: str, footer: str, data: Any, **parts: str) -> str:
+    """A page that needs no other file and no network: page/frame.html around the template of a name.
 
     Args:
-      name: of the template.
-      parts: HTML for each of its places but style and script.
+      name: of the template, and of its style and script, if any.
+      title, lead, footer: plain text.
+      data: for the script, as JSON has it.
+      parts: HTML for each place of the template.
     """
     files = resources.files("mrdiff_jax") / "page"
 
     def read(file: str) -> str:
         return (files / file).read_text(encoding="utf-8") if (files / file).is_file() else ""
 
-    style = read("page.css") + read(f"{name}.css")
-    return Template(read(f"{name}.html")).substitute(style=style, script=read(f"{name}.js"), **parts)
+    texts = {place: escape(text) for place, text in {"title": title, "lead": lead, "footer": footer}.items()}
+    files_of_name = {"style": read("page.css") + read(f"{name}.css"), "script": read(f"{name}.js")}
+    body = Template(read(f"{name}.html")).substitute(parts).rstrip()
+    return Template(read("frame.html")).substitute(texts | files_of_name, body=body, data=_script_safe(data))
 
 
 def table(head: Iterable[str], rows: Iterable[str], tall: bool = False, dense: bool = False, sortable: bool = True) -> str:
@@ -63,6 +67,6 @@ def data_url(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def script_safe(data: Any) -> str:
+def _script_safe(data: Any) -> str:
     """JSON that cannot end the script element it stands in."""
     return json.dumps(data, separators=(",", ":")).replace("<", r"\u003c")

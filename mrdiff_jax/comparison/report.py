@@ -54,12 +54,10 @@ def page(comparison: Comparison, figures: Sequence[Figure], slices: int) -> str:
     studies = _studies(comparison, figures)
     return pages.fill(
         "comparison",
-        title=escape(f"{' + '.join(summary.sources)} → {summary.target}"),
-        lead=escape(
-            f"{', '.join(comparison.runs)}: {_count(summary.subjects, f'{summary.split} subject')},"
-            f" {_count(summary.slices, 'slice')};"
-            f" convention “{summary.convention.name}”; data set {summary.dataset}."
-        ),
+        title=f"{' + '.join(summary.sources)} → {summary.target}",
+        lead=f"{', '.join(comparison.runs)}: {_count(summary.subjects, f'{summary.split} subject')},"
+        f" {_count(summary.slices, 'slice')};"
+        f" convention “{summary.convention.name}”; data set {summary.dataset}.",
         scores="".join(_scores(comparison, region) for region in comparison.regions),
         how="".join(f"<p>{escape(line)}</p>" for line in tables.how(comparison)),
         tests_lead=f"{first} minus each other method, paired over subjects. Positive differences speak for {first},"
@@ -76,8 +74,8 @@ def page(comparison: Comparison, figures: Sequence[Figure], slices: int) -> str:
         " enlarge that place in all of them; the arrow keys move the slider."
         if chosen
         else "The runs keep no images of the same slices.",
-        footer=escape(_made_by(comparison)),
-        data=pages.script_safe(_viewer_data(comparison, chosen)),
+        footer=_made_by(comparison),
+        data=_viewer_data(comparison, chosen),
     )
 
 

@@ -39,18 +39,18 @@ def page(workdir: Path) -> str:
     summary = json_files.read(workdir / SUMMARY, "") if (workdir / SUMMARY).is_file() else {}
     scalars = list(_scalars(workdir / LOG))
     method, data, steps = settings["method"]["name"], settings["data"], settings["train"]["steps"]
-    panels = list(_panels(workdir, summary))
     last = scalars[-1]["step"] if scalars else summary.get("step", 0)
     return pages.fill(
         "run",
-        title=escape(f"{method}: {' + '.join(split_names(data['sources']))} → {data['target']}"),
-        lead=escape(f"Step {last} of {steps}; data set “{data['name']}”, {data['image_size']} x {data['image_size']}."),
+        title=f"{method}: {' + '.join(split_names(data['sources']))} → {data['target']}",
+        lead=f"Step {last} of {steps}; data set “{data['name']}”, {data['image_size']} x {data['image_size']}.",
+        footer="Written by mrdiff train. Research use only: synthetic images can mislead.",
         scores=_scores(summary) if summary else "<p>The run has not been evaluated yet.</p>",
         images_lead="Validation slices as the training went on, and in the end slices of the subjects that were scored.",
         curves=_curves(scalars),
         further=_further(workdir, data),
         settings=_settings(settings),
-        data=pages.script_safe(panels),
+        data=list(_panels(workdir, summary)),
     )
 
 

@@ -11,6 +11,11 @@ from mrdiff_jax.preparation import exam_task
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.preparation.records import REFERENCE, ExamRecord, ScanRecord, prepared
 
+FOOTER = (
+    "Written by mrdiff prepare. Each picture shows the axial, coronal and sagittal slices through the middle of the body. The"
+    " distance is how far the edges of a contrast are off those of the reference."
+)
+
 
 def page(output: Path, records: Sequence[ExamRecord], options: Options, splits: Mapping[str, str]) -> str:
     """The page as HTML that needs no other file and no network; failed exams come first."""
@@ -19,13 +24,12 @@ def page(output: Path, records: Sequence[ExamRecord], options: Options, splits: 
     slices = sum(len(record.slices) for record in done)
     return pages.fill(
         "prepared",
-        title=escape(" + ".join(options.contrasts)),
-        lead=escape(
-            f"{len(done)} exams of {len(subjects)} subjects prepared, {slices} slices of "
-            f"{options.image_size} x {options.image_size}; {len(failed)} failed."
-        ),
+        title=f"Prepared: {' + '.join(options.contrasts)}",
+        lead=f"{len(done)} exams of {len(subjects)} subjects prepared, {slices} slices of "
+        f"{options.image_size} x {options.image_size}; {len(failed)} failed.",
+        footer=FOOTER,
         options=_options(options),
-        data=pages.script_safe([_exam(output, record, options, splits) for record in (*failed, *done)]),
+        data=[_exam(output, record, options, splits) for record in (*failed, *done)],
     )
 
 

@@ -50,5 +50,5 @@ def _training(output: Path, options: Options) -> str:
         "python -m mrdiff_jax.main --config=configs/bids.py"
         " --workdir=runs/mine --config.data.name=prepared "
         f"--config.data.root={shlex.quote(str(output))} --config.data.image_size={options.image_size} "
-        f"--config.data.sources={sources} --config.data.target={options.reference}"
+        f"--config.data.sources={sources} --config.data.target={options.reference} --config.train.max_minutes=60"
     )
