@@ -40,7 +40,7 @@ LAYERS = [
     "evaluation.run_page evaluation.evaluator evaluation.studies.* evaluation.studies.__init__ evaluation.run",
     "training.meter training.writer training.step training.loop training.speed",
     "measuring.timing measuring.reports measuring.programs measuring.device measuring.networks measuring.pipeline",
-    "measuring.growth measuring.reading measuring.scores measuring.alternatives measuring.peers",
+    "measuring.start measuring.growth measuring.reading measuring.scores measuring.alternatives measuring.peers",
     "synthesis.model_files synthesis.synthesizer synthesis.from_scans synthesis.nifti_output",
     "synthesis.acquired synthesis.cohort",
     "comparison.significance comparison.comparable comparison.seeds comparison.runs comparison.tables comparison.report",

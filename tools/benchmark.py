@@ -12,12 +12,9 @@ are timed only where they are installed: pip install -e '.[bench]' brings piq, t
 import argparse
 import importlib.util
 import os
-import resource
 import runpy
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -35,7 +32,8 @@ from mrdiff_jax.measuring import alternatives, device, growth, networks
 from mrdiff_jax.measuring.peers import LIBRARIES, Peer
 from mrdiff_jax.measuring.programs import Program, measure
 from mrdiff_jax.measuring.reports import Report, Results, Save, brief, ends, measurements, table
-from mrdiff_jax.measuring.timing import Record, compared, cpu_seconds, interleaved
+from mrdiff_jax.measuring.start import first_step
+from mrdiff_jax.measuring.timing import Record, compared, interleaved
 from mrdiff_jax.methods.contract import Variables
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,7 +42,6 @@ NETWORKS = ("demo", "bids", "paper")
 AT_A_TIME, CALLS = 8, 3  # slices that `synthesize` takes at once; how often it does for a volume of 24
 STEPS = 50  # reverse steps at which every network is timed
 LONGEST = 120.0  # seconds: a volume that would take longer is not synthesised
-FIRST_STEP = "first step after"  # what the log of a training says then
 INSTALL = "pip install -e '.[bench]'"
 
 
@@ -187,26 +184,6 @@ def check_start(save: Save, options: argparse.Namespace) -> None:
         command += [f"--config.{field}={value}" for field, value in options.sizes.changes.items()]
         for name in ("cold", "warm"):
             save(name, first_step([*command, f"--workdir={folder}/{name}"], f"{folder}/cache"))
-
-
-def first_step(command: list[str], cache: str) -> Record:
-    """Wall and CPU seconds of a training until it says that its first step was made; then it is ended.
-
-    Raises:
-      RuntimeError: it ended before, with what it said.
-    """
-    start, before, said = time.perf_counter(), cpu_seconds(resource.RUSAGE_CHILDREN), []
-    environment = os.environ | {"MRDIFF_CACHE": cache}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        for line in process.stderr:
-            said.append(line)
-            if FIRST_STEP in line:
-                break
-        else:
-            raise RuntimeError("".join(said)[-300:])
-        seconds = time.perf_counter() - start
-        process.kill()
-    return {"seconds": seconds, "cpu_seconds": cpu_seconds(resource.RUSAGE_CHILDREN) - before}
 
 
 def check_evaluation(save: Save, options: argparse.Namespace) -> None:

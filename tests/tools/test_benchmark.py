@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mrdiff_jax.measuring import growth, reports
+from mrdiff_jax.measuring import growth, reports, start
 from mrdiff_jax.training import loop
 
 TOOL = Path(__file__).parents[2] / "tools" / "benchmark.py"
@@ -61,9 +61,9 @@ def test_a_user_gets_json_and_tables(tmp_path):
 
 
 def test_the_start_is_timed_until_the_first_step(tmp_path):
-    assert benchmark.FIRST_STEP in inspect.getsource(loop)
-    code = f"import sys, time; print('{benchmark.FIRST_STEP} 1 s', file=sys.stderr, flush=True); time.sleep(60)"
-    record = benchmark.first_step([sys.executable, "-c", code], str(tmp_path))
+    assert start.FIRST_STEP in inspect.getsource(loop)
+    code = f"import sys, time; print('{start.FIRST_STEP} 1 s', file=sys.stderr, flush=True); time.sleep(60)"
+    record = start.first_step([sys.executable, "-c", code], str(tmp_path))
     assert 0 < record["seconds"] < 60
     assert record["cpu_seconds"] > 0
 
@@ -71,7 +71,7 @@ def test_the_start_is_timed_until_the_first_step(tmp_path):
 def test_a_training_that_does_not_start_is_told_of(tmp_path):
     command = [sys.executable, "-c", "import sys; sys.exit('error: no data')"]
     with pytest.raises(RuntimeError, match="error: no data"):
-        benchmark.first_step(command, str(tmp_path))
+        start.first_step(command, str(tmp_path))
 
 
 def test_scores_and_pieces_are_timed_beside_others():
