@@ -24,6 +24,7 @@ SEED = 2**32 - 1
 _WRITTEN, _NOT_SCANS, _NOT_SIMULATED = ("prepared",), ("phantom", "prepared"), ("bids", "prepared")
 STUDIES = {  # with their titles
     "sampling": "Sampling",
+    "denoising": "One estimate by noise level",
     "robustness": "Robustness",
     "uncertainty": "Calibration of the uncertainty",
     "maps": "Content maps against the truth",

@@ -20,6 +20,7 @@ from mrdiff_jax.plotting import colormaps
 
 _STUDY_LEADS = {
     "sampling": "The same weights with other numbers of reverse steps, and with several syntheses of a slice averaged.",
+    "denoising": "One estimate from the true target with the noise of step t. Synthesis starts at the last step.",
     "robustness": "The same weights on sources with Rician noise (deviation as a share of the data range), a smooth bias field,"
     " with one source shifted against the others, and without a source (zeros in its place).",
     "uncertainty": "Where k syntheses of a slice differ, their mean should err. The predicted error of a pixel is their"

@@ -12,7 +12,7 @@ DIGITS = {"psnr": 2, "ssim": 4, "fsim": 4, "gmsd": 4, "nmse": 4, "mae": 4, "corr
 LABELS = {"psnr": "PSNR (dB) ↑", "ssim": "SSIM ↑", "fsim": "FSIM ↑", "gmsd": "GMSD ↓", "nmse": "NMSE ↓", "mae": "MAE ↓"}
 LABELS |= {"nmse_body": "NMSE inside the body ↓", "mae_body": "MAE inside the body ↓"}  # in one table with those of the slice
 STUDIED = ("psnr", "ssim")
-BY_SETTING = ("sampling", "robustness")  # studies of the metrics
+BY_SETTING = ("sampling", "denoising", "robustness")  # studies of the metrics
 MEASURES = {  # of the other studies
     "rmse": "RMS error ↓",
     "bias": "mean error",

@@ -14,6 +14,8 @@ import optax
 from flax import struct
 from jax import Array
 
+from mrdiff_jax.diffusion.schedules import Schedule
+
 Batch = Mapping[str, Array]
 Tree = Any
 
@@ -74,6 +76,7 @@ class Method(abc.ABC):
       described: names of the images that `describe` shows.
       inverted: the sources whose inversion time the losses read.
       stride: the sides of images must be a multiple of it.
+      schedule: the noise of a method that has `denoise`.
     """
 
     players: Mapping[str, Player]
@@ -84,6 +87,7 @@ class Method(abc.ABC):
     described: tuple[str, ...] = ()
     inverted: tuple[str, ...] = ()
     stride: int = 1
+    schedule: Schedule | None = None
 
     @abc.abstractmethod
     def init(self, key: Array, batch: Batch) -> Variables:
@@ -104,3 +108,7 @@ class Method(abc.ABC):
     feature_maps: Callable[[Variables, Batch, Array], Mapping[str, Array]] | None = None
     """(variables, batch, rng) -> feature maps (B, h, w, C) that stand for T1, T2 and S0, by these names, of a method that has
     them; H and W are multiples of h and w."""
+
+    denoise: Callable[[Variables, Batch, Array, Array], Array] | None = None
+    """(variables, batch, x_t, t) -> the estimate of the target, both (B, H, W) in [-1, 1] but for the noise, of a method that
+    walks a chain of noise, whose steps t (B,) `schedule` has."""

@@ -212,6 +212,12 @@ class M2DN(Method):
         x_0 = diffusion.sample(denoise, self.chain, known, rng, self.sampler)
         return (x_0[..., -1] + 1) / 2
 
+    def denoise(self, variables: Variables, batch: Batch, x_t: Array, t: Array) -> Array:
+        """The target, where no source is missing."""
+        x = jnp.concatenate([2 * batch["sources"] - 1, x_t[..., None]], axis=-1)
+        missing = jnp.zeros(x.shape[::3]).at[:, -1].set(1)
+        return self._restore(variables, x, missing, t)[..., -1]
+
     def _restore(self, variables: Variables, x: Array, missing: Array, t: Array) -> Array:
         return self.network.apply(variables.of("generator"), x, missing, t)
 

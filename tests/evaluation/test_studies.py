@@ -15,7 +15,7 @@ from mrdiff_jax.config import STUDIES, samplings
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation import results, studies
 from mrdiff_jax.evaluation.run import evaluate_only
-from mrdiff_jax.evaluation.studies import hallucination, lesions, maps, robustness, uncertainty
+from mrdiff_jax.evaluation.studies import denoising, hallucination, lesions, maps, robustness, uncertainty
 from mrdiff_jax.training.loop import train_and_evaluate
 
 SOURCES = ("T2w", "PDw")
@@ -247,16 +247,20 @@ class TestWhatCanBeDone:
     def choose(self, config, asked, *, example=(), **method):
         dataset = types.SimpleNamespace(split=lambda name: [dict(example)])
         config.evaluate.studies = asked
-        return studies.chosen(config, dataset, types.SimpleNamespace(**{"feature_maps": None, "samples": True} | method))
+        return studies.chosen(
+            config, dataset, types.SimpleNamespace(**{"feature_maps": None, "samples": True, "denoise": print} | method)
+        )
 
     def test_all_is_what_data_and_method_allow(self, tiny_config):
         assert self.choose(tiny_config, "") == []
-        assert self.choose(tiny_config, "all") == ["sampling", "robustness", "uncertainty", "hallucination"]
+        assert self.choose(tiny_config, "all") == ["sampling", "denoising", "robustness", "uncertainty", "hallucination"]
         known = {"maps": np.ones((4, 4, 3)), "lesions": np.ones((4, 4))}
         assert self.choose(tiny_config, "all", example=known, feature_maps=print) == list(STUDIES)
 
     def test_a_deterministic_method_has_no_studies_of_samples(self, tiny_config):
-        assert self.choose(tiny_config, "all", samples=False) == ["robustness", "hallucination"]
+        assert self.choose(tiny_config, "all", samples=False, denoise=None) == ["robustness", "hallucination"]
+        with pytest.raises(UserError, match="'denoising' cannot be done: this method has no chain of noise"):
+            self.choose(tiny_config, "denoising", denoise=None)
         with pytest.raises(UserError, match="'uncertainty' cannot be done: this method does not sample"):
             self.choose(tiny_config, "uncertainty", samples=False)
 
@@ -290,6 +294,7 @@ def test_all_studies_of_a_run_reach_the_comparison(tiny_config, tmp_path):
     settings = {study: {row["setting"] for row in rows if row["study"] == study} for study in STUDIES}
     assert settings["robustness"] == set(robustness.damages(SOURCES, 0))
     assert settings["sampling"] == {"1 step", "2 steps, mean of 3"}
+    assert settings["denoising"] == {f"t = {round(share * 999)}" for share in denoising.SHARES}
     assert settings["uncertainty"] == {"2 syntheses of 2 steps"}
     assert settings["maps"] == {"T1", "T2", "S0"}
     assert settings["hallucination"] <= {"background", "flat regions", "edges"}
@@ -309,7 +314,8 @@ def test_all_studies_of_a_run_reach_the_comparison(tiny_config, tmp_path):
 
     comparison = Comparison({"tiny": Seeds([stored])})
     text, html = markdown(comparison), page(comparison, [], 0)
-    for title in ("Sampling", "Robustness", "Calibration", "Content maps", "False structures", "Error inside lesions"):
+    titles = "Sampling", "One estimate", "Robustness", "Calibration", "Content maps", "False structures", "Error inside lesions"
+    for title in titles:
         assert f"## {title}" in text
         assert f">{title}" in html
     curve = comparison.reliability()["tiny"]

@@ -9,7 +9,7 @@ from conftest import forget_programs, make_batch
 from helpers.models import TINY_METHODS, tiny
 
 import mrdiff_jax
-from mrdiff_jax import methods, parallel
+from mrdiff_jax import diffusion, methods, parallel
 from mrdiff_jax.config import resolve
 from mrdiff_jax.storage.checkpoints import Checkpoints
 from mrdiff_jax.synthesis import model_files
@@ -81,6 +81,18 @@ def test_images_are_in_range_and_depend_on_the_sources_and_not_on_the_target(nam
     neighbour = synthesize(variables, with_another, KEYS)
     np.testing.assert_allclose(neighbour[1], image[1], atol=1e-4)  # nor on its neighbours
     assert np.abs(neighbour[0] - image[0]).max() > 1e-6
+
+
+@pytest.mark.parametrize("name", ["mrdiff", "cdpm", "m2dn"])
+def test_the_first_estimate_of_the_chain_is_synthesis_in_one_step(name):
+    method, batch = methods.create(resolve(configured(name, **{"sample.steps": 1}))), make_batch(2, 32)
+    variables = method.init(jax.random.key(0), batch)
+    variables = variables.replace(params=jax.tree.map(lambda leaf: leaf + 0.02, variables.params))
+    together = 3 if name == "m2dn" else 1  # the contrasts that share the noise of an example
+    x_T = diffusion.start(np.zeros((2, 32, 32, together), np.float32), KEYS)[..., -1]
+    last = np.full(2, len(method.schedule.alpha_bar) - 1)
+    estimate = np.clip(jax.jit(method.denoise)(variables, batch, x_T, last), -1, 1)
+    np.testing.assert_allclose(jax.jit(method.synthesize)(variables, batch, KEYS), (estimate + 1) / 2, atol=1e-4)
 
 
 @NAMES

@@ -10,13 +10,14 @@ from mrdiff_jax import config as configuration
 from mrdiff_jax.data.datasets import Dataset
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation.results import Row
-from mrdiff_jax.evaluation.studies import hallucination, lesions, maps, robustness, sampling, uncertainty
+from mrdiff_jax.evaluation.studies import denoising, hallucination, lesions, maps, robustness, sampling, uncertainty
 from mrdiff_jax.evaluation.studies.context import Context
 from mrdiff_jax.log import logger
 from mrdiff_jax.methods.contract import Method
 
 _STUDIES = {
     "sampling": sampling,
+    "denoising": denoising,
     "robustness": robustness,
     "uncertainty": uncertainty,
     "maps": maps,

@@ -1,6 +1,7 @@
 """cDPM as a method: sources and target as frames, of which the target is latent."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
@@ -69,15 +70,14 @@ class CDPM(Method):
 
     def synthesize(self, variables: Variables, batch: Batch, rng: Array) -> Array:
         """Walks the reverse chain of the target, with the sources as observed frames."""
-        y = 2 * batch["sources"] - 1
-        frames = contrasts(len(y), y.shape[-1] + 1)
+        denoise = partial(self.denoise, variables, batch)
+        return (diffusion.sample(denoise, self.chain, batch["sources"][..., 0], rng, self.sampler) + 1) / 2
 
-        def denoise(x_t: Array, t: Array) -> Array:
-            x = _frames_of(y, x_t)
-            noise = self._noise(variables, x, x, t, frames)[:, -1]
-            return diffusion.x_0_of_noise(self.schedule, x_t, t, noise)
-
-        return (diffusion.sample(denoise, self.chain, y[..., 0], rng, self.sampler) + 1) / 2
+    def denoise(self, variables: Variables, batch: Batch, x_t: Array, t: Array) -> Array:
+        """The target whose noise the network says."""
+        x = _frames_of(2 * batch["sources"] - 1, x_t)
+        noise = self._noise(variables, x, x, t, contrasts(*x.shape[:2]))[:, -1]
+        return diffusion.x_0_of_noise(self.schedule, x_t, t, noise)
 
     def _noise(self, variables: Variables, x_t: Array, x_0: Array, t: Array, frames: Frames) -> Array:
         return self.network.apply(variables.of("generator"), x_t, x_0, t, frames)

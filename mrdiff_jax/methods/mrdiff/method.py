@@ -1,5 +1,6 @@
 """MRDiff (the paper), as a method: training by Eq. 11, synthesis by the reverse diffusion of E and G."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -115,13 +116,14 @@ class MRDiff(Method):
 
     def synthesize(self, variables: Variables, batch: Batch, rng: Array) -> Array:
         """Walks the reverse chain from noise to the target, with E and G."""
+        denoise = partial(self.denoise, variables, batch)
+        x_0 = diffusion.sample(denoise, self.chain, batch["sources"][..., 0], rng, self.sampler)
+        return (x_0 + 1) / 2
+
+    def denoise(self, variables: Variables, batch: Batch, x_t: Array, t: Array) -> Array:
+        """x0_hat, of E and G."""
         y = 2 * batch["sources"] - 1
-
-        def denoise(x_t: Array, t: Array) -> Array:
-            return self._apply(variables, x_t, y, t, method=Network.denoise)
-
-        x_0 = diffusion.sample(denoise, self.chain, y[..., :1], rng, self.sampler)
-        return (x_0[..., 0] + 1) / 2
+        return self._apply(variables, x_t[..., None], y, t, method=Network.denoise)[..., 0]
 
     def feature_maps(self, variables: Variables, batch: Batch, rng: Array) -> dict[str, Array]:
         """h_t at the last step, that is of the sources and a target of pure noise."""
