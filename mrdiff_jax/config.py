@@ -30,6 +30,7 @@ STUDIES = {  # with their titles
     "maps": "Content maps against the truth",
     "hallucination": "False structures",
     "lesions": "Error inside lesions",
+    "segmentation": "What a segmenter finds",
 }
 
 
@@ -107,6 +108,7 @@ class Evaluate:
     study_slices: int = field(64, "slices of each study; 0 is all", least=0)
     sampling: str = field("1,50,8x50", "what that study tries: steps, and 8x50, the mean of 8 samples of 50 steps")
     samples: int = field(8, "of the study 'uncertainty'", least=2)
+    segmenter: str = field("", "of the study 'segmentation': a command with {input}, a NIfTI file, and {output}, its labels")
 
 
 _QUICK = {"hold": 0.0, "ema_decay": 0.99, "clip_norm": 1.0}

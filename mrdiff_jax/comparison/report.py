@@ -33,6 +33,7 @@ _STUDY_LEADS = {
     " truth’s is invented. An edge of the truth without half such a gradient within 1 pixel is lost. Errors are shares of the"
     " data range; the truth’s own noise is part of them for every method.",
     "lesions": "Slices that show a lesion; errors as shares of the data range, synthesis minus truth.",
+    "segmentation": "The same segmenter on synthetic and true volumes; Dice of its labels, those of the true volume as truth.",
 }
 HEADINGS = {"whole slice": "Whole slice", "body": "Inside the body", "errors": "Errors of single pixels"}
 EXTREMES = 3  # subjects at either end that are marked and always among the slices

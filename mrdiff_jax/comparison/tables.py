@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from mrdiff_jax.comparison.runs import Cell, Comparison, Test
 from mrdiff_jax.config import STUDIES
 
-DIGITS = {"psnr": 2, "ssim": 4, "fsim": 4, "gmsd": 4, "nmse": 4, "mae": 4, "correlation": 3, "best_channel": 3, "linear_fit": 3}
+DIGITS = {"psnr": 2, "ssim": 4, "fsim": 4, "gmsd": 4, "nmse": 4, "mae": 4}
+DIGITS |= {"correlation": 3, "best_channel": 3, "linear_fit": 3, "dice": 3}
 LABELS = {"psnr": "PSNR (dB) ↑", "ssim": "SSIM ↑", "fsim": "FSIM ↑", "gmsd": "GMSD ↓", "nmse": "NMSE ↓", "mae": "MAE ↓"}
 LABELS |= {"nmse_body": "NMSE inside the body ↓", "mae_body": "MAE inside the body ↓"}  # in one table with those of the slice
 STUDIED = ("psnr", "ssim")
@@ -24,6 +25,7 @@ MEASURES = {  # of the other studies
     "linear_fit": "linear fit ↑",
     "invented": "edges invented ↓",
     "lost": "edges lost ↓",
+    "dice": "Dice ↑",
 }
 SHARES = ("within_1", "within_2", "invented", "lost")
 STATISTICS_HEADER = (

@@ -86,8 +86,9 @@ class Examples:
     """Random access to the examples of a split.
 
     An example: sources (H, W, K) and target (H, W), float32 in [0, 1]; tr, te, ti (K,) of the sources, ms; subject;
-    slice; scale (2,): offset and factor from target values to scanner units; spacing: side of a pixel, mm; and, where known,
-    maps (H, W, 3): true T1 (ms), T2 (ms) and S0, and lesions (H, W): 1 in a lesion, else 0.
+    slice; scale (2,): offset and factor from target values to scanner units; spacing: side of a pixel, mm; slice_spacing: from
+    one slice to the next, mm; and, where known, maps (H, W, 3): true T1 (ms), T2 (ms) and S0, and lesions (H, W): 1 in a
+    lesion, else 0.
     """
 
     records: Any
@@ -108,6 +109,7 @@ class Examples:
             "slice": record["slice"],
             "scale": record["scale"][self.target_channel],
             "spacing": record["spacing"],
+            "slice_spacing": record["slice_spacing"],
         }
         return example | {truth: record[truth] for truth in TRUTHS if truth in record}
 

@@ -97,6 +97,7 @@ class SliceExample:
     subject: str
     slice: int
     spacing: float
+    slice_spacing: float
     maps: np.ndarray | None = None
     lesions: np.ndarray | None = None
 
@@ -153,4 +154,4 @@ def selected_examples(
             maps = resized(np.moveaxis(exam.maps.take(i, axis), -1, 0))
         if exam.lesions is not None:
             lesions = (resized(exam.lesions.take(i, axis)[None])[..., 0] >= 0.5).astype(np.uint8)
-        yield SliceExample(image, selection.scale, tr, te, ti, exam.name, int(i), pixel, maps, lesions)
+        yield SliceExample(image, selection.scale, tr, te, ti, exam.name, int(i), pixel, exam.spacing[axis], maps, lesions)

@@ -17,12 +17,12 @@ class MRSlices(tfds.core.GeneratorBasedBuilder):
     """Slices of multi-contrast exams, with C contrasts named in the metadata.
 
     image (H, W, C): uint16, [0, 1] times 65535; scale (C, 2): offset and factor to scanner units; tr, te, ti (C,): ms;
-    spacing: side of a pixel, mm; subject and slice: where it comes from; and of TRUTHS what is known: maps (H, W, 3), true
-    T1 (ms), T2 (ms) and S0; lesions (H, W), uint8, 1 in a lesion.
+    spacing: side of a pixel, mm; slice_spacing: from one slice to the next, mm; subject and slice: where it comes from; and of
+    TRUTHS what is known: maps (H, W, 3), true T1 (ms), T2 (ms) and S0; lesions (H, W), uint8, 1 in a lesion.
     """
 
     # part of the fingerprint: raise it whenever the same input gives other examples
-    VERSION = tfds.core.Version("1.2.0")
+    VERSION = tfds.core.Version("1.3.0")
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class MRSlices(tfds.core.GeneratorBasedBuilder):
             "subject": tfds.features.Text(),
             "slice": np.int32,
             "spacing": np.float32,
+            "slice_spacing": np.float32,
         }
         truths = {
             "maps": tfds.features.Tensor(shape=(side, side, 3), dtype=np.float32, encoding=_BYTES),

@@ -93,6 +93,7 @@ def test_an_example_holds_what_was_simulated(dataset):
         lesions = slicing.slice_image(exam.lesions[:, :, z]) >= 0.5
         np.testing.assert_array_equal(example["lesions"], lesions)
         assert example["spacing"] == pytest.approx(phantom.FIELD_MM / 16)
+        assert example["slice_spacing"] == pytest.approx(exam.spacing[2])
         np.testing.assert_array_equal(example["tr"], exam.times[1:3, 0])
         np.testing.assert_array_equal(example["te"], exam.times[1:3, 1])
 

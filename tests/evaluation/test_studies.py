@@ -1,6 +1,8 @@
 """The studies: damages of known size, measures with known answers, and all of them on a tiny run."""
 
 import csv
+import shlex
+import sys
 import types
 
 import numpy as np
@@ -15,10 +17,20 @@ from mrdiff_jax.config import STUDIES, samplings
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation import results, studies
 from mrdiff_jax.evaluation.run import evaluate_only
-from mrdiff_jax.evaluation.studies import denoising, hallucination, lesions, maps, robustness, uncertainty
+from mrdiff_jax.evaluation.studies import denoising, hallucination, lesions, maps, robustness, segmentation, uncertainty
+from mrdiff_jax.preparation.slicing import slice_image
 from mrdiff_jax.training.loop import train_and_evaluate
 
 SOURCES = ("T2w", "PDw")
+THRESHOLDS = """
+import sys
+import nibabel, numpy
+scan = nibabel.load(sys.argv[1])
+values = scan.get_fdata()
+labels = (values > 0.3 * values.max()).astype(numpy.uint8) + (values > 0.6 * values.max())
+nibabel.save(nibabel.Nifti1Image(labels, scan.affine), sys.argv[2])
+"""
+SEGMENTER = shlex.join([sys.executable, "-c", THRESHOLDS, "{input}", "{output}"])
 LESION_SEED = 4  # of a phantom whose one test subject has a tumour
 
 
@@ -235,6 +247,62 @@ def test_errors_inside_lesions_are_apart_from_the_rest():
     assert np.isnan(lesions.errors(synthesis, target, lesion, lesion)["rest of the body"]["rmse"])
 
 
+class TestSegmentation:
+    def test_dice_of_each_label_and_their_mean(self):
+        truth, found = np.zeros((4, 4, 1), int), np.zeros((4, 4, 1), int)
+        truth[:2], found[1:3] = 1, 1  # 8 voxels each, 4 together
+        found[3] = 7  # of which the truth has none
+        assert segmentation.dice(found, truth, "") == {"label 1": 0.5, "label 7": 0.0, segmentation.MEAN: 0.25}
+        assert segmentation.dice(truth, truth, "") == {"label 1": 1.0, segmentation.MEAN: 1.0}
+        nothing = segmentation.dice(0 * truth, 0 * truth, "")
+        assert list(nothing) == [segmentation.MEAN]
+        assert np.isnan(nothing[segmentation.MEAN])
+        with pytest.raises(UserError, match=r"evaluate\.segmenter: sub-1, copy: labels of shape \(4, 4, 1\), but of the truth"):
+            segmentation.dice(found, truth[:2], "sub-1, copy")
+
+    @pytest.mark.parametrize("axis", range(3))
+    def test_a_volume_is_that_which_was_cut(self, axis):
+        scan = np.random.default_rng(0).random((5, 6, 7)).astype(np.float32)
+        images = slice_image(np.moveaxis(scan, axis, 0))
+        place = {"spacing": np.float32(2), "slice_spacing": np.float32(3)}
+        exam = [{"slice": i, "truth": images[i]} | place for i in range(1, scan.shape[axis]) if i != 3]
+        data, affine = segmentation.volume(exam, "truth", axis)
+        expected = np.moveaxis(scan, axis, 0)[1:].copy()
+        expected[2] = 0  # the slice that was left out
+        np.testing.assert_array_equal(np.moveaxis(data, axis, 0), expected)
+        np.testing.assert_array_equal(affine, np.diag([*(3 if i == axis else 2 for i in range(3)), 1]))
+
+    def test_a_command_reads_and_writes_nifti(self):
+        data = np.array([0, 0.4, 1], np.float32).reshape(3, 1, 1)
+        np.testing.assert_array_equal(segmentation.segment(SEGMENTER, data, np.eye(4), "")[:, 0, 0], [0, 1, 2])
+
+    @pytest.mark.parametrize(
+        ("script", "reason"),
+        [
+            ("import sys; sys.exit('no licence')", "sub-1: .*python.* ended with status 1: no licence"),
+            ("pass", r"sub-1: .* left no NIfTI file at {output}"),
+            (THRESHOLDS.replace("labels,", "labels / 3,"), "sub-1: .* values between the integers"),
+        ],
+    )
+    def test_a_command_that_fails_is_an_error_that_says_why(self, script, reason):
+        command = shlex.join([sys.executable, "-c", script, "{input}", "{output}"])
+        with pytest.raises(UserError, match=reason):
+            segmentation.segment(command, np.ones((2, 2, 2), np.float32), np.eye(4), "sub-1")
+
+    @pytest.mark.parametrize(
+        ("command", "reason"),
+        [
+            ("synthseg {input}", "say where {input} and {output} stand"),
+            ("no-such-program {input} {output}", "there is no program 'no-such-program'"),
+            ("sh 'x {input} {output}", "cannot be read"),
+        ],
+    )
+    def test_a_wrong_command_is_refused_before_anything_runs(self, tiny_config, command, reason):
+        tiny_config.evaluate.segmenter = command
+        with pytest.raises(UserError, match=rf"--config\.evaluate\.segmenter=.*: {reason}"):
+            segmentation.obstacle(tiny_config, [], None)
+
+
 def test_samplings():
     assert samplings("1, 50,8x50") == [(1, 1), (1, 50), (8, 50)]
     assert samplings("") == []
@@ -255,6 +323,7 @@ class TestWhatCanBeDone:
         assert self.choose(tiny_config, "") == []
         assert self.choose(tiny_config, "all") == ["sampling", "denoising", "robustness", "uncertainty", "hallucination"]
         known = {"maps": np.ones((4, 4, 3)), "lesions": np.ones((4, 4))}
+        tiny_config.evaluate.segmenter = SEGMENTER
         assert self.choose(tiny_config, "all", example=known, feature_maps=print) == list(STUDIES)
 
     def test_a_deterministic_method_has_no_studies_of_samples(self, tiny_config):
@@ -267,6 +336,11 @@ class TestWhatCanBeDone:
     @pytest.mark.parametrize(
         ("asked", "example", "reason"),
         [
+            (
+                "segmentation",
+                {},
+                r"'segmentation' cannot be done: .* give one, as --config\.evaluate\.segmenter='COMMAND {input}",
+            ),
             ("maps", {}, "'maps' cannot be done: the true T1, T2 and S0 of this data set are not known"),
             ("maps", {"maps": 0}, "'maps' cannot be done: this method has no maps"),
             ("lesions", {}, r"'lesions' cannot be done: this data set has no masks of lesions; .*--config\.data\.lesions"),
@@ -287,7 +361,7 @@ def test_all_studies_of_a_run_reach_the_comparison(tiny_config, tmp_path):
     tiny_config.data.seed = LESION_SEED
     train_and_evaluate(tiny_config, tmp_path)
     assert not (tmp_path / "studies.csv").exists()
-    tiny_config.evaluate.update(studies="all", sampling="1,3x2", samples=2, study_slices=2)
+    tiny_config.evaluate.update(studies="all", sampling="1,3x2", samples=2, study_slices=2, segmenter=SEGMENTER)
     evaluate_only(tiny_config, tmp_path)
     with (tmp_path / "studies.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -298,6 +372,7 @@ def test_all_studies_of_a_run_reach_the_comparison(tiny_config, tmp_path):
     assert settings["uncertainty"] == {"2 syntheses of 2 steps"}
     assert settings["maps"] == {"T1", "T2", "S0"}
     assert settings["hallucination"] <= {"background", "flat regions", "edges"}
+    assert settings["segmentation"] == {"label 1", "label 2", segmentation.MEAN}
     assert settings["lesions"] == {"lesions", "rest of the body"}
 
     stored = results.read(tmp_path)
@@ -314,7 +389,16 @@ def test_all_studies_of_a_run_reach_the_comparison(tiny_config, tmp_path):
 
     comparison = Comparison({"tiny": Seeds([stored])})
     text, html = markdown(comparison), page(comparison, [], 0)
-    titles = "Sampling", "One estimate", "Robustness", "Calibration", "Content maps", "False structures", "Error inside lesions"
+    titles = (
+        "Sampling",
+        "One estimate",
+        "Robustness",
+        "Calibration",
+        "Content maps",
+        "False structures",
+        "Error inside lesions",
+        "What a segmenter",
+    )
     for title in titles:
         assert f"## {title}" in text
         assert f">{title}" in html

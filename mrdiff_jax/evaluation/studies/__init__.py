@@ -1,6 +1,6 @@
 """Beyond the paper: studies of a trained run, each a file with `run(context)` that yields the rows of studies.csv.
 
-A study that not all data or methods allow has `obstacle(examples, method)` too: why it cannot be done with these slices, or ''.
+A study that cannot always be done has `obstacle(config, examples, method)` too: why it cannot with these slices, or ''.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,16 @@ from mrdiff_jax import config as configuration
 from mrdiff_jax.data.datasets import Dataset
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation.results import Row
-from mrdiff_jax.evaluation.studies import denoising, hallucination, lesions, maps, robustness, sampling, uncertainty
+from mrdiff_jax.evaluation.studies import (
+    denoising,
+    hallucination,
+    lesions,
+    maps,
+    robustness,
+    sampling,
+    segmentation,
+    uncertainty,
+)
 from mrdiff_jax.evaluation.studies.context import Context
 from mrdiff_jax.log import logger
 from mrdiff_jax.methods.contract import Method
@@ -23,6 +32,7 @@ _STUDIES = {
     "maps": maps,
     "hallucination": hallucination,
     "lesions": lesions,
+    "segmentation": segmentation,
 }
 
 
@@ -33,7 +43,9 @@ def chosen(config: Any, dataset: Dataset, method: Method) -> list[str]:
       UserError: one that is named cannot be done, and why.
     """
     names, examples = configuration.studies(config.evaluate.studies), dataset.split(config.evaluate.split)
-    obstacles = {name: _STUDIES[name].obstacle(examples, method) for name in names if hasattr(_STUDIES[name], "obstacle")}
+    obstacles = {
+        name: _STUDIES[name].obstacle(config, examples, method) for name in names if hasattr(_STUDIES[name], "obstacle")
+    }
     for name, obstacle in obstacles.items():
         if obstacle and config.evaluate.studies.strip() != "all":
             raise UserError(f"--config.evaluate.studies={config.evaluate.studies}: {name!r} cannot be done: {obstacle}")

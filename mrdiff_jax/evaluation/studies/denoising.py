@@ -5,6 +5,7 @@ the chain starts wrongly, one that hardly grows better towards the first steps t
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +23,7 @@ from mrdiff_jax.synthesis.sampling import READ
 SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02)  # of the way from the first step to the last
 
 
-def obstacle(examples: Examples, method: Method) -> str:
+def obstacle(config: Any, examples: Examples, method: Method) -> str:
     """Why the study cannot be done, or ''."""
     return "" if method.denoise else "this method has no chain of noise"
 

@@ -1,6 +1,7 @@
 """The error where it matters most: inside lesions, against the rest of the body."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from mrdiff_jax.evaluation.studies.context import Context, rows
 from mrdiff_jax.methods.contract import Method
 
 
-def obstacle(examples: Examples, method: Method) -> str:
+def obstacle(config: Any, examples: Examples, method: Method) -> str:
     """Why the study cannot be done, or ''."""
     if "lesions" not in examples[0]:
         return "this data set has no masks of lesions; a run is given them by --config.data.lesions"

@@ -30,7 +30,7 @@ class Blocks(NamedTuple):
     sources: np.ndarray
 
 
-def obstacle(examples: Examples, method: Method) -> str:
+def obstacle(config: Any, examples: Examples, method: Method) -> str:
     """Why the study cannot be done, or ''."""
     if "maps" not in examples[0]:
         return "the true T1, T2 and S0 of this data set are not known; the phantom's are"

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 from mrdiff_jax import methods
 from mrdiff_jax.config import samplings
@@ -13,7 +14,7 @@ from mrdiff_jax.metrics.conventions import METRICS
 from mrdiff_jax.synthesis.sampling import Sampler
 
 
-def obstacle(examples: Examples, method: Method) -> str:
+def obstacle(config: Any, examples: Examples, method: Method) -> str:
     """Why the study cannot be done, or ''."""
     return "" if method.samples else NO_SAMPLES
 

@@ -6,6 +6,7 @@ where the draws are Gaussian.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -22,7 +23,7 @@ ROUNDING = 1e-5  # of the data range: a smaller deviation is that of equal synth
 EDGES = 0.001 * 2.0 ** np.arange(0, 9.5, 0.5)  # between bins of predicted error, of the data range
 
 
-def obstacle(examples: Examples, method: Method) -> str:
+def obstacle(config: Any, examples: Examples, method: Method) -> str:
     """Why the study cannot be done, or ''."""
     return "" if method.samples else NO_SAMPLES
 
