@@ -112,12 +112,15 @@ class Evaluate:
 
 
 _QUICK = {"hold": 0.0, "ema_decay": 0.99, "clip_norm": 1.0}
-SMALL = {  # docs/results.md has the search for the rates of the GANs and the levels of cm
+SMALL = {  # docs/results.md has the search for rates, levels of cm and reverse steps
     "model": {
         **{"base_channels": 16, "channel_mult": (1, 2, 4), "attention_levels": (2,), "head_channels": 32},
         "norm_groups": 4,  # a few channels each: brightness gets lost in groups of one
     },
-    "mrdiff": {"map_channels": 16, "loss_draws": "first", "optimizer": {"learning_rate": 3e-3, **_QUICK}},
+    "mrdiff": {
+        **{"map_channels": 16, "loss_draws": "first", "sample": {"steps": 2}},
+        "optimizer": {"learning_rate": 3e-3, **_QUICK},
+    },
     "regression": {"optimizer": {"learning_rate": 3e-3, **_QUICK}},
     "pix2pix": {"base_channels": 16, "discriminator_channels": 16, "optimizer": {"learning_rate": 6e-3}},
     "hinet": {"base_channels": 8, "discriminator_channels": 8, "optimizer": {"learning_rate": 2e-3}},
@@ -128,7 +131,7 @@ SMALL = {  # docs/results.md has the search for the rates of the GANs and the le
     "blochgan": {"base_channels": 8, "discriminator_channels": 8, "map_channels": 8, "optimizer": {"learning_rate": 2e-3}},
     "cm": {"last_levels": 2, "optimizer": {"learning_rate": 1e-3, **_QUICK}},  # no time to climb to 151 noise levels
     "cdpm": {"attention_levels": (1,), "optimizer": {"learning_rate": 3e-3, **_QUICK}},
-    "m2dn": {"widths": (16, 32, 32), "optimizer": {"learning_rate": 1e-3, **_QUICK}},
+    "m2dn": {"widths": (16, 32, 32), "sample": {"steps": 2}, "optimizer": {"learning_rate": 1e-3, **_QUICK}},
 }
 
 SHARED = {

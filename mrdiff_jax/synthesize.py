@@ -1,5 +1,6 @@
 """Makes the scan that was not acquired: NIfTI or DICOM in, NIfTI out, on the grid of the first source.
 
+python -m mrdiff_jax.synthesize --demo
 python -m mrdiff_jax.synthesize --workdir=runs/mine --source T1w=t1.nii.gz --source T2w=dicom/ --output flair.nii.gz
 python -m mrdiff_jax.synthesize --workdir=runs/mine --bids SCANS --output DERIVATIVES
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -26,7 +27,10 @@ _SOURCE = flags.DEFINE_multi_string("source", [], "NAME=PATH of a source: NIfTI,
 _OUTPUT = flags.DEFINE_string("output", None, "NIfTI file to write; with --bids the folder of the derivative.")
 _GRID = flags.DEFINE_string("grid", None, "A scan on whose grid to write; default: the first source.")
 _BIDS = flags.DEFINE_string("bids", None, "BIDS folder: synthesises the target of every subject that lacks it.")
-_SAMPLES = flags.DEFINE_integer("samples", 1, "Samples to average; several give their standard deviation too.", lower_bound=1)
+_DEMO = flags.DEFINE_bool("demo", False, "A first look: the model that ships, on a simulated subject, in a new folder.")
+_SAMPLES = flags.DEFINE_integer(
+    "samples", None, "Samples to average; several give their standard deviation too. Default: 1, of --demo 8.", lower_bound=1
+)
 _MAPS = flags.DEFINE_bool("maps", False, "Writes the method's feature maps too, which are not quantitative.")
 _STEPS = flags.DEFINE_integer("steps", None, "Reverse steps; 1 is the direct estimate. Default: as trained.", lower_bound=1)
 _SAMPLER = flags.DEFINE_enum("sampler", None, ["ddim", "ddpm", "dpm"], "Default: as trained.")
@@ -36,11 +40,17 @@ _BATCH = flags.DEFINE_integer("batch-size", 8, "Slices at a time, over all devic
 _TR = flags.DEFINE_string("tr", "", "Milliseconds, as 'T1w=500,T2w=4000', for sources that record none.")
 _TE = flags.DEFINE_string("te", "", "As --tr.")
 _TI = flags.DEFINE_string("ti", "", "As --tr.")
-flags.mark_flags_as_required(["workdir", "output"])
+
+
+@flags.multi_flags_validator(["workdir", "output", "demo"], "give --workdir and --output, or --demo for a first look")
+def _is_complete(given: dict[str, Any]) -> bool:
+    return given["demo"] or None not in (given["workdir"], given["output"])
 
 
 def main() -> None:
     """Loads the model and synthesises one subject, or all of a folder."""
+    if _DEMO.value:
+        _check_alone()
     from mrdiff_jax import parallel
     from mrdiff_jax.synthesis.from_scans import SynthesisOptions
 
@@ -48,15 +58,39 @@ def main() -> None:
     settings = SynthesisOptions(
         steps=_STEPS.value,
         sampler=_SAMPLER.value,
-        samples=_SAMPLES.value,
+        samples=_SAMPLES.value or 1,
         seed=_SEED.value,
         batch_size=_BATCH.value,
         shared_noise=_SHARED.value,
         maps=_MAPS.value,
     )
+    if _DEMO.value:
+        return _show(settings)
     stated = parse_stated(_TR.value, _TE.value, _TI.value, "--")
     run = _one if _BIDS.value is None else _all
     run(local_path(_OUTPUT.value, "--output"), settings, stated)
+
+
+def _check_alone() -> None:
+    for flag in (_WORKDIR, _SOURCE, _GRID, _BIDS, _MAPS, _TR, _TE, _TI):
+        if flag.present:
+            raise UserError(f"--{flag.name}: --demo has a model, a subject and sources of its own; leave it out")
+    if _SAMPLES.value == 1:
+        raise UserError("--samples=1: --demo shows how samples differ; give 2 or more")
+
+
+def _show(settings: SynthesisOptions) -> None:
+    from mrdiff_jax.synthesis import demonstration
+    from mrdiff_jax.synthesis.synthesizer import Synthesizer
+
+    output = local_path(_OUTPUT.value or "mrdiff-demo", "--output")
+    settings = settings._replace(samples=_SAMPLES.value or demonstration.SAMPLES)
+    synthesizer = Synthesizer.load(demonstration.MODEL)
+    scores = demonstration.run(synthesizer, output, settings)
+    print(f"{'':<18}" + "".join(f"{name.upper():>8}" for name in next(iter(scores.values()))))
+    for name, row in scores.items():
+        print(f"{name:<18}" + "".join(f"{value:8.{2 if metric == 'psnr' else 3}f}" for metric, value in row.items()))
+    print(f"{output / demonstration.PICTURE} shows it; {output} holds the scans and what was made of them")
 
 
 def _one(output: Path, settings: SynthesisOptions, stated: Stated) -> None:

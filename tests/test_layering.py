@@ -42,7 +42,7 @@ LAYERS = [
     "measuring.timing measuring.reports measuring.programs measuring.device measuring.networks measuring.pipeline",
     "measuring.start measuring.growth measuring.reading measuring.scores measuring.alternatives measuring.peers",
     "synthesis.model_files synthesis.synthesizer synthesis.from_scans synthesis.nifti_output",
-    "synthesis.acquired synthesis.cohort",
+    "synthesis.acquired synthesis.cohort synthesis.demonstration",
     "comparison.significance comparison.comparable comparison.seeds comparison.runs comparison.tables comparison.report",
     "comparison.output",
     "cli experiments.__init__ experiments.plan experiments.ablation experiments.runs experiments.command",

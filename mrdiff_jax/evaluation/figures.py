@@ -17,8 +17,8 @@ def sample_panel(rows: Sequence[Mapping[str, np.ndarray]], titles: Sequence[str]
     """Draws one row of images an example and saves it as PNG.
 
     Args:
-      rows: named images (H, W), the same names in every row; 'absolute error' is drawn as heat on a fixed scale, names that end
-        in 'features' each on their own scale, all others on [0, 1].
+      rows: named images (H, W), the same names in every row; 'absolute error' and 'standard deviation', with whatever follows,
+        are drawn as heat on a fixed scale, names that end in 'features' each on their own scale, all others on [0, 1].
       titles: one a row, written at its left.
       path: of the PNG.
 
@@ -43,7 +43,7 @@ def sample_panel(rows: Sequence[Mapping[str, np.ndarray]], titles: Sequence[str]
 
 
 def _look(name: str) -> dict:
-    if name == "absolute error":
+    if name.startswith(("absolute error", "standard deviation")):
         return dict(cmap="inferno", vmin=0, vmax=ERROR_RANGE)
     if name.endswith("features"):
         return dict(cmap="viridis")

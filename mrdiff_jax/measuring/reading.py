@@ -68,7 +68,7 @@ def _exams(options: Options, exams: int, slices: int) -> Iterator[ExamSlices]:
     tr, te, ti = np.array(times, np.float32).T
     for exam in range(exams):
         images = (rng.integers(0, 2**16, shape, np.uint16) for _ in range(slices))
-        examples = (SliceExample(image, scale, tr, te, ti, _name(exam), i, 1.0) for i, image in enumerate(images))
+        examples = (SliceExample(image, scale, tr, te, ti, _name(exam), i, 1.0, 1.0) for i, image in enumerate(images))
         yield ExamSlices(_name(exam), _name(exam), times, examples)
 
 

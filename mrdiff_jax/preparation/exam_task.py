@@ -99,7 +99,8 @@ def read_examples(folder: Path, record: ExamRecord) -> Iterator[SliceExample]:
     """The examples of a prepared exam."""
     scale, (tr, te, ti) = np.array(record.scale, np.float32), np.array(record.times, np.float32).T
     for image, index in zip(np.load(folder / "slices.npy", mmap_mode="r"), record.slices, strict=True):
-        yield SliceExample(np.ascontiguousarray(image), scale, tr, te, ti, record.exam, index, record.pixel)
+        place = record.exam, index, record.pixel, record.slice_spacing
+        yield SliceExample(np.ascontiguousarray(image), scale, tr, te, ti, *place)
 
 
 def _known_by_scans(record: ExamRecord, task: Task, done: ExamRecord | None) -> ExamRecord:
@@ -182,6 +183,7 @@ def _prepared(task: Task, record: ExamRecord) -> _Prepared:
         scale=tuple(map(tuple, selection.scale.tolist())),
         slices=tuple(example.slice for example in examples),
         pixel=float(examples[0].spacing),
+        slice_spacing=float(examples[0].slice_spacing),
         spacing=exam.spacing,
     )
     pictures = {

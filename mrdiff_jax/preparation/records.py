@@ -90,6 +90,7 @@ class ExamRecord:
       scale: (offset, factor) of each, from [0, 1] to scanner units.
       slices: numbers of those that are kept.
       pixel: side of their pixels, mm.
+      slice_spacing: from one to the next, mm.
       spacing: (3,) of the reference, mm.
       reason: one line, for exams that failed.
     """
@@ -106,6 +107,7 @@ class ExamRecord:
     scale: tuple[tuple[float, float], ...] = ()
     slices: tuple[int, ...] = ()
     pixel: float = 0.0
+    slice_spacing: float = 0.0
     spacing: tuple[float, ...] = ()
     reason: str = ""
 

@@ -10,7 +10,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from mrdiff_jax.data.datasets import Examples
@@ -90,6 +89,8 @@ def segment(command: str, data: np.ndarray, affine: np.ndarray, what: str) -> np
     Raises:
       UserError: the command fails, or writes no labels.
     """
+    import nibabel as nib  # which nothing else of an evaluation needs
+
     about = f"--config.evaluate.segmenter: {what}"
     with tempfile.TemporaryDirectory() as folder:
         source, result = Path(folder, "volume.nii.gz"), Path(folder, "labels.nii.gz")
