@@ -9,7 +9,7 @@ Where the scans to be synthesised come from other scanners than those trained on
 Scans without a JSON sidecar take their times from --config.data.tr, te and ti ('T1w=500,T2w=4000', milliseconds). For the
 paper's network raise --config.model.base_channels to 192, with --config.model.channel_mult='(1,1,2,3,4)',
 --config.model.attention_levels='(2,3,4)', --config.model.norm_groups=32, --config.mrdiff.optimizer.learning_rate=2e-4 and
---config.data.image_size=256; that needs a large GPU and days.
+--config.mrdiff.sample.steps=50 and --config.data.image_size=256; that needs a large GPU and days.
 """
 
 from mrdiff_jax import config as defaults

@@ -14,10 +14,11 @@
 # # Your BIDS folder, from scans to a synthetic scan
 #
 # The commands that a study needs, on folders that this notebook makes: a few simulated heads, as BIDS keeps
-# them. Put the path of your own folder in `SCANS`, leave the first section out, and train for longer. Four
-# minutes on a CPU.
+# them. With scans of your own, put the paths of your folders in `SCANS` and `NEW`, leave out the section that
+# writes them and the last picture's truth, and train for longer. Four minutes on a CPU.
 #
-# On Colab: clone the repository and open this in its folder `notebooks`; the first cell installs the package.
+# Run it in the folder `notebooks` of a clone of the repository (on Colab: clone it and `%cd` there). The first
+# cell installs the package where it is missing.
 
 # %%
 import importlib.util

@@ -16,10 +16,11 @@
 # Training is data-parallel: a replica a device, the batch split over all of them, gradients averaged. Nothing
 # in the configuration changes with their number, and neither do the results beyond rounding. Here two CPU
 # devices stand for two chips; on a Colab TPU or a machine with several GPUs the same cells use what is there.
-# Two minutes on a CPU.
+# A minute on a CPU.
 #
-# On Colab: clone the repository and open this in its folder `notebooks`; the first cell installs the package,
-# for a GPU or TPU whose JAX is there already. Elsewhere `pip install '..[cuda]'` or `'..[tpu]'` brings it.
+# Run it in the folder `notebooks` of a clone of the repository (on Colab: clone it and `%cd` there). The first
+# cell installs the package where it is missing, for a CPU; `pip install '..[cuda]'` or `'..[tpu]'` before it is
+# for a GPU or a TPU. It has been run on CPUs alone.
 
 # %%
 import importlib.util

@@ -13,10 +13,11 @@
 # %% [markdown]
 # # A tour of MRDiff
 #
-# The paper's ideas in running code, on a simulated head and with the small model that ships. Two minutes on a
+# The paper's ideas in running code, on a simulated head and with the small model that ships. A minute on a
 # CPU.
 #
-# On Colab: clone the repository and open this in its folder `notebooks`; the first cell installs the package.
+# Run it in the folder `notebooks` of a clone of the repository (on Colab: clone it and `%cd` there). The first
+# cell installs the package where it is missing.
 
 # %%
 import importlib.util

@@ -173,6 +173,8 @@ def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Datase
     splits = read_splits(file, written.subjects)
     fingerprint = hashlib.sha256(json.dumps([written.fingerprint, splits]).encode()).hexdigest()[:16]
     folder = root / prepared_set.DATASET_FOLDER
+    if not (folder / tfds_builder.EXAMPLES_FOLDER).is_dir():
+        raise UserError(f"{root}: was prepared by another version of the package; give the command of prepare again")
     return Dataset(contrasts, sources, target, folder, fingerprint, written.options, file, splits)
 
 

@@ -45,9 +45,11 @@ def evaluate_only(config: ConfigDict, folder: Path) -> Summary:
         step, read = restore_evaluated(partial(restore_part, folder), choose)
         variables = parallel.replicate(read)
         summary = finish(config, folder, dataset, evaluator, variables, step)
-        rows = list(studies.run(names, Context(config, dataset, method, evaluator, variables)))
-        if jax.process_index() == 0:
-            results.write_studies(rows, config.evaluate.convention, folder)
+        context, rows = Context(config, dataset, method, evaluator, variables), []
+        for name in names:  # what one study found is kept whatever becomes of the next
+            rows += studies.run(name, context)
+            if jax.process_index() == 0:
+                results.write_studies(rows, config.evaluate.convention, folder)
     return summary
 
 

@@ -32,7 +32,7 @@ from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.scans.volumes import Volume
 from mrdiff_jax.storage.files import replace_folder, require_file, sha256, walk_files, write_text
 
-VERSION = 4  # raise it whenever the same scans give other bytes
+VERSION = 5  # raise it whenever the same scans give other bytes
 COVERED = 0.98  # a slice of whose body a contrast shows less than this share is left out
 PICTURE_SIDE = 160
 REASON_LENGTH = 200  # characters of a line that joins several problems, or of the first problem where that has more

@@ -117,7 +117,7 @@ def _scores(images: Images, synthesizer: Synthesizer, subject: str) -> Scores:
 
 
 def _draw(images: Images, synthesizer: Synthesizer, subject: str, path: Path) -> None:
-    """Some of the slices, evenly spread: sources, truth, synthesis, its error, and its deviation as bright as that."""
+    """Some slices, evenly spread: sources, truth, synthesis, its error, and its deviation scaled to the largest error."""
     chosen = np.linspace(0, len(images.truth) - 1, _SHOWN + 2).round().astype(int)[1:-1]
     errors = np.abs(images.synthesis - images.truth)
     brighter = max(1, round(float(errors.max() / max(images.deviation.max(), 1e-6))))

@@ -272,6 +272,14 @@ class TestSegmentation:
         np.testing.assert_array_equal(np.moveaxis(data, axis, 0), expected)
         np.testing.assert_array_equal(affine, np.diag([*(3 if i == axis else 2 for i in range(3)), 1]))
 
+    def test_a_program_that_the_system_cannot_run_and_a_blank_command_are_named(self, tiny_config, tmp_path):
+        (tmp_path / "broken").write_text("no program")
+        (tmp_path / "broken").chmod(0o755)
+        with pytest.raises(UserError, match=r"sub-1: .*broken cannot be run"):
+            segmentation.segment(f"{tmp_path}/broken {{input}} {{output}}", np.ones((2, 2, 2), np.float32), np.eye(4), "sub-1")
+        tiny_config.evaluate.segmenter = "  "
+        assert "no segmenter is named" in segmentation.obstacle(tiny_config, [], None)
+
     def test_a_command_reads_and_writes_nifti(self):
         data = np.array([0, 0.4, 1], np.float32).reshape(3, 1, 1)
         np.testing.assert_array_equal(segmentation.segment(SEGMENTER, data, np.eye(4), "")[:, 0, 0], [0, 1, 2])
@@ -281,6 +289,7 @@ class TestSegmentation:
         [
             ("import sys; sys.exit('no licence')", "sub-1: .*python.* ended with status 1: no licence"),
             ("pass", r"sub-1: .* left no NIfTI file at {output}"),
+            ("import sys; open(sys.argv[2], 'wb').write(b'1f')", r"sub-1: .* left no NIfTI file at {output}"),
             (THRESHOLDS.replace("labels,", "labels / 3,"), "sub-1: .* values between the integers"),
         ],
     )

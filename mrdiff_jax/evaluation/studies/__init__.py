@@ -54,7 +54,6 @@ def chosen(config: Any, dataset: Dataset, method: Method) -> list[str]:
     return [name for name in names if not obstacles.get(name)]
 
 
-def run(names: list[str], context: Context) -> Iterator[Row]:
-    """Rows of the studies: study, setting, measure, method, subject, slice and the value."""
-    for name in names:
-        yield from _STUDIES[name].run(context)
+def run(name: str, context: Context) -> Iterator[Row]:
+    """Rows of a study: study, setting, measure, method, subject, slice and the value."""
+    return _STUDIES[name].run(context)

@@ -39,7 +39,7 @@ def run(context: Context) -> Iterator[Row]:
         return jnp.clip((method.denoise(variables, batch, x_t, t) + 1) / 2, 0, 1)
 
     compiled = parallel.pmap(estimate)
-    for t in (round(share * last) for share in SHARES):
+    for t in dict.fromkeys(round(share * last) for share in SHARES):
         for batch in context.batches(f"denoising: t = {t}"):
             seen = {name: batch[name] for name in READ if name in batch}
             inputs = (seen, batch["target"], np.full(len(batch["target"]), t), context.evaluator.keys(batch))

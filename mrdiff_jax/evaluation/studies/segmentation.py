@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -27,7 +28,7 @@ _TRUTH, _LAST_WORDS = "truth", 300
 
 def obstacle(config: Any, examples: Examples, method: Method) -> str:
     """Why the study cannot be done, or ''. Raises UserError where there is a command that cannot be run."""
-    command = config.evaluate.segmenter
+    command = config.evaluate.segmenter.strip()
     if not command:
         return "no segmenter is named; give one, as --config.evaluate.segmenter='COMMAND {input} {output}'"
     try:
@@ -97,13 +98,18 @@ def segment(command: str, data: np.ndarray, affine: np.ndarray, what: str) -> np
         nib.save(nib.Nifti1Image(data, affine), source)
         places = {"{input}": str(source), "{output}": str(result)}
         words = [_filled(word, places) for word in shlex.split(command)]
-        ended = subprocess.run(words, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, check=False)
+        try:
+            ended = subprocess.run(
+                words, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, check=False
+            )
+        except OSError as error:
+            raise UserError(f"{about}: {words[0]} cannot be run ({error})") from error
         if ended.returncode:
             said = " ".join((ended.stderr.strip() or ended.stdout.strip()).split())[-_LAST_WORDS:]
             raise UserError(f"{about}: {words[0]} ended with status {ended.returncode}: {said}")
         try:
             labels = np.asarray(nib.load(result).dataobj)
-        except (OSError, nib.filebasedimages.ImageFileError) as error:
+        except (OSError, EOFError, zlib.error, nib.filebasedimages.ImageFileError) as error:
             raise UserError(f"{about}: {words[0]} left no NIfTI file at {{output}} ({error})") from error
     if not np.array_equal(labels, np.round(labels)):
         raise UserError(f"{about}: {words[0]} wrote values between the integers; labels are asked for")
