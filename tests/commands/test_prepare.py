@@ -19,7 +19,7 @@ from helpers.scans import data_config, write_scan
 from mrdiff_jax.data import datasets
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation import scoring
-from mrdiff_jax.preparation import checks, exam_task, placement, prepared_set
+from mrdiff_jax.preparation import checks, exam_task, placement, prepared_set, tfds_builder
 from mrdiff_jax.preparation.exam_task import Task
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.preparation.records import ExamRecord, Placement, ScanRecord
@@ -242,6 +242,16 @@ def test_a_set_that_does_not_fit_the_config_is_refused(made, changes, words):
     with pytest.raises(UserError) as caught:
         datasets.open_dataset(config)
     assert all(word in str(caught.value) for word in words)
+
+
+def test_a_set_of_another_version_is_refused(made, tmp_path):
+    shutil.copytree(made[0], tmp_path / "old")
+    examples = tmp_path / "old" / "dataset" / tfds_builder.EXAMPLES_FOLDER
+    examples.rename(examples.with_name("0.0.1"))
+    with pytest.raises(
+        UserError, match=r"old: was prepared by another version of the package; give the command of prepare again"
+    ):
+        datasets.open_dataset(prepared_config(tmp_path / "old"))
 
 
 @pytest.mark.parametrize(
