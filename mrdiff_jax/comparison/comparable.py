@@ -9,8 +9,8 @@ def check_comparable(first: str, reference: Results, name: str, other: Results) 
     """Checks that two results are of the same slices of the same data, scored alike.
 
     Raises:
-      UserError: they differ in convention, contrasts, subjects, slices, data or the slices of a study; the message has both
-        names.
+      UserError: they differ in convention, contrasts, subjects, slices, data, the slices of a study or the command of one; the
+        message has both names.
     """
     a, b = reference.summary, other.summary
     if a.convention != b.convention:
@@ -37,6 +37,12 @@ def check_comparable(first: str, reference: Results, name: str, other: Results) 
     if a.dataset != b.dataset:
         raise UserError(f"{name}: its data set is {b.dataset}, that of {first} {a.dataset}: other scans, splits or preparation")
 
+    segmented = all(any(row["study"] == "segmentation" for row in run.studies) for run in (reference, other))
+    if segmented and a.segmenter != b.segmenter:
+        raise UserError(
+            f"{name}: its study 'segmentation' is by another command than that of {first}; evaluate both with the same"
+            " --config.evaluate.segmenter"
+        )
     for study in STUDIES:
         a, b = ({(row["subject"], row["slice"]) for row in run.studies if row["study"] == study} for run in (reference, other))
         if a and b and a != b:

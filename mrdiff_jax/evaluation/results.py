@@ -55,6 +55,7 @@ class Summary:
       copied: the source that 'copy' copies.
       linear_weights: of 'linear': one for each source, then the intercept.
       sample: how a method that samples did, as `config.sample`.
+      segmenter: the command of the study 'segmentation', where there is one.
       seed: of the synthesis.
       dataset: fingerprint of scans, splits and preparation.
     """
@@ -76,6 +77,7 @@ class Summary:
     copied: str
     linear_weights: tuple[float, ...]
     sample: dict[str, Any] | None = None
+    segmenter: str | None = None
     seed: int
     dataset: str
 

@@ -104,6 +104,18 @@ def test_studies_of_other_slices_are_refused_by_name():
     assert comparison_of({"ours": studied([0, 1]), "theirs": make_results(0.1)}).study("lesions")
 
 
+def test_labels_of_another_segmenter_are_refused_by_name():
+    def segmented(command):
+        made = studied([0, 1])
+        rows = [row | {"study": "segmentation", "measure": "dice"} for row in made.studies]
+        return dataclasses.replace(made, studies=rows, summary=dataclasses.replace(made.summary, segmenter=command))
+
+    with pytest.raises(UserError, match=r"theirs: its study 'segmentation' is by another command than that of ours"):
+        comparison_of({"ours": segmented("a {input} {output}"), "theirs": segmented("b {input} {output}")})
+    assert comparison_of({"ours": segmented("a"), "theirs": segmented("a")}).study("segmentation")
+    assert comparison_of({"ours": segmented("a"), "theirs": make_results(0.1)}).study("segmentation")
+
+
 def test_a_study_stands_beside_its_references_and_gaps_are_dashes():
     ours = studied([0, 1], 0.25)
     ours = dataclasses.replace(ours, studies=[*ours.studies, *studied([0, 1], 0.5, "linear").studies])

@@ -1,12 +1,11 @@
 """The studies: damages of known size, measures with known answers, and all of them on a tiny run."""
 
 import csv
-import shlex
-import sys
 import types
 
 import numpy as np
 import pytest
+from helpers.segmenter import SEGMENTER
 from scipy import ndimage
 
 from mrdiff_jax.comparison.report import page
@@ -18,19 +17,9 @@ from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation import results, studies
 from mrdiff_jax.evaluation.run import evaluate_only
 from mrdiff_jax.evaluation.studies import denoising, hallucination, lesions, maps, robustness, segmentation, uncertainty
-from mrdiff_jax.preparation.slicing import slice_image
 from mrdiff_jax.training.loop import train_and_evaluate
 
 SOURCES = ("T2w", "PDw")
-THRESHOLDS = """
-import sys
-import nibabel, numpy
-scan = nibabel.load(sys.argv[1])
-values = scan.get_fdata()
-labels = (values > 0.3 * values.max()).astype(numpy.uint8) + (values > 0.6 * values.max())
-nibabel.save(nibabel.Nifti1Image(labels, scan.affine), sys.argv[2])
-"""
-SEGMENTER = shlex.join([sys.executable, "-c", THRESHOLDS, "{input}", "{output}"])
 LESION_SEED = 4  # of a phantom whose one test subject has a tumour
 
 
@@ -245,71 +234,6 @@ def test_errors_inside_lesions_are_apart_from_the_rest():
     assert found["lesions"] == pytest.approx({"rmse": 0.3, "bias": -0.3})
     assert found["rest of the body"] == pytest.approx({"rmse": 0.1, "bias": 0.1})
     assert np.isnan(lesions.errors(synthesis, target, lesion, lesion)["rest of the body"]["rmse"])
-
-
-class TestSegmentation:
-    def test_dice_of_each_label_and_their_mean(self):
-        truth, found = np.zeros((4, 4, 1), int), np.zeros((4, 4, 1), int)
-        truth[:2], found[1:3] = 1, 1  # 8 voxels each, 4 together
-        found[3] = 7  # of which the truth has none
-        assert segmentation.dice(found, truth, "") == {"label 1": 0.5, "label 7": 0.0, segmentation.MEAN: 0.25}
-        assert segmentation.dice(truth, truth, "") == {"label 1": 1.0, segmentation.MEAN: 1.0}
-        nothing = segmentation.dice(0 * truth, 0 * truth, "")
-        assert list(nothing) == [segmentation.MEAN]
-        assert np.isnan(nothing[segmentation.MEAN])
-        with pytest.raises(UserError, match=r"evaluate\.segmenter: sub-1, copy: labels of shape \(4, 4, 1\), but of the truth"):
-            segmentation.dice(found, truth[:2], "sub-1, copy")
-
-    @pytest.mark.parametrize("axis", range(3))
-    def test_a_volume_is_that_which_was_cut(self, axis):
-        scan = np.random.default_rng(0).random((5, 6, 7)).astype(np.float32)
-        images = slice_image(np.moveaxis(scan, axis, 0))
-        place = {"spacing": np.float32(2), "slice_spacing": np.float32(3)}
-        exam = [{"slice": i, "truth": images[i]} | place for i in range(1, scan.shape[axis]) if i != 3]
-        data, affine = segmentation.volume(exam, "truth", axis)
-        expected = np.moveaxis(scan, axis, 0)[1:].copy()
-        expected[2] = 0  # the slice that was left out
-        np.testing.assert_array_equal(np.moveaxis(data, axis, 0), expected)
-        np.testing.assert_array_equal(affine, np.diag([*(3 if i == axis else 2 for i in range(3)), 1]))
-
-    def test_a_program_that_the_system_cannot_run_and_a_blank_command_are_named(self, tiny_config, tmp_path):
-        (tmp_path / "broken").write_text("no program")
-        (tmp_path / "broken").chmod(0o755)
-        with pytest.raises(UserError, match=r"sub-1: .*broken cannot be run"):
-            segmentation.segment(f"{tmp_path}/broken {{input}} {{output}}", np.ones((2, 2, 2), np.float32), np.eye(4), "sub-1")
-        tiny_config.evaluate.segmenter = "  "
-        assert "no segmenter is named" in segmentation.obstacle(tiny_config, [], None)
-
-    def test_a_command_reads_and_writes_nifti(self):
-        data = np.array([0, 0.4, 1], np.float32).reshape(3, 1, 1)
-        np.testing.assert_array_equal(segmentation.segment(SEGMENTER, data, np.eye(4), "")[:, 0, 0], [0, 1, 2])
-
-    @pytest.mark.parametrize(
-        ("script", "reason"),
-        [
-            ("import sys; sys.exit('no licence')", "sub-1: .*python.* ended with status 1: no licence"),
-            ("pass", r"sub-1: .* left no NIfTI file at {output}"),
-            ("import sys; open(sys.argv[2], 'wb').write(b'1f')", r"sub-1: .* left no NIfTI file at {output}"),
-            (THRESHOLDS.replace("labels,", "labels / 3,"), "sub-1: .* values between the integers"),
-        ],
-    )
-    def test_a_command_that_fails_is_an_error_that_says_why(self, script, reason):
-        command = shlex.join([sys.executable, "-c", script, "{input}", "{output}"])
-        with pytest.raises(UserError, match=reason):
-            segmentation.segment(command, np.ones((2, 2, 2), np.float32), np.eye(4), "sub-1")
-
-    @pytest.mark.parametrize(
-        ("command", "reason"),
-        [
-            ("synthseg {input}", "say where {input} and {output} stand"),
-            ("no-such-program {input} {output}", "there is no program 'no-such-program'"),
-            ("sh 'x {input} {output}", "cannot be read"),
-        ],
-    )
-    def test_a_wrong_command_is_refused_before_anything_runs(self, tiny_config, command, reason):
-        tiny_config.evaluate.segmenter = command
-        with pytest.raises(UserError, match=rf"--config\.evaluate\.segmenter=.*: {reason}"):
-            segmentation.obstacle(tiny_config, [], None)
 
 
 def test_samplings():
