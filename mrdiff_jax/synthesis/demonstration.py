@@ -19,7 +19,7 @@ from mrdiff_jax.metrics.conventions import METRICS, body_mask
 from mrdiff_jax.preparation.intensity import percentile_scale
 from mrdiff_jax.scans.exam import Exam
 from mrdiff_jax.scans.sequence_times import SIDECAR_FIELDS, sidecar_path
-from mrdiff_jax.storage.files import replacing
+from mrdiff_jax.storage.files import scratch_folder
 from mrdiff_jax.synthesis import from_scans, nifti_output
 from mrdiff_jax.synthesis.from_scans import DEVIATION, SYNTHETIC, Scans, SynthesisOptions
 from mrdiff_jax.synthesis.synthesizer import Synthesizer
@@ -59,10 +59,19 @@ def run(synthesizer: Synthesizer, folder: Path, settings: SynthesisOptions) -> S
     """
     if folder.exists():
         raise UserError(f"--output={folder}: is there; remove it, or choose another")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(folder.parent, f".{folder.name}-") as scratch:  # the folder is there whole, or not at all
+        whole = scratch / folder.name
+        whole.mkdir()
+        scores = _fill(whole, synthesizer, settings)
+        whole.rename(folder)
+    return scores
+
+
+def _fill(folder: Path, synthesizer: Synthesizer, settings: SynthesisOptions) -> Scores:
     data = synthesizer.trained.config.data
     size = {"image_size": data.image_size, "slice_count": data.subject_slices}
     exam = phantom.simulate_exam(data.seed, SUBJECT, contrasts=(*synthesizer.sources, synthesizer.target), **size)
-    folder.mkdir(parents=True)
     written = {name: _write_scan(exam, k, folder) for k, name in enumerate(exam.contrasts)}
     scans = from_scans.read_scans(synthesizer, {name: written[name] for name in synthesizer.sources}, None, {})
     volumes = from_scans.synthesize(synthesizer, scans, settings)
@@ -71,7 +80,7 @@ def run(synthesizer: Synthesizer, folder: Path, settings: SynthesisOptions) -> S
     images = _images(synthesizer, exam.volumes[-1], scans, volumes)
     _draw(images, synthesizer, exam.name, folder / PICTURE)
     scores = _scores(images, synthesizer, exam.name)
-    with replacing(folder / SCORES) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+    with (folder / SCORES).open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["images", *METRICS], *([name, *row.values()] for name, row in scores.items())])
     return scores
 

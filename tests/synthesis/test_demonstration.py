@@ -34,8 +34,8 @@ def made(shipped, tmp_path_factory):
 def test_the_subject_was_not_trained_on_and_has_a_tumour(shipped):
     assert shipped.trained.config.data.name == "phantom"
     assert shipped.trained.config.data.subjects <= demonstration.SUBJECT
-    lesions = phantom.draw_subject(np.random.default_rng([shipped.trained.config.data.seed, demonstration.SUBJECT])).lesions
-    assert len(lesions) == 1
+    (lesion,) = phantom.draw_subject(np.random.default_rng([shipped.trained.config.data.seed, demonstration.SUBJECT])).lesions
+    assert lesion[3] > 15  # mm, its radius
 
 
 def test_the_synthesis_is_far_better_than_the_sources(made):
@@ -65,6 +65,13 @@ def test_it_leaves_scans_synthesis_picture_and_table(made):
     with (folder / "scores.csv").open() as file:
         rows = {row.pop("images"): row for row in csv.DictReader(file)}
     assert {row: {metric: float(value) for metric, value in values.items()} for row, values in rows.items()} == scores
+
+
+def test_what_is_interrupted_leaves_nothing(shipped, tmp_path, monkeypatch):
+    monkeypatch.setattr(demonstration, "_draw", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        demonstration.run(shipped, tmp_path / "new", SETTINGS)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_is_there_is_not_touched(shipped, tmp_path):
