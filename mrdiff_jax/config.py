@@ -130,7 +130,7 @@ SMALL = {  # docs/results.md has the search for rates, levels of cm and reverse 
     },
     "blochgan": {"base_channels": 8, "discriminator_channels": 8, "map_channels": 8, "optimizer": {"learning_rate": 2e-3}},
     "cm": {"last_levels": 2, "optimizer": {"learning_rate": 1e-3, **_QUICK}},  # no time to climb to 151 noise levels
-    "cdpm": {"attention_levels": (1,), "optimizer": {"learning_rate": 3e-3, **_QUICK}},
+    "cdpm": {"attention_levels": (1,), "sample": {"steps": 5}, "optimizer": {"learning_rate": 3e-3, **_QUICK}},
     "m2dn": {"widths": (16, 32, 32), "sample": {"steps": 2}, "optimizer": {"learning_rate": 1e-3, **_QUICK}},
 }
 
