@@ -31,6 +31,7 @@ from mrdiff_jax.scans.visits import look_alike
 from mrdiff_jax.storage.files import replace_folder, scratch_folder
 from mrdiff_jax.storage.paths import cache_folder, local_path
 
+PADDED_SAID = 3  # scans whose padding is told one by one
 READ_VERSION = 2  # raise it whenever the same scans give other slices
 
 
@@ -190,10 +191,12 @@ def _prepare(study: Study, splits: Mapping[str, str], folder: Path, options: Opt
     folder.parent.mkdir(parents=True, exist_ok=True)
     side = options.image_size
     unmarked = np.zeros((side, side), np.uint8) if "lesions" in study.truths else None
+    padded: list[str] = []
 
     def exams() -> Iterator[ExamSlices]:
         loaded = tqdm(_loaded(study.exams), "Preparing slices", len(study.exams), unit="exam", delay=1, disable=None)
         for ref, exam in zip(study.exams, loaded, strict=True):
+            padded.extend(exam.padding)
             examples = exam_examples(exam, side, options.percentiles, options.slices, options.plane)
             marked = (replace(one, lesions=unmarked if one.lesions is None else one.lesions) for one in examples)
             yield ExamSlices(exam.name, ref.subject, [SequenceTimes(*times) for times in exam.times], marked)
@@ -208,6 +211,10 @@ def _prepare(study: Study, splits: Mapping[str, str], folder: Path, options: Opt
             if slice_set.read(folder) is None:  # of a version that wrote it otherwise
                 replace_folder(whole, folder)
             # else another process was faster, with the same content
+    for line in padded[:PADDED_SAID]:
+        logger.warning("%s", line)
+    if len(padded) > PADDED_SAID:
+        logger.warning("so in %d more scans: padding and backgrounds are taken for air", len(padded) - PADDED_SAID)
 
 
 def _loaded(exams: list[ExamRef], workers: int = 2) -> Iterator[Exam]:

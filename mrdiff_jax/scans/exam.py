@@ -11,7 +11,7 @@ class Exam:
 
     volumes (C, X, Y, Z) in scanner units, in the order of `contrasts`; spacing: the voxel size in mm;
     times (C, 3): TR, TE, TI in ms; maps (X, Y, Z, 3): true T1 (ms), T2 (ms) and S0, where known; lesions (X, Y, Z): the share
-    of lesion in each voxel, where known.
+    of lesion in each voxel, where known; padding: what was taken for air, a line for each scan where something was.
     """
 
     name: str
@@ -21,3 +21,4 @@ class Exam:
     times: np.ndarray
     maps: np.ndarray | None = None
     lesions: np.ndarray | None = None
+    padding: tuple[str, ...] = ()

@@ -150,9 +150,6 @@ def _turned(data: np.ndarray, affine: np.ndarray, scan: ScanPath) -> Volume:
 def read_exam(files: ExamFiles, times: Mapping[str, SequenceTimes]) -> Exam:
     """The scans of an exam with the given sequence times. Raises UserError where they lie on different grids."""
     volumes = [read_nifti(path) for path in files.scans.values()]
-    for volume in volumes:
-        if volume.padding:
-            logger.warning("%s: %s", volume.path, volume.padding)
     mask = [read_mask(files.lesions)] if files.lesions else []
     for volume in (*volumes[1:], *mask):
         if not same_grid(volumes[0], volume):
@@ -167,6 +164,7 @@ def read_exam(files: ExamFiles, times: Mapping[str, SequenceTimes]) -> Exam:
         spacing=tuple(nib.affines.voxel_sizes(volumes[0].affine).tolist()),
         times=np.array([times[contrast] for contrast in files.scans], np.float32),
         lesions=(mask[0].data > 0).astype(np.float32) if mask else None,
+        padding=tuple(f"{volume.path}: {volume.padding}" for volume in volumes if volume.padding),
     )
 
 

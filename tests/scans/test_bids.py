@@ -375,6 +375,18 @@ def test_padding_is_taken_for_air_with_a_word(tmp_path, value):
     np.testing.assert_array_equal(volume.data[~WEDGE], head()[~WEDGE])
 
 
+def test_padding_of_many_scans_is_told_of_three_and_counted(tmp_path, caplog):
+    root = tmp_path / "scans"
+    for subject in range(3):
+        for contrast in ("T1w", "T2w", "FLAIR"):
+            write_scan(root, f"sub-{subject}", contrast, np.where(WEDGE, np.float32(-1024), head(subject)))
+    datasets.open_dataset(data_config(root))
+    said = [record.getMessage() for record in caplog.records]
+    assert sum("padding -1024" in line for line in said) == 3
+    assert "sub-0_T1w" in said[0]
+    assert said[3:] == ["so in 6 more scans: padding and backgrounds are taken for air"]
+
+
 @pytest.mark.parametrize("values", [(-2000, -1024), (65535, 65534), (-1024, 4095), (-32768, -2000, -1024), (np.nan, -1024)])
 def test_several_paddings_of_one_scan_are_all_taken_for_air(tmp_path, values):
     path, padded = tmp_path / "scan.nii.gz", np.zeros(SHAPE, bool)
