@@ -71,7 +71,15 @@ def _parse(command: Callable[..., None], description: str) -> list[str]:
     try:
         return flags.FLAGS([_without_tilde(word) for word in _last_of_each(sys.argv)])[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise UserError(_unknown_field(sys.argv) or f"flags: {error.args[0] if error.args else error}") from error
+        raise UserError(_unknown_field(sys.argv) or _of_flags(error)) from error
+
+
+def _of_flags(error: Exception) -> str:
+    """What absl says of wrong flags, without the values of all that were looked at."""
+    text = str(error.args[0] if error.args else error)
+    if missing := re.match(r"flag --([\w-]+)=None: Flag --\1 must have a value", text):
+        return f"--{missing[1]} is needed; --help has an example"
+    return re.sub(r"^flags (\w+=[^,]*(, )?)+: ", "", text) if text.startswith("flags ") else f"flags: {text}"
 
 
 def _unknown_field(arguments: Sequence[str]) -> str:
@@ -106,9 +114,17 @@ def _last_of_each(arguments: Sequence[str]) -> list[str]:
 
 
 def _without_tilde(word: str) -> str:
-    """An argument, but that of --config with its file in full: flags of ml_collections read the file as they are parsed."""
+    """An argument, but that of --config with its file in full: flags of ml_collections read the file as they are parsed.
+
+    Raises UserError where there is no such file.
+    """
     flag, equals, file = word.partition("=")
-    return f"{flag}={local_path(file, flag)}" if equals and flag.lstrip("-") == "config" else word
+    if not (equals and flag.lstrip("-") == "config"):
+        return word
+    path, colon, preset = str(local_path(file, flag)).partition(":")
+    if path.endswith(".py") and not os.path.exists(path):
+        raise UserError(f"{flag}={file}: no such file; the configurations are in configs/ of a clone of the repository")
+    return f"{flag}={path}{colon}{preset}"
 
 
 def _check_finite() -> None:

@@ -15,6 +15,7 @@ from absl import flags
 
 from mrdiff_jax import cli
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.log import logger
 from mrdiff_jax.scans.sequence_times import Stated, parse_stated
 from mrdiff_jax.storage.paths import local_path
 
@@ -100,9 +101,14 @@ def _one(output: Path, settings: SynthesisOptions, stated: Stated) -> None:
     nifti_output.check_free(path_of(from_scans.SYNTHETIC))  # before anything is read or computed
     sources = _sources()
     synthesizer = _synthesizer(settings)
-    for result in from_scans.results(synthesizer, settings):
+    results = from_scans.results(synthesizer, settings)
+    for result in results:
         nifti_output.check_free(path_of(result))
+    nifti_output.check_earlier(output, results)
     scans = from_scans.read_scans(synthesizer, sources, local_path(_GRID.value, "--grid") if _GRID.value else None, stated)
+    for name, placement in scans.placements.items():
+        if placement.action == "registered":
+            logger.info("%s: registered, for its edges lay %.1f mm off", name, placement.shift_before_mm)
     volumes = from_scans.synthesize(synthesizer, scans, settings)
     nifti_output.write(volumes, scans, nifti_output.provenance(synthesizer, scans, settings), path_of)
     print(*map(path_of, volumes), sep="\n")

@@ -157,7 +157,10 @@ def read(workdir: Path) -> Results:
     """
     missing = [name for name in (SUMMARY, SCORES, REFERENCE_SCORES, SPECTRA, IMAGES) if not (workdir / name).is_file()]
     if missing:
-        raise UserError(f"{workdir}: no {missing[0]}; evaluate the run with python -m mrdiff_jax.main --mode=eval")
+        if not workdir.is_dir():
+            raise UserError(f"{workdir}: no such folder; name the workdir of a run")
+        fix = f"python -m mrdiff_jax.main --config=CONFIG --workdir={workdir} --mode=eval"
+        raise UserError(f"{workdir}: no {missing[0]}; evaluate the run with {fix}")
     try:
         summary = _read_summary(workdir / SUMMARY)
         rows = {SYNTHESIS: _read_rows(workdir / SCORES), **{name: [] for name in REFERENCES}}

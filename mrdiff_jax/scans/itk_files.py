@@ -47,6 +47,7 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
         data = sitk.GetArrayFromImage(image).reshape(size[2::-1]).T  # ITK's arrays have x last
     except RuntimeError as error:
         why = " ".join(str(error).split()).rpartition("ERROR: ")[2] or "damaged"
+        why = re.sub(r"\w+\(0x[0-9a-f]+\): ", "", why)  # the reader's address
         raise UserError(f"{path}: not a readable MetaImage or NRRD file ({why[:120]}); convert or copy it again") from None
     if data.dtype.kind not in "iuf":
         raise UserError(f"{path}: holds {data.dtype} values; convert it to single real numbers")
@@ -65,8 +66,8 @@ def _check_header(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(_HEADER_BYTES)
     end = _HEADER_ENDS.search(start)
-    if not end:
-        raise UserError(f"{path}: not a readable MetaImage or NRRD file (its header has no end); convert or copy it again")
+    if not end or (path.suffix.lower() == ".nrrd" and not start.startswith(b"NRRD")):
+        raise UserError(f"{path}: not a readable MetaImage or NRRD file (its header is none); convert or copy it again")
     lines = start[: end.end()].decode("latin-1").splitlines()
     split = [re.split("[:=]", line, maxsplit=1) for line in lines if re.search("[:=]", line)]
     fields = {name.strip().lower(): value.strip(" =") for name, value in split}

@@ -90,7 +90,7 @@ def _write_scan(exam: Exam, k: int, folder: Path) -> Path:
     path = folder / f"{exam.name}_{exam.contrasts[k]}.nii.gz"
     nib.save(nib.Nifti1Image(exam.volumes[k], np.diag([*exam.spacing, 1.0])), path)
     times = zip(SIDECAR_FIELDS.values(), exam.times[k].tolist(), strict=True)
-    sidecar = {field: ms / 1000 for field, ms in times if ms}
+    sidecar = {"Simulated": True} | {field: ms / 1000 for field, ms in times if ms}
     sidecar_path(path).write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")
     return path
 

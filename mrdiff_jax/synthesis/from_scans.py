@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from mrdiff_jax import parallel
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.fields import did_you_mean
 from mrdiff_jax.log import logger
 from mrdiff_jax.preparation import registration, slicing
 from mrdiff_jax.preparation.common_grid import OneGrid, on_one_grid
@@ -147,7 +148,8 @@ def _check_names(synthesizer: Synthesizer, paths: Mapping[str, ScanPath]) -> Non
     wrong, lacking = synthesizer.misfits(tuple(paths))
     makes = f"the model makes {synthesizer.target} from {', '.join(synthesizer.sources)}"
     if wrong:
-        raise UserError(f"--source={wrong[0]}={paths[wrong[0]]}: {makes}")
+        near = did_you_mean(wrong[0], synthesizer.sources)
+        raise UserError(f"--source={wrong[0]}={paths[wrong[0]]}: {makes}{near}")
     if lacking:
         raise UserError(f"--source: no {lacking[0]}; {makes}; give --source={lacking[0]}=PATH")
 

@@ -137,9 +137,10 @@ def _chooser(config: Config, maps: bool, path: Path) -> Callable[[Variables], Va
         try:
             return reading.synthesis_part(method, config, shapes, described=maps)
         except (flax.errors.FlaxError, KeyError, TypeError) as error:
+            if maps and path.suffix:
+                raise UserError(f"{path}: an export lacks what feature maps need; give --workdir the run itself") from error
             why = re.sub(r"\s*\(https?://\S+\)", "", " ".join(str(error).split()))
-            fix = "; feature maps need the workdir" if maps else ""
-            raise UserError(f"{path}: does not fit the configuration beside it: {why}{fix}") from error
+            raise UserError(f"{path}: does not fit the configuration beside it: {why}") from error
 
     return choose
 

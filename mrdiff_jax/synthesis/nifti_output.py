@@ -1,7 +1,7 @@
 """Synthetic volumes on disk: NIfTI files, and beside each a JSON sidecar that says how it was made."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,19 @@ def check_free(path: Path) -> None:
         synthetic = False
     if (path.exists() or sidecar.exists()) and not synthetic:
         raise UserError(f"{path}: is there and not synthetic; choose another --output")
+
+
+def check_earlier(output: Path, results: Iterable[str]) -> None:
+    """Checks that no result of an earlier synthesis would stay beside those of this one, which has other settings.
+
+    Raises:
+      UserError: an earlier standard deviation or feature map lies there and is not among `results`.
+    """
+    written = {beside(output, result) for result in results}
+    maps = beside(output, "*-features").name.replace("[", "[[]")
+    for path in (beside(output, DEVIATION), *sorted(output.parent.glob(maps))):
+        if path.exists() and path not in written:
+            raise UserError(f"{path}: would lie beside this synthesis, which makes none; remove it, or choose another --output")
 
 
 def write(volumes: Mapping[str, np.ndarray], scans: Scans, about: Mapping[str, Any], path_of: Callable[[str], Path]) -> None:

@@ -65,7 +65,7 @@ def test_written_results_are_read_as_they_were(tmp_path):
     [
         ({"subjects": 5}, [], "sub-05, sub-06, sub-07"),
         ({}, ["--names=a"], "--names=a: give each of the 2 rows a name"),
-        (None, [], "second: no metrics.json; evaluate the run"),
+        (None, [], "second: no such folder; name the workdir of a run"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(tmp_path, second, flags, message):

@@ -140,7 +140,11 @@ def test_a_mistake_is_one_line_and_status_2(workdir, pair, tmp_path):
     root = make_cohort(tmp_path / "in")
     sources = [f"--source={name}={path}" for name, path in pair.items()]
     (tmp_path / "t1_std.nii.gz").touch()
+    (tmp_path / "old_T2-features.nii.gz").touch()
     for flags, message in (
+        ([*sources, f"--output={tmp_path / 't1.nii.gz'}"], "t1_std.nii.gz: would lie beside this synthesis"),
+        ([*sources, f"--output={tmp_path / 'old.nii.gz'}"], "old_T2-features.nii.gz: would lie beside this synthesis"),
+        (["--source=T2=t2.nii.gz", f"--output={tmp_path / 'new.nii.gz'}"], "did you mean T2w?"),
         (
             [*sources, f"--output={tmp_path / 't1.nii.gz'}", "--tr=T2w=4000,PDw=2000", "--te=T2w=90,PDw=9", "--steps=1001"],
             "--steps",

@@ -48,6 +48,22 @@ def test_the_volume_is_that_of_the_nifti_file(nifti, suffix):
     np.testing.assert_allclose(back.affine, expected.affine, atol=1e-4)
 
 
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+def test_a_truncated_file_is_refused_without_addresses_of_the_reader(nifti, suffix):
+    path = written_as(nifti, suffix)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(UserError, match="not a readable MetaImage or NRRD file") as caught:
+        read_scan(path)
+    assert "0x" not in str(caught.value)
+
+
+def test_a_text_named_nrrd_is_no_nrrd(tmp_path):
+    path = tmp_path / "notes.nrrd"
+    path.write_text("a note\n\nand more\n")
+    with pytest.raises(UserError, match="not a readable MetaImage or NRRD file"):
+        read_scan(path)
+
+
 @pytest.mark.parametrize(
     ("suffix", "line", "instead", "words"),
     [

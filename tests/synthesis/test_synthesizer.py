@@ -247,7 +247,7 @@ def test_a_damaged_description_is_refused(pair, changes, message):
 
 
 def test_feature_maps_need_the_workdir(pair):
-    with pytest.raises(UserError, match="feature maps need the workdir"):
+    with pytest.raises(UserError, match="an export lacks what feature maps need; give --workdir the run"):
         model_files.load(pair, maps=True)
 
 
