@@ -69,7 +69,7 @@ def _parse(command: Callable[..., None], description: str) -> list[str]:
         print(f"{description}\n{flags.FLAGS.module_help(sys.argv[0] if module == '__main__' else module)}")
         sys.exit(0)
     try:
-        return flags.FLAGS([_without_tilde(word) for word in _last_of_each(sys.argv)])[1:]
+        return flags.FLAGS([_with_config_found(word) for word in _last_of_each(sys.argv)])[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(_unknown_field(sys.argv) or _of_flags(error)) from error
 
@@ -79,7 +79,7 @@ def _of_flags(error: Exception) -> str:
     text = str(error.args[0] if error.args else error)
     if missing := re.match(r"flag --([\w-]+)=None: Flag --\1 must have a value", text):
         return f"--{missing[1]} is needed; --help has an example"
-    return re.sub(r"^flags (\w+=[^,]*(, )?)+: ", "", text) if text.startswith("flags ") else f"flags: {text}"
+    return text.rpartition(": ")[2] if text.startswith("flags ") else f"flags: {text}"
 
 
 def _unknown_field(arguments: Sequence[str]) -> str:
@@ -113,7 +113,7 @@ def _last_of_each(arguments: Sequence[str]) -> list[str]:
     return [word for words in kept.values() for word in words]
 
 
-def _without_tilde(word: str) -> str:
+def _with_config_found(word: str) -> str:
     """An argument, but that of --config with its file in full: flags of ml_collections read the file as they are parsed.
 
     Raises UserError where there is no such file.

@@ -67,7 +67,7 @@ def _check_header(path: Path) -> None:
         start = file.read(_HEADER_BYTES)
     end = _HEADER_ENDS.search(start)
     if not end or (path.suffix.lower() == ".nrrd" and not start.startswith(b"NRRD")):
-        raise UserError(f"{path}: not a readable MetaImage or NRRD file (its header is none); convert or copy it again")
+        raise UserError(f"{path}: not a readable MetaImage or NRRD file (it has no such header); convert or copy it again")
     lines = start[: end.end()].decode("latin-1").splitlines()
     split = [re.split("[:=]", line, maxsplit=1) for line in lines if re.search("[:=]", line)]
     fields = {name.strip().lower(): value.strip(" =") for name, value in split}

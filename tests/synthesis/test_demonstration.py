@@ -82,8 +82,8 @@ def test_a_folder_that_is_there_is_not_touched(shipped, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give --workdir and --output, or --demo"),
-        (["--workdir=run"], "give --workdir and --output, or --demo"),
+        ([], "error: give --workdir and --output, or --demo"),
+        (["--workdir=run"], "error: give --workdir and --output, or --demo"),
         (["--demo", "--workdir=run"], "--workdir: --demo has a model, a subject and sources of its own; leave it out"),
         (["--demo", "--samples=1"], "--samples=1: --demo shows how samples differ; give 2 or more"),
     ],
