@@ -81,6 +81,7 @@ def _check_alone() -> None:
 
 
 def _show(settings: SynthesisOptions) -> None:
+    from mrdiff_jax.metrics.conventions import METRICS
     from mrdiff_jax.synthesis import demonstration
     from mrdiff_jax.synthesis.synthesizer import Synthesizer
 
@@ -88,7 +89,7 @@ def _show(settings: SynthesisOptions) -> None:
     settings = settings._replace(samples=_SAMPLES.value or demonstration.SAMPLES)
     synthesizer = Synthesizer.load(demonstration.MODEL)
     scores = demonstration.run(synthesizer, output, settings)
-    print(f"{'':<18}" + "".join(f"{name.upper():>8}" for name in next(iter(scores.values()))))
+    print(f"{'':<18}" + "".join(f"{name.upper():>8}" for name in METRICS) + "   RMSE in the tumour")
     for name, row in scores.items():
         print(f"{name:<18}" + "".join(f"{value:8.{2 if metric == 'psnr' else 3}f}" for metric, value in row.items()))
     print(f"{output / demonstration.PICTURE} shows it; {output} holds the scans and what was made of them")

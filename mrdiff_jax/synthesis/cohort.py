@@ -95,10 +95,7 @@ def _synthesize(synthesizer: Synthesizer, exam: ExamFiles, output: Path, setting
 
 def path_in(output: Path, exam: ExamFiles, target: str, result: str) -> Path:
     """Where BIDS has a result: sub-01, 'ce-gad_T1w' -> sub-01/anat/sub-01_ce-gad_desc-synthetic_T1w.nii.gz."""
-    entities, _, suffix = target.rpartition("_")
-    kind = "" if result == SYNTHETIC else "".join(word[0].upper() + word[1:] for word in result.split())
-    name = "_".join(filter(None, (exam.name, entities, f"desc-synthetic{kind}", suffix)))
-    return output / exam.subject / exam.session / "anat" / f"{name}.nii.gz"
+    return output / exam.subject / exam.session / "anat" / nifti_output.bids_name(exam.name, target, result)
 
 
 def _is_done(synthesizer: Synthesizer, exam: ExamFiles, settings: SynthesisOptions, path_of: Callable[[str], Path]) -> bool:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +13,12 @@ import numpy as np
 import mrdiff_jax
 from mrdiff_jax.data import phantom
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.evaluation import figures
+from mrdiff_jax.evaluation import baselines, figures
+from mrdiff_jax.evaluation.baselines import References
 from mrdiff_jax.evaluation.scoring import Scorer
 from mrdiff_jax.metrics.conventions import METRICS, body_mask
 from mrdiff_jax.preparation.intensity import percentile_scale
+from mrdiff_jax.preparation.slicing import Slicing
 from mrdiff_jax.scans.exam import Exam
 from mrdiff_jax.scans.sequence_times import SIDECAR_FIELDS, sidecar_path
 from mrdiff_jax.storage.files import scratch_folder
@@ -29,6 +31,8 @@ SUBJECT = 1014  # of the phantom, of which models are trained on the first ones;
 SAMPLES = 8
 PICTURE, SCORES = "picture.png", "scores.csv"
 CONVENTION = "default"
+IN_TUMOUR = "tumour_rmse"
+_FITTED = 8  # training subjects that the linear regression is fitted to
 _SHOWN = 4
 
 Scores = Mapping[str, Mapping[str, float]]
@@ -39,8 +43,10 @@ class Images(NamedTuple):
 
     sources: np.ndarray
     truth: np.ndarray
+    tumour: np.ndarray
     synthesis: np.ndarray
     deviation: np.ndarray
+    linear: np.ndarray
 
 
 def run(synthesizer: Synthesizer, folder: Path, settings: SynthesisOptions) -> Scores:
@@ -52,7 +58,8 @@ def run(synthesizer: Synthesizer, folder: Path, settings: SynthesisOptions) -> S
       settings: of the synthesis, of several samples.
 
     Returns:
-      The metrics, means over the slices, of the synthesis and of the sources as they are.
+      The metrics, means over the slices, and the root mean squared error in the tumour: of the synthesis, of a linear
+      regression, and of the sources as they are.
 
     Raises:
       UserError: the folder is there.
@@ -69,20 +76,29 @@ def run(synthesizer: Synthesizer, folder: Path, settings: SynthesisOptions) -> S
 
 
 def _fill(folder: Path, synthesizer: Synthesizer, settings: SynthesisOptions) -> Scores:
-    data = synthesizer.trained.config.data
-    size = {"image_size": data.image_size, "slice_count": data.subject_slices}
-    exam = phantom.simulate_exam(data.seed, SUBJECT, contrasts=(*synthesizer.sources, synthesizer.target), **size)
+    exam = _simulate(synthesizer, SUBJECT)
     written = {name: _write_scan(exam, k, folder) for k, name in enumerate(exam.contrasts)}
     scans = from_scans.read_scans(synthesizer, {name: written[name] for name in synthesizer.sources}, None, {})
     volumes = from_scans.synthesize(synthesizer, scans, settings)
-    path_of = partial(nifti_output.beside, folder / f"{exam.name}_desc-synthetic_{synthesizer.target}.nii.gz")
-    nifti_output.write(volumes, scans, nifti_output.provenance(synthesizer, scans, settings), path_of)
-    images = _images(synthesizer, exam.volumes[-1], scans, volumes)
+    nifti_output.write(
+        volumes,
+        scans,
+        nifti_output.provenance(synthesizer, scans, settings),
+        lambda result: folder / nifti_output.bids_name(exam.name, synthesizer.target, result),
+    )
+    images = _images(synthesizer, exam, scans, volumes)
     _draw(images, synthesizer, exam.name, folder / PICTURE)
     scores = _scores(images, synthesizer, exam.name)
     with (folder / SCORES).open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["images", *METRICS], *([name, *row.values()] for name, row in scores.items())])
+        csv.writer(file).writerows([["images", *METRICS, IN_TUMOUR], *([name, *row.values()] for name, row in scores.items())])
     return scores
+
+
+def _simulate(synthesizer: Synthesizer, index: int) -> Exam:
+    """A subject of the phantom that the model was trained on: its sources, and last its target."""
+    data = synthesizer.trained.config.data
+    size = {"image_size": data.image_size, "slice_count": data.subject_slices}
+    return phantom.simulate_exam(data.seed, index, contrasts=(*synthesizer.sources, synthesizer.target), **size)
 
 
 def _write_scan(exam: Exam, k: int, folder: Path) -> Path:
@@ -95,21 +111,40 @@ def _write_scan(exam: Exam, k: int, folder: Path) -> Path:
     return path
 
 
-def _images(synthesizer: Synthesizer, truth: np.ndarray, scans: Scans, volumes: Mapping[str, np.ndarray]) -> Images:
+def _images(synthesizer: Synthesizer, exam: Exam, scans: Scans, volumes: Mapping[str, np.ndarray]) -> Images:
     """All slices, scaled as in training: scans by their own percentiles, the synthesis as it was made."""
-    cut = from_scans.slicing_of(synthesizer, scans.grid)
+    sliced = partial(_sliced, from_scans.slicing_of(synthesizer, scans.grid))
     offset, factor = from_scans.intensities(synthesizer)
-
-    def sliced(volume: np.ndarray, offset: float, factor: float) -> np.ndarray:
-        scaled = np.clip((volume - offset) / factor, 0, 1).astype(np.float32)
-        return cut.images(scaled[None], np.arange(cut.count))[..., 0]
-
+    linear = _linear(synthesizer, sliced)
+    sources = np.stack(list(map(sliced, scans.volumes, *scans.scale.T)), -1)
     return Images(
-        np.stack([sliced(volume, *scale) for volume, scale in zip(scans.volumes, scans.scale, strict=True)], -1),
-        sliced(truth, *percentile_scale(truth, synthesizer.trained.data.preparation.percentiles)),
-        sliced(volumes[SYNTHETIC], offset, factor),
-        sliced(volumes[DEVIATION], 0, factor),
+        sources=sources,
+        truth=sliced(exam.volumes[-1], *_scale(synthesizer, exam.volumes[-1])),
+        tumour=sliced(exam.lesions) > 0.5,
+        synthesis=sliced(volumes[SYNTHETIC], offset, factor),
+        deviation=sliced(volumes[DEVIATION], 0, factor),
+        linear=linear.predict(sources)["linear"],
     )
+
+
+def _linear(synthesizer: Synthesizer, sliced: Callable[..., np.ndarray]) -> References:
+    """The linear regression on the sources, fitted to some of the subjects that the model was trained on."""
+
+    def batch(index: int) -> dict[str, np.ndarray]:
+        volumes = _simulate(synthesizer, index).volumes
+        images = np.stack([sliced(volume, *_scale(synthesizer, volume)) for volume in volumes], -1)
+        return {"sources": images[..., :-1], "target": images[..., -1], "valid": np.ones(len(images), bool)}
+
+    return baselines.fit(map(batch, range(_FITTED)), len(synthesizer.sources))
+
+
+def _scale(synthesizer: Synthesizer, volume: np.ndarray) -> tuple[float, float]:
+    return percentile_scale(volume, synthesizer.trained.data.preparation.percentiles)
+
+
+def _sliced(cut: Slicing, volume: np.ndarray, offset: float = 0, factor: float = 1) -> np.ndarray:
+    """The slices (S, H, W) of a volume (X, Y, Z), from offset + factor * [0, 1] to [0, 1]."""
+    return cut.images(np.clip((volume - offset) / factor, 0, 1).astype(np.float32)[None], np.arange(cut.count))[..., 0]
 
 
 def _scores(images: Images, synthesizer: Synthesizer, subject: str) -> Scores:
@@ -119,10 +154,14 @@ def _scores(images: Images, synthesizer: Synthesizer, subject: str) -> Scores:
         "body": body_mask(np.concatenate([images.sources, images.truth[..., None]], -1)),
         **{"valid": np.ones(count, bool), "subject": [subject] * count, "slice": np.arange(count)},
     }
-    compared = {"synthesis": images.synthesis}
+    compared = {"synthesis": images.synthesis, "linear regression": images.linear}
     compared |= {f"{name} as it is": images.sources[..., k] for k, name in enumerate(synthesizer.sources)}
     score = Scorer(CONVENTION)
-    return {name: score(image, batch).means(METRICS, CONVENTION) for name, image in compared.items()}
+    return {
+        name: score(image, batch).means(METRICS, CONVENTION)
+        | {IN_TUMOUR: float(np.sqrt(np.mean(np.square(image - images.truth)[images.tumour])))}
+        for name, image in compared.items()
+    }
 
 
 def _draw(images: Images, synthesizer: Synthesizer, subject: str, path: Path) -> None:

@@ -32,6 +32,13 @@ def beside(output: Path, result: str) -> Path:
     raise UserError(f"--output={output}: name it .nii.gz or .nii")
 
 
+def bids_name(exam: str, target: str, result: str) -> str:
+    """The name that BIDS gives a result: 'sub-01', 'ce-gad_T1w', 'std' -> sub-01_ce-gad_desc-syntheticStd_T1w.nii.gz."""
+    entities, _, suffix = target.rpartition("_")
+    kind = "" if result == SYNTHETIC else "".join(word[0].upper() + word[1:] for word in result.split())
+    return "_".join(filter(None, (exam, entities, f"desc-synthetic{kind}", suffix))) + ".nii.gz"
+
+
 def check_free(path: Path) -> None:
     """Checks that a volume may be written there.
 

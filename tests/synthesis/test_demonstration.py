@@ -40,8 +40,10 @@ def test_the_subject_was_not_trained_on_and_has_a_tumour(shipped):
 
 def test_the_synthesis_is_far_better_than_the_sources(made):
     _, scores = made
-    assert list(scores) == ["synthesis", "T2w as it is", "PDw as it is"]
+    assert list(scores) == ["synthesis", "linear regression", "T2w as it is", "PDw as it is"]
     assert scores["synthesis"]["psnr"] > 28
+    assert scores["synthesis"]["psnr"] - 3 > scores["linear regression"]["psnr"] > scores["PDw as it is"]["psnr"] + 3
+    assert scores["synthesis"]["tumour_rmse"] < scores["linear regression"]["tumour_rmse"]
     for name in ("T2w as it is", "PDw as it is"):
         assert scores[name]["psnr"] + 5 < scores["synthesis"]["psnr"]
         assert scores[name]["ssim"] + 0.2 < scores["synthesis"]["ssim"]
@@ -50,11 +52,11 @@ def test_the_synthesis_is_far_better_than_the_sources(made):
 def test_it_leaves_scans_synthesis_picture_and_table(made):
     folder, scores = made
     name = phantom.subject_name(demonstration.SUBJECT)
-    scans = {f"{name}_{contrast}" for contrast in ("T1w", "T2w", "PDw", "desc-synthetic_T1w", "desc-synthetic_T1w_std")}
+    scans = {f"{name}_{contrast}" for contrast in ("T1w", "T2w", "PDw", "desc-synthetic_T1w", "desc-syntheticStd_T1w")}
     expected = {f"{scan}{end}" for scan in scans for end in (".nii.gz", ".json")} | {"picture.png", "scores.csv"}
     assert {path.name for path in folder.iterdir()} == expected
     true, synthetic, deviation = (
-        nib.load(folder / f"{name}_{end}.nii.gz") for end in ("T1w", "desc-synthetic_T1w", "desc-synthetic_T1w_std")
+        nib.load(folder / f"{name}_{end}.nii.gz") for end in ("T1w", "desc-synthetic_T1w", "desc-syntheticStd_T1w")
     )
     np.testing.assert_array_equal(synthetic.affine, true.affine)
     correlation = np.corrcoef(synthetic.get_fdata().ravel(), true.get_fdata().ravel())[0, 1]
