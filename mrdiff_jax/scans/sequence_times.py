@@ -219,8 +219,8 @@ def require(scans: Iterable[tuple[Path | ScanPath, str, SequenceTimes]], flag: s
     raise UserError(f"{first}{others}: {fields} in header or sidecar; give {' '.join(flags)}")
 
 
-def check(times: SequenceTimes, scan: Path | ScanPath) -> None:
-    """Raises UserError, naming the scan, for known times that no pulse sequence has: mostly a mistaken unit."""
+def check(times: SequenceTimes, scan: Path | ScanPath | str) -> None:
+    """Raises UserError, naming the scan or the contrast, for known times that no pulse sequence has: mostly a mistaken unit."""
     fix = "fix what its header or sidecar (seconds) says, or what is stated for it (milliseconds)"
     for field, (low, high) in PLAUSIBLE_MS.items():
         value = getattr(times, field)

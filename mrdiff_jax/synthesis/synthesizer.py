@@ -14,9 +14,13 @@ from jax import Array
 from mrdiff_jax import fields, methods, parallel
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.methods.contract import Method
+from mrdiff_jax.scans import sequence_times
+from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.synthesis import model_files
 from mrdiff_jax.synthesis.model_files import Trained
 from mrdiff_jax.synthesis.sampling import Compiled, Sampler, on_devices
+
+_ROUNDING = 1e-3  # how far outside of [0, 1] sources may be
 
 
 class Synthesizer:
@@ -89,7 +93,8 @@ class Synthesizer:
           Images (B, H, W) in [0, 1]; with samples > 1 their mean and their standard deviation over the samples.
 
         Raises:
-          UserError: an array is of another shape, the key is none, or the settings do not fit the model.
+          UserError: an array is of another shape or range, times are implausible (in seconds, say), the key is none, or the
+            settings do not fit the model.
         """
         names = self.sources if given is None else tuple(given)
         self.check_given(names)
@@ -161,12 +166,17 @@ class Synthesizer:
     def _batch(self, sources: np.ndarray, times: Sequence[Any], names: Sequence[str]) -> dict[str, np.ndarray]:
         """A batch of the contract, of the sources with these names."""
         count, *_, k = sources.shape
+        if not (sources.min() >= -_ROUNDING and sources.max() <= 1 + _ROUNDING):  # NaN is refused too
+            raise UserError(f"sources from {sources.min():g} to {sources.max():g}: scale each volume's percentiles to 0 and 1")
         batch = {"sources": sources}
         for name, values in zip(("tr", "te", "ti"), times, strict=True):
             try:
                 batch[name] = np.broadcast_to(np.float32(0 if values is None else values), (count, k))
             except ValueError:
                 raise UserError(f"{name} of shape {np.shape(values)}: give ({count}, {k}) or ({k},), ms") from None
+        for i, source in enumerate(names):
+            for row in np.unique([batch[name][:, i] for name in ("tr", "te", "ti")], axis=1).T:
+                sequence_times.check(SequenceTimes(*row.tolist()), source)
         if self.method.any_sources:
             batch["available"] = np.ones((count, k), np.float32)
         places = [self.sources.index(name) for name in names]

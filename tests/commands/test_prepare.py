@@ -121,6 +121,7 @@ def test_the_good_are_prepared_and_the_bad_told_in_a_line_each(made):
     output, run = made
     assert run.returncode == 2
     assert "3 of 8 exams prepared" in run.stdout
+    assert "--config.data.sources=T1w --config.data.target=T2w" in run.stdout
     assert "exam" not in run.stderr.split("failed:")[0]  # no progress bar where nobody looks on
     lines = [line for line in run.stderr.splitlines() if line.startswith("failed: ")]
     words = {

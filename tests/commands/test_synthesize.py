@@ -122,12 +122,15 @@ def call(*flags):
 
 def test_the_command(workdir, pair, tmp_path):
     output = tmp_path / "made" / "t1.nii.gz"
+    finer = (46, 44, 40)
+    pair["PDw"] = save(tmp_path / "finer.nii.gz", affine_of((4, 3, -5), (1.5,) * 3, finer), finer)
     sources = [f"--source={name}={path}" for name, path in pair.items()]
     run = call(
         f"--workdir={workdir}", *sources, f"--output={output}", "--tr=T2w=4000,PDw=2000", "--te=T2w=100,PDw=10", "--steps=1"
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == str(output)
+    assert "PDw: registered, for its edges lay" in run.stderr
     assert "slice/s" not in run.stderr  # no progress bar where nobody looks on
     made = nib.load(output)
     assert made.shape == SHAPE
