@@ -112,7 +112,7 @@ class Evaluate:
 
 
 _QUICK = {"hold": 0.0, "ema_decay": 0.99, "clip_norm": 1.0}
-SMALL = {  # docs/results.md has the search for rates, levels of cm and reverse steps
+SMALL = {  # docs/results-more.md has the search for rates and levels of cm, docs/results.md that for reverse steps
     "model": {
         **{"base_channels": 16, "channel_mult": (1, 2, 4), "attention_levels": (2,), "head_channels": 32},
         "norm_groups": 4,  # a few channels each: brightness gets lost in groups of one
