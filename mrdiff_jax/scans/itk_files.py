@@ -1,5 +1,6 @@
 """Volumes in MetaImage and NRRD files, which ITK reads: their voxels, their affine to mm, and what is refused of them."""
 
+import math
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ DETACHED = {".mhd": ".mha", ".nhdr": ".nrrd"}  # headers whose voxels lie in ano
 _HEADER_ENDS = re.compile(rb"^\s*ElementDataFile\s*=.*$|^\r?\n", re.MULTILINE)  # of a MetaImage, of a NRRD file
 _HEADER_BYTES = 2**16
 _SPACES = ("right-anterior-superior", "left-anterior-superior", "left-posterior-superior", "ras", "las", "lps")
+_BYTES = {"char": 1, "short": 2, "int": 4, "float": 4, "double": 8}  # of a voxel of MetaImage's MET_INT, MET_UINT and so on
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world has x to the left and y to the back
 
 
@@ -72,18 +74,30 @@ def _check_header(path: Path) -> None:
     split = [re.split("[:=]", line, maxsplit=1) for line in lines if re.search("[:=]", line)]
     fields = {name.strip().lower(): value.strip(" =") for name, value in split}
     if path.suffix.lower() == ".mha":
-        _check_meta(path, fields)
+        _check_meta(path, fields, path.stat().st_size - end.end() - 1)
     else:
         _check_nrrd(path, fields)
 
 
-def _check_meta(path: Path, fields: dict[str, str]) -> None:
+def _check_meta(path: Path, fields: dict[str, str], there: int) -> None:
+    """Of a MetaImage, of which `there` bytes follow its header; of a truncated one ITK would print lines of its own."""
     if fields.get("elementdatafile", "LOCAL").upper() != "LOCAL":
         raise UserError(f"{path}: its voxels lie in another file, {fields['elementdatafile']}; write both as one .mha file")
     if not fields.keys() & {"transformmatrix", "rotation", "orientation"}:
         raise UserError(f"{path}: states no orientation (TransformMatrix); convert it again")
     if not fields.keys() & {"elementspacing", "elementsize"}:
         raise UserError(f"{path}: states no size of its voxels (ElementSpacing); convert it again")
+    if there < (declared := _declared_bytes(fields)):
+        raise UserError(f"{path}: is truncated, {max(there, 0)} of {declared} bytes; copy it again")
+
+
+def _declared_bytes(fields: dict[str, str]) -> int:
+    """How many bytes a MetaImage's header says that its voxels take; 0 where it does not."""
+    compressed = fields.get("compresseddata", "").lower() == "true"
+    numbers = fields.get("compresseddatasize" if compressed else "dimsize", "0").split()
+    kind = fields.get("elementtype", "").lower().removeprefix("met_").removeprefix("u")
+    voxel = 1 if compressed else _BYTES.get(kind, 0)
+    return voxel * math.prod(map(int, numbers)) if all(map(str.isdecimal, numbers)) else 0
 
 
 def _check_nrrd(path: Path, fields: dict[str, str]) -> None:

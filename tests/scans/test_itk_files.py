@@ -48,13 +48,16 @@ def test_the_volume_is_that_of_the_nifti_file(nifti, suffix):
     np.testing.assert_allclose(back.affine, expected.affine, atol=1e-4)
 
 
-@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
-def test_a_truncated_file_is_refused_without_addresses_of_the_reader(nifti, suffix):
-    path = written_as(nifti, suffix)
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize(("suffix", "words"), [(".mha", "is truncated"), (".nrrd", "not a readable MetaImage or NRRD file")])
+def test_a_truncated_file_is_refused_in_our_words_alone(nifti, suffix, words, compressed, capfd):
+    path = nifti.with_name(f"other{suffix}")
+    sitk.WriteImage(sitk.ReadImage(str(nifti)), str(path), useCompression=compressed)
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(UserError, match="not a readable MetaImage or NRRD file") as caught:
+    with pytest.raises(UserError, match=words) as caught:
         read_scan(path)
     assert "0x" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_text_named_nrrd_is_no_nrrd(tmp_path):
