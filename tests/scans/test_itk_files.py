@@ -54,6 +54,7 @@ def test_a_truncated_file_is_refused_in_our_words_alone(nifti, suffix, words, co
     path = nifti.with_name(f"other{suffix}")
     sitk.WriteImage(sitk.ReadImage(str(nifti)), str(path), useCompression=compressed)
     path.write_bytes(path.read_bytes()[:-2000])
+    capfd.readouterr()  # what ITK says of writing
     with pytest.raises(UserError, match=words) as caught:
         read_scan(path)
     assert "0x" not in str(caught.value)
@@ -121,11 +122,9 @@ def test_what_is_no_single_volume_is_refused(nifti):
 
 def test_a_damaged_file_is_refused_by_name(nifti):
     path = written_as(nifti, ".mha")
-    whole = path.read_bytes()
-    for part in (whole[:100], whole[:-1000]):
-        path.write_bytes(part)
-        with pytest.raises(UserError, match=r"other\.mha: not a readable MetaImage or NRRD file"):
-            read_scan(path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"other\.mha: not a readable MetaImage or NRRD file"):
+        read_scan(path)
     with pytest.raises(UserError, match=r"none\.nrrd: no such file"):
         read_scan(nifti.with_name("none.nrrd"))
 
