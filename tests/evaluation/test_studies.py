@@ -294,13 +294,13 @@ def test_all_studies_of_a_run_reach_the_comparison(tiny_config, tmp_path):
     tiny_config.data.seed = LESION_SEED
     train_and_evaluate(tiny_config, tmp_path)
     assert not (tmp_path / "studies.csv").exists()
-    tiny_config.evaluate.update(studies="all", sampling="1,3x2", samples=2, study_slices=2, segmenter=SEGMENTER)
+    tiny_config.evaluate.update(studies="all", sampling="1,3x2,2000", samples=2, study_slices=2, segmenter=SEGMENTER)
     evaluate_only(tiny_config, tmp_path)
     with (tmp_path / "studies.csv").open() as file:
         rows = list(csv.DictReader(file))
     settings = {study: {row["setting"] for row in rows if row["study"] == study} for study in STUDIES}
     assert settings["robustness"] == set(robustness.damages(SOURCES, 0))
-    assert settings["sampling"] == {"1 step", "2 steps, mean of 3"}
+    assert settings["sampling"] == {"1 step", "2 steps, mean of 3"}  # the chain has 1000
     assert settings["denoising"] == {f"t = {round(share * 999)}" for share in denoising.SHARES}
     assert settings["uncertainty"] == {"2 syntheses of 2 steps"}
     assert settings["maps"] == {"T1", "T2", "S0"}
