@@ -4,12 +4,10 @@
         --config.data.sources=T1w,T2w --config.data.target=FLAIR --config.train.max_minutes=60
 
 Where the scans to be synthesised come from other scanners than those trained on, add --config.data.intensity=0.3
-(docs/results-more.md: it helps there, and costs much where they do not).
+(docs/results-more.md: it seemed to help there, and costs much where they do not).
 
 Scans without a JSON sidecar take their times from --config.data.tr, te and ti ('T1w=500,T2w=4000', milliseconds). For the
-paper's network raise --config.model.base_channels to 192, with --config.model.channel_mult='(1,1,2,3,4)',
---config.model.attention_levels='(2,3,4)', --config.model.norm_groups=32, --config.mrdiff.optimizer.learning_rate=2e-4 and
---config.mrdiff.sample.steps=50 and --config.data.image_size=256; that needs a large GPU and days.
+paper's network start from configs/adni.py, with a root, sources and target of your own.
 """
 
 from mrdiff_jax import config as defaults

@@ -94,8 +94,9 @@ for count in sorted({1, jax.local_device_count()}):
 #
 # ```bash
 # JAX_COORDINATOR_ADDRESS=host0:1234 JAX_NUM_PROCESSES=4 JAX_PROCESS_ID=0 \
-#     mrdiff train --config=configs/bids.py --workdir=/shared/runs/flair --config.data.batch_size=64
+#     mrdiff train --config=../configs/bids.py --workdir=/shared/runs/flair --config.data.root=/shared/scans \
+#     --config.data.sources=T1w,T2w --config.data.target=FLAIR --config.data.batch_size=64
 # ```
 #
-# On a Cloud TPU pod JAX finds them by itself. Every host reads its own share of the slices; the first one
-# writes checkpoints and scores, into a folder that all can reach.
+# On a TPU slice or under Slurm `JAX_COORDINATOR_ADDRESS` alone is enough (not tried). Every host reads its own
+# share of the slices; the first one writes checkpoints and scores, into a folder that all can reach.

@@ -87,7 +87,7 @@ class Synthesizer:
           given: names of the sources that `sources` and the times are of, for a method that does without some; None is all.
           steps: of the reverse chain, 1 being the direct estimate of x_0; None is as configured.
           samples: how many to average.
-          sampler: 'ddim' or 'ddpm'; None is as configured.
+          sampler: 'ddim', 'ddpm' or 'dpm'; None is as configured.
 
         Returns:
           Images (B, H, W) in [0, 1]; with samples > 1 their mean and their standard deviation over the samples.
