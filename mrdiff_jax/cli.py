@@ -151,6 +151,19 @@ def config_of(flag: flags.FlagHolder) -> ConfigDict:
         raise UserError(f"--{flag.name}: {str(error).partition(': ')[2] or error}") from error
 
 
+def config_words(arguments: Sequence[str]) -> list[str]:
+    """The arguments that make the configuration, to be given to another command, or compared.
+
+    Raises:
+      UserError: one stands apart from its value.
+    """
+    words = [word for word in arguments if re.match(r"--?config\b", word)]
+    for word in words:
+        if "=" not in word:
+            raise UserError(f"{word}: write it with its value, as {word}=VALUE")
+    return words
+
+
 def _say(error: Exception) -> int:
     print(f"error: {' '.join(_words(error).split())}", file=sys.stderr)
     return 2

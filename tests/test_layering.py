@@ -38,7 +38,7 @@ LAYERS = [
     "workdir synthesis.sampling",
     "evaluation.averages evaluation.baselines evaluation.results evaluation.scoring evaluation.figures",
     "evaluation.run_page evaluation.evaluator evaluation.studies.* evaluation.studies.__init__ evaluation.run",
-    "training.meter training.writer training.step training.loop training.speed",
+    "training.meter training.writer training.time_limit training.step training.loop training.speed",
     "measuring.timing measuring.reports measuring.programs measuring.device measuring.networks measuring.pipeline",
     "measuring.start measuring.growth measuring.reading measuring.scores measuring.alternatives measuring.peers",
     "synthesis.model_files synthesis.synthesizer synthesis.from_scans synthesis.nifti_output",

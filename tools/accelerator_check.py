@@ -115,9 +115,12 @@ def check_benchmark(save: Save, options: argparse.Namespace) -> None:
 
 
 def check_training(save: Save, options: argparse.Namespace) -> None:
-    """Trains one method for most of the time, then scores it on the test subjects at each of STEPS."""
+    """Trains one method for most of the time, then scores it on the test subjects, at each of STEPS where it samples."""
     start, minutes = time.monotonic(), options.budget / 60
     config = training_config(options)
+    samples = methods.create(resolve(config)).samples
+    if samples:
+        config.sample.steps = STEPS[0]
     iterator = train_iterator(open_dataset(config.data), config.data.batch_size, 0, mirror=config.data.mirror)
     save("data", {"batches_per_second": batches_per_second(iterator)})
     config.train.max_minutes = 0.75 * minutes
@@ -136,8 +139,8 @@ def check_training(save: Save, options: argparse.Namespace) -> None:
         save("run", run | {"subjects": summary.subjects, "slices": summary.slices, "batch": config.data.batch_size})
         for name, scores in summary.references.items():
             save(name, scores)
-        save(f"{config.sample.steps} steps", summary.synthesis)
-        for steps in STEPS[1:]:
+        save(f"{STEPS[0]} steps" if samples else "synthesis", summary.synthesis)
+        for steps in STEPS[1:] if samples else ():
             config.sample.steps = steps
             save(f"{steps} steps", evaluate_only(config, workdir).synthesis)
 
@@ -159,11 +162,11 @@ def training_config(options: argparse.Namespace) -> ConfigDict:
     config.model.update(norm_groups=max(width // 4, 1), dtype=options.dtype)
     config.mrdiff.update(map_channels=width, schedule="linear", loss_draws="first")
     for method in ("mrdiff", "regression"):
-        config[method].optimizer.update(learning_rate=options.learning_rate, hold=0.0, ema_decay=0.995, clip_norm=1.0)
+        config[method].optimizer.update(hold=0.0, ema_decay=0.995, clip_norm=1.0)
+    config.optimizer.learning_rate = options.learning_rate
     never = 10_000_000
     config.train.update(steps=never, log_every=50, evaluate_every=never, checkpoint_every=never)
     config.evaluate.update(batch_size=options.evaluate_batch, images=8)
-    config.sample.steps = STEPS[0]
     return config
 
 

@@ -25,6 +25,7 @@ from mrdiff_jax.methods.mrdiff.authors_weights import StateDict, to_variables
 from mrdiff_jax.methods.mrdiff.method import build_network
 from mrdiff_jax.storage import json_files
 from mrdiff_jax.storage.checkpoints import Checkpoints
+from mrdiff_jax.storage.paths import check_workdir, local_path
 from mrdiff_jax.training.step import TrainState, create_train_state
 from mrdiff_jax.workdir import CONFIG
 
@@ -133,8 +134,10 @@ def write_checkpoint(config: ConfigDict, weights: Path, ema: Path | None, workdi
 
 def main() -> None:
     """Runs what the flags ask for."""
-    config, workdir = cli.config_of(_CONFIG), Path(_WORKDIR.value)
-    step = write_checkpoint(config, Path(_WEIGHTS.value), Path(_EMA.value) if _EMA.value else None, workdir)
+    config, workdir = cli.config_of(_CONFIG), local_path(_WORKDIR.value, "--workdir")
+    weights, ema = local_path(_WEIGHTS.value, "--weights"), local_path(_EMA.value, "--ema") if _EMA.value else None
+    check_workdir(workdir)
+    step = write_checkpoint(config, weights, ema, workdir)
     print(f"{workdir}: a checkpoint of step {step}; next, python -m mrdiff_jax.main --mode=eval with this config and your data")
 
 

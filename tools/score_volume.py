@@ -8,13 +8,14 @@ synthesis as its sidecar says.
 """
 
 import argparse
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mrdiff_jax import metrics
+from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation import figures
 from mrdiff_jax.preparation.intensity import percentile_scale
 from mrdiff_jax.preparation.registration import grid_of
@@ -22,14 +23,14 @@ from mrdiff_jax.preparation.slices import choose_slices
 from mrdiff_jax.preparation.slicing import PLANES, Slicing, slice_image
 from mrdiff_jax.scans.sequence_times import sidecar_path
 from mrdiff_jax.scans.volumes import Volume, read_nifti
+from mrdiff_jax.storage import json_files
 
-PERCENTILES = (0.5, 99.5)
 BODY_LEVEL = 0.1
 
 
 def about(synthetic: Path) -> dict[str, Any]:
     """The sidecar of a synthetic volume."""
-    return json.loads(sidecar_path(synthetic).read_text(encoding="utf-8"))
+    return json_files.read(sidecar_path(synthetic), "--synthetic takes what mrdiff_jax.synthesize wrote")
 
 
 def scaled(volume: Volume, offset: float, factor: float) -> np.ndarray:
@@ -37,10 +38,10 @@ def scaled(volume: Volume, offset: float, factor: float) -> np.ndarray:
     return np.clip((volume.data - offset) / factor, 0, 1).astype(np.float32)
 
 
-def acquired(path: Path) -> np.ndarray:
+def acquired(path: Path, percentiles: Sequence[float]) -> np.ndarray:
     """A scan in [0, 1], by its own percentiles."""
     volume = read_nifti(path)
-    return scaled(volume, *percentile_scale(volume.data, PERCENTILES))
+    return scaled(volume, *percentile_scale(volume.data, percentiles))
 
 
 def slicing_of(volume: Volume, slices: dict[str, Any], plane: str) -> Slicing:
@@ -69,16 +70,25 @@ def banding(synthetic: np.ndarray, truth: np.ndarray, body: np.ndarray, axis: in
 
 
 def main() -> None:
-    """Reads, scores and draws."""
+    """Reads the flags, and scores."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--synthetic", type=Path, required=True)
     parser.add_argument("--truth", type=Path, required=True)
     parser.add_argument("--source", action="append", default=[], help="NAME=PATH, for the picture")
     parser.add_argument("--picture", type=Path)
     given = parser.parse_args()
+    try:
+        score(given)
+    except UserError as error:
+        parser.error(str(error))
+
+
+def score(given: argparse.Namespace) -> None:
+    """Reads, scores and draws what the flags name. Raises UserError where a file cannot be read."""
     scan, sidecar = read_nifti(given.synthetic), about(given.synthetic)
     synthetic = scaled(scan, sidecar["Intensities"]["Offset"], sidecar["Intensities"]["Factor"])
-    truth = acquired(given.truth)
+    percentiles = sidecar["Preparation"]["percentiles"]
+    truth = acquired(given.truth, percentiles)
     slicing = slicing_of(scan, sidecar["Slices"], sidecar["Preparation"]["plane"])
     everything = np.arange(slicing.count)
     seen = slicing.volume(slicing.images(truth[None], everything)[..., 0])
@@ -92,7 +102,7 @@ def main() -> None:
         print(f"steps along the axes, {name}: {np.round(steps(each, body), 4).tolist()}")
     print(f"banding: {banding(synthetic, seen, body, axis):.3f} (1: as in the truth)")
     if given.picture:
-        volumes = {name: acquired(Path(path)) for name, _, path in (text.partition("=") for text in given.source)}
+        volumes = {name: acquired(Path(path), percentiles) for name, _, path in (text.partition("=") for text in given.source)}
         volumes |= {"true": truth, "synthetic": synthetic, "absolute error": np.abs(synthetic - truth)}
         middle = [int(np.median(np.nonzero(body)[each])) for each in range(3)]
         rows = [{name: slice_image(each.take(middle[cut], cut)) for name, each in volumes.items()} for cut in (2, 1, 0)]

@@ -12,7 +12,6 @@ other methods and factors, too.
 import csv
 import io
 import itertools
-import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -27,13 +26,13 @@ from ml_collections import ConfigDict, config_flags
 from mrdiff_jax import cli, methods, parallel
 from mrdiff_jax.config import resolve
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.experiments import plan
 from mrdiff_jax.fields import split_names
 from mrdiff_jax.log import logger
 from mrdiff_jax.metrics.conventions import METRICS
 from mrdiff_jax.storage.files import write_text
 from mrdiff_jax.storage.paths import check_writable, local_path
 from mrdiff_jax.training.loop import Diverged, Run
-from mrdiff_jax.training.speed import seconds_of_a_step
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Settings of all trainings.")
 _OUTPUT = flags.DEFINE_string("output", None, "CSV file to write, or to go on with.")
@@ -52,7 +51,7 @@ def main() -> None:
     config, output = cli.config_of(_CONFIG), local_path(_OUTPUT.value, "--output")
     names, factors = [methods.require(name) for name in split_names(_METHODS.value)], _factors(_FACTORS.value)
     check_writable(output.parent)
-    settings = " ".join(word for word in sys.argv[1:] if re.match(r"--?(config|minutes)\b", word))
+    settings = " ".join([*cli.config_words(sys.argv[1:]), f"--minutes={_MINUTES.value:g}"])
     rows = _known(output, settings)
     steps = {row["method"]: int(row["steps"]) for row in rows}
     for name, factor in itertools.product(names, factors):
@@ -62,7 +61,7 @@ def main() -> None:
         if any(row["method"] == name and float(row["learning_rate"]) == rate for row in rows):
             continue
         if name not in steps:
-            steps[name] = max(1, round(60 * _MINUTES.value / alone(measured, chosen)))
+            steps[name] = max(1, round(60 * _MINUTES.value / alone(plan.seconds_of_a_step, chosen)))
         chosen.optimizer.learning_rate = rate
         chosen.train.update(steps=steps[name], max_minutes=0)
         scores = alone(validated, chosen)
@@ -94,12 +93,6 @@ def alone(task: Callable[[ConfigDict], Result], config: ConfigDict) -> Result:
     """A task in a process of its own, whose memory and compiled programs go with it."""
     with ProcessPoolExecutor(1, get_context("spawn"), initializer=cli.keep_programs) as process:
         return process.submit(task, config).result()
-
-
-def measured(config: ConfigDict) -> float:
-    """Seconds of a training step."""
-    parallel.initialize(config.data.batch_size)
-    return seconds_of_a_step(resolve(config))
 
 
 def validated(config: ConfigDict) -> Row:

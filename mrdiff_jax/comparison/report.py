@@ -13,7 +13,7 @@ from PIL import Image
 
 from mrdiff_jax import pages
 from mrdiff_jax.comparison import tables
-from mrdiff_jax.comparison.runs import Comparison
+from mrdiff_jax.comparison.runs import HIGHER_IS_BETTER, Comparison
 from mrdiff_jax.evaluation.averages import subject_of
 from mrdiff_jax.metrics.conventions import METRICS
 from mrdiff_jax.plotting import colormaps
@@ -36,6 +36,9 @@ _STUDY_LEADS = {
     "segmentation": "The same segmenter on synthetic and true volumes; Dice of its labels, those of the true volume as truth.",
 }
 HEADINGS = {"whole slice": "Whole slice", "body": "Inside the body", "errors": "Errors of single pixels"}
+LOWER_IS_BETTER = " and ".join(
+    ", ".join(name.upper() for name, higher in HIGHER_IS_BETTER.items() if not higher).rsplit(", ", 1)
+)
 EXTREMES = 3  # subjects at either end that are marked and always among the slices
 
 
@@ -63,7 +66,7 @@ def page(comparison: Comparison, figures: Sequence[Figure], slices: int) -> str:
         scores="".join(_scores(comparison, region) for region in comparison.regions),
         how="".join(f"<p>{escape(line)}</p>" for line in tables.how(comparison)),
         tests_lead=f"{first} minus each other method, paired over subjects. Positive differences speak for {first},"
-        " except in GMSD. d_z is Cohen's effect size of paired differences, its interval from the bootstrap."
+        f" except in {LOWER_IS_BETTER}. d_z is Cohen's effect size of paired differences, its interval from the bootstrap."
         if summary.subjects > 1
         else "One subject is too few for a test.",
         tests="".join(_tests(comparison, region) for region in comparison.regions) if summary.subjects > 1 else "",

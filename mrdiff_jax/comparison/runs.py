@@ -11,6 +11,7 @@ from mrdiff_jax.comparison import significance
 from mrdiff_jax.comparison.comparable import check_comparable
 from mrdiff_jax.comparison.seeds import POOLED, Seeds
 from mrdiff_jax.comparison.significance import PairedComparison
+from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation import averages
 from mrdiff_jax.evaluation.baselines import References
 from mrdiff_jax.evaluation.results import REFERENCES, SYNTHESIS, Row, Summary
@@ -76,14 +77,17 @@ class Comparison:
       runs: one or more seeds by the name their row is given; the first is the row that the others are tested against.
 
     Raises:
-      UserError: two rows differ in convention, contrasts, subjects, slices, data or the slices of a study; the message names
-        both.
+      UserError: a row has the name of a reference, or two rows differ in convention, contrasts, subjects, slices, data or the
+        slices of a study; the message names both.
     """
 
     runs: Mapping[str, Seeds]
 
     def __post_init__(self):
         (first, reference), *others = self.runs.items()
+        taken = {*map(self.label, ("copy", "linear", "calibrated")), "truth"}
+        for name in taken & self.runs.keys():
+            raise UserError(f"--names: {name!r} is what something else is called in the tables; choose another name")
         for name, seeds in others:
             check_comparable(first, reference.results[0], name, seeds.results[0])
 

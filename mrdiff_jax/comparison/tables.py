@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from mrdiff_jax.comparison.runs import Cell, Comparison, Test
 from mrdiff_jax.config import STUDIES
+from mrdiff_jax.evaluation import averages
+from mrdiff_jax.scans import visits
 
 DIGITS = {"psnr": 2, "ssim": 4, "fsim": 4, "gmsd": 4, "nmse": 4, "mae": 4}
 DIGITS |= {"correlation": 3, "best_channel": 3, "linear_fit": 3, "dice": 3}
@@ -150,6 +152,12 @@ def how(comparison: Comparison) -> list[str]:
             3,
             f"Training seeds: {seeds}. The scores of each slice are averaged over them before all else; in parentheses,"
             " the sample standard deviation of the seeds' means.",
+        )
+    exams = {averages.subject_of(row["subject"]) for row in comparison.rows[comparison.first]}
+    if alike := [members for members in visits.patients(exams).values() if len(members) > 1]:
+        lines.append(
+            f"{' and '.join(alike[0][:2])} look like visits of one patient, and so do {len(alike) - 1} other groups: the tests"
+            " take them for independent subjects; name visits ses-1, ses-2, ... if they are not."
         )
     return lines
 

@@ -7,6 +7,7 @@ import types
 import typing
 import zipfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -126,27 +127,37 @@ class Results:
 
 
 def write(results: Results, workdir: Path) -> None:
-    """Writes metrics.json, metrics.csv, references.csv, spectra.csv, images.npz and the studies; earlier ones are removed."""
-    (workdir / STUDIES).unlink(missing_ok=True)
+    """Writes metrics.json, metrics.csv, references.csv, spectra.csv, images.npz and the studies; earlier ones are removed.
+
+    All take their names together at the end, metrics.json last: an evaluation that fails leaves the one before.
+    """
     convention = results.summary.convention.name
-    _write_rows(workdir / SCORES, results.rows[SYNTHESIS], convention)
     references = [{"reference": name} | row for name in REFERENCES for row in results.rows[name]]
-    _write_rows(workdir / REFERENCE_SCORES, references, convention)
     frequencies = zip(*results.spectra.values(), strict=True)
-    _write_csv(workdir / SPECTRA, [dict(zip(results.spectra, values, strict=True)) for values in frequencies])
     images = results.images
     pixels = {name: quantise(getattr(images, name)) for name in _FIELDS}
-    with replacing(workdir / IMAGES) as aside, aside.open("wb") as file:
-        np.savez_compressed(file, subject=images.subject, slice=images.slice, **pixels)
     entries = dataclasses.asdict(results.summary)
-    json_files.write(workdir / SUMMARY, {name: entry for name, entry in entries.items() if entry is not None})
+    with ExitStack() as files:
+
+        def aside(name: str) -> Path:
+            return files.enter_context(replacing(workdir / name))
+
+        summary = json_files.text({name: entry for name, entry in entries.items() if entry is not None}, indent=2)
+        aside(SUMMARY).write_text(summary + "\n", encoding="utf-8")
+        _write_rows(aside(SCORES), results.rows[SYNTHESIS], convention)
+        _write_rows(aside(REFERENCE_SCORES), references, convention)
+        _write_csv(aside(SPECTRA), [dict(zip(results.spectra, values, strict=True)) for values in frequencies])
+        with aside(IMAGES).open("wb") as file:
+            np.savez_compressed(file, subject=images.subject, slice=images.slice, **pixels)
+        (workdir / STUDIES).unlink(missing_ok=True)
     write_studies(results.studies, convention, workdir)
 
 
 def write_studies(rows: Sequence[Row], convention: str, workdir: Path) -> None:
     """Writes studies.csv, if there are rows."""
     if rows:
-        _write_rows(workdir / STUDIES, rows, convention)
+        with replacing(workdir / STUDIES) as aside:
+            _write_rows(aside, rows, convention)
 
 
 def read(workdir: Path) -> Results:
@@ -234,7 +245,7 @@ def _write_rows(path: Path, rows: Sequence[Row], convention: str) -> None:
 
 
 def _write_csv(path: Path, rows: Sequence[Row]) -> None:
-    with replacing(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]))
         table.writeheader()
         table.writerows(rows)

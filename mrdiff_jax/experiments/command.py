@@ -1,7 +1,6 @@
 """What the tools share that train several rows of a table: their flags, and the way from rows to a comparison."""
 
 import os
-import re
 import sys
 from collections.abc import Sequence
 
@@ -66,13 +65,10 @@ def distinct(flag: str, text: str) -> list[str]:
 
 def _settings(arguments: Sequence[str], rows: Rows) -> list[str]:
     """The arguments that set the configuration, for `mrdiff_jax.main`."""
-    words = [word for word in arguments if re.match(r"--?config\b", word)]
+    words = cli.config_words(arguments)
     taken = {"train.seed", "train.max_minutes"}.union(*rows.values()) | ({"train.steps"} if _RULE.value != "steps" else set())
     for word in words:
-        name, equals, _ = word.lstrip("-").partition("=")
-        if not equals:
-            raise UserError(f"{word}: write it with its value, as {word}=VALUE")
-        if name.removeprefix("config.") in taken:
+        if word.lstrip("-").partition("=")[0].removeprefix("config.") in taken:
             raise UserError(f"{word}: the rows, --seeds and --rule say that; leave it out")
     return words
 

@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -137,7 +138,7 @@ def measure(configs: Mapping[str, ConfigDict], environment: Mapping[str, str]) -
     return {name: float(np.median(times)) for name, times in found.items()}
 
 
-def seconds_of_a_step(config: ConfigDict, environment: Mapping[str, str]) -> float:
+def seconds_of_a_step(config: ConfigDict, environment: Mapping[str, str] = MappingProxyType({})) -> float:
     """Seconds of a training step; to be called first thing in a process, whose environment says which devices there are."""
     os.environ.update(environment)
     cli.keep_programs()

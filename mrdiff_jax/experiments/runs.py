@@ -136,7 +136,8 @@ def visible(device: int | None) -> dict[str, str]:
 def conclude(entries: Sequence[Entry], failed: Sequence[Entry], output: Path) -> None:
     """Writes runs.csv of what ended, compares the rows with the first, and ends the process where something failed."""
     ended = [entry for entry in entries if entry not in failed]
-    rows = {entry.row: [one for one in ended if one.row == entry.row] for entry in ended}
+    of_rows = {name: [one for one in ended if one.row == name] for name in dict.fromkeys(entry.row for entry in entries)}
+    rows = {name: of_row for name, of_row in of_rows.items() if of_row}
     write_text(output / "runs.csv", table(ended))
     if entries[0].row not in rows:
         logger.warning("no comparison: %s failed, against which the others are tested", entries[0].row)

@@ -12,7 +12,7 @@ def psnr(
 ) -> jax.Array:
     """Peak signal-to-noise ratio, in decibels.
 
-    (B, H, W), (B, H, W) -> (B,). Equal images give inf, which `stats` leaves out of means.
+    (B, H, W), (B, H, W) -> (B,). Equal images give inf, which `evaluation.averages` leaves out of means.
     Raises ValueError if the shapes differ or a side is below 16.
     """
     prediction, target = checked(prediction, target)

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+
 import mrdiff_jax
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.log import logger
@@ -72,9 +74,10 @@ def run(synthesizer: Synthesizer, root: Path, output: Path, settings: SynthesisO
                 continue
             try:
                 outcomes.append(ExamOutcome(exam.name, _synthesize(synthesizer, exam, output, settings, stated)))
-            except (UserError, OSError) as error:
-                outcomes.append(ExamOutcome(exam.name, "failed", str(error)))
-                logger.warning("%s", error)
+            except (UserError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:  # the last: no memory of the device
+                reason = " ".join(str(error).split()) or "out of memory"
+                outcomes.append(ExamOutcome(exam.name, "failed", reason))
+                logger.warning("%s: %s", exam.name, reason)
     finally:  # also of a run that is interrupted
         with replacing(output / "report.csv") as aside, open(aside, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([ExamOutcome._fields, *outcomes])

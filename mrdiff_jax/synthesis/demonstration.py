@@ -32,7 +32,7 @@ SAMPLES = 8
 PICTURE, SCORES = "picture.png", "scores.csv"
 CONVENTION = "default"
 IN_TUMOUR = "tumour_rmse"
-_FITTED = 8  # training subjects that the linear regression is fitted to
+_FITTED = 8  # other simulated subjects, to which the linear regression is fitted
 _SHOWN = 4
 
 Scores = Mapping[str, Mapping[str, float]]
@@ -128,7 +128,7 @@ def _images(synthesizer: Synthesizer, exam: Exam, scans: Scans, volumes: Mapping
 
 
 def _linear(synthesizer: Synthesizer, sliced: Callable[..., np.ndarray]) -> References:
-    """The linear regression on the sources, fitted to some of the subjects that the model was trained on."""
+    """The linear regression on the sources, fitted to some other simulated subjects."""
 
     def batch(index: int) -> dict[str, np.ndarray]:
         volumes = _simulate(synthesizer, index).volumes

@@ -98,15 +98,14 @@ class Synthesizer:
         """
         names = self.sources if given is None else tuple(given)
         self.check_given(names)
-        if np.ndim(sources) != 4 or np.shape(sources)[-1] != len(names):
-            raise UserError(f"sources of shape {np.shape(sources)}: give (B, H, W, {len(names)}) for {', '.join(names)}")
+        images = _checked(sources, names)
         if samples < 1:
             raise UserError(f"samples={samples}: must be at least 1")
-        *_, height, width, _ = np.shape(sources)
+        _, height, width, _ = images.shape
         rows, columns = (_padding(side, self.method.stride) for side in (height, width))
-        padded = np.pad(np.asarray(sources, np.float32), ((0, 0), rows, columns, (0, 0)))
-        images = self._run(self._sampler(steps, sampler, samples), self._batch(padded, (tr, te, ti), names), rng)
-        mean, deviation = (image[:, rows[0] : rows[0] + height, columns[0] : columns[0] + width] for image in images)
+        padded = np.pad(images, ((0, 0), rows, columns, (0, 0)))
+        found = self._run(self._sampler(steps, sampler, samples), self._batch(padded, (tr, te, ti), names), rng)
+        mean, deviation = (image[:, rows[0] : rows[0] + height, columns[0] : columns[0] + width] for image in found)
         return (mean, deviation) if samples > 1 else mean
 
     def check_given(self, names: Sequence[str]) -> None:
@@ -127,12 +126,12 @@ class Synthesizer:
     def maps(self, sources: Any, tr: Any, te: Any, ti: Any = None, *, rng: Array) -> dict[str, np.ndarray]:
         """What the method sees, by name, (B, H', W') each: for MRDiff its feature maps, which are not quantitative.
 
-        Arguments as for the synthesis, but sides must be multiples of `method.stride`. Raises UserError where the model was not
-        loaded with `maps`.
+        Arguments as for the synthesis, but sides must be multiples of `method.stride`. Raises UserError as that
+        does, and where the model was not loaded with `maps`.
         """
         if not self.trained.maps:
             raise UserError("this model was loaded without what feature maps need: Synthesizer.load(workdir, maps=True)")
-        batch = self._batch(np.asarray(sources, np.float32), (tr, te, ti), self.sources)
+        batch = self._batch(_checked(sources, self.sources), (tr, te, ti), self.sources)
         described = self._run(self._describe, batch, rng)
         return dict(zip(self.method.described, described, strict=True))
 
@@ -166,8 +165,6 @@ class Synthesizer:
     def _batch(self, sources: np.ndarray, times: Sequence[Any], names: Sequence[str]) -> dict[str, np.ndarray]:
         """A batch of the contract, of the sources with these names."""
         count, *_, k = sources.shape
-        if not (sources.min() >= -_ROUNDING and sources.max() <= 1 + _ROUNDING):  # NaN is refused too
-            raise UserError(f"sources from {sources.min():g} to {sources.max():g}: scale each volume's percentiles to 0 and 1")
         batch = {"sources": sources}
         for name, values in zip(("tr", "te", "ti"), times, strict=True):
             try:
@@ -185,10 +182,21 @@ class Synthesizer:
     def _run(self, compiled: Compiled, batch: dict[str, np.ndarray], rng: Array) -> tuple[np.ndarray, ...]:
         """Runs a compiled function of the contract on a batch."""
         count = len(batch["sources"])
-        if not jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) or rng.shape not in ((), (count,)):
+        is_key = isinstance(rng, Array) and jnp.issubdtype(rng.dtype, jax.dtypes.prng_key)
+        if not is_key or rng.shape not in ((), (count,)):
             raise UserError(f"rng: give jax.random.key(seed), or {count} such keys")
         keys = parallel.keys_at(rng, np.arange(count)) if rng.ndim == 0 else rng
         return compiled(self._variables, batch, keys)
+
+
+def _checked(sources: Any, names: Sequence[str]) -> np.ndarray:
+    """Sources as float32. Raises UserError where they are not (B, H, W, K) in [0, 1], a channel for each of the names."""
+    if np.ndim(sources) != 4 or np.shape(sources)[-1] != len(names) or not np.size(sources):
+        raise UserError(f"sources of shape {np.shape(sources)}: give (B, H, W, {len(names)}) for {', '.join(names)}")
+    images = np.asarray(sources, np.float32)
+    if not (images.min() >= -_ROUNDING and images.max() <= 1 + _ROUNDING):  # NaN is refused too
+        raise UserError(f"sources from {images.min():g} to {images.max():g}: scale each volume's percentiles to 0 and 1")
+    return images
 
 
 def _spread(values: np.ndarray, places: Sequence[int], channels: int) -> np.ndarray:

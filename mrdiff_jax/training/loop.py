@@ -28,6 +28,7 @@ from mrdiff_jax.storage.paths import check_workdir, local_path
 from mrdiff_jax.streams import named
 from mrdiff_jax.training.meter import Meter
 from mrdiff_jax.training.step import TrainState, create_train_state, make_train_step
+from mrdiff_jax.training.time_limit import TimeLimit
 from mrdiff_jax.training.writer import Writer
 
 
@@ -62,7 +63,7 @@ class Run:
     """One training: its data, its method and its folder."""
 
     def __init__(self, config: Config, folder: Path):
-        self.started = time.monotonic()
+        self.limit, self._validation = TimeLimit(config.train.max_minutes), 0.0
         self.config, self.workdir = config, folder
         self.method = methods.create(config)
         self.dataset = open_dataset(config.data)
@@ -82,36 +83,39 @@ class Run:
         workdir.claim(self.workdir, self.config, self.dataset, self.method)
         every, steps = self.config.train, self.config.train.steps
         state, first = self._start()
-        deadline = float("inf")
         meter = Meter(first)
         with closing(self.checkpoints), closing(Writer(self.workdir, active=jax.process_index() == 0)) as writer:
             step = first
-            while step < steps and time.monotonic() < deadline:
-                progress = np.full(jax.local_device_count(), self.progress(step, deadline), np.float32)
+            while step < steps and not self._time_is_up(meter):
+                progress = np.full(jax.local_device_count(), self.progress(step), np.float32)
                 state, metrics = self.train_step(state, parallel.shard(next(self.iterator)), progress)
                 step += 1
                 meter.add(metrics)
                 if step == first + 1:
                     jax.block_until_ready(metrics)
-                    logger.info("first step after %s", duration(time.monotonic() - self.started))
-                    deadline = self._deadline(state)
+                    logger.info("first step after %s", duration(time.monotonic() - self.limit.started))
+                    self._begin(state)
                     meter.restart()
-                if step % every.log_every == 0 or step == steps:
-                    self._report(writer, step, meter, deadline)
+                if step % every.log_every == 0:
+                    self._report(writer, step, meter)
                 if step % every.checkpoint_every == 0:
                     self._save(state, step, meter)
                     meter.restart()
-                if step % every.evaluate_every == 0 and step < steps and time.monotonic() < deadline:
+                if step % every.evaluate_every == 0 and step < steps and self.limit.left() > self._validation:
                     self._validate(writer, state, step)
                     meter.restart()
+            if meter.pending:
+                self._report(writer, step, meter)
             self._save(state, step, meter)
         return state, step
 
-    def progress(self, step: int, deadline: float) -> float:
+    def progress(self, step: int) -> float:
         """Share of the training that is done, by steps or by the clock, whichever is further."""
-        limited = self.started < deadline < np.inf
-        by_clock = (time.monotonic() - self.started) / (deadline - self.started) if limited else 0.0
-        return min(max(step / self.config.train.steps, by_clock), 1.0)
+        return min(max(step / self.config.train.steps, self.limit.share()), 1.0)
+
+    def _time_is_up(self, meter: Meter) -> bool:
+        """Whether the clock ends the training; several hosts, whose clocks differ, learn it from a step that all have done."""
+        return meter.progress() >= 1 if jax.process_count() > 1 else self.limit.left() <= 0
 
     def _start(self) -> tuple[TrainState, int]:
         """The replicated state to go on from, and its step."""
@@ -129,17 +133,14 @@ class Run:
             logger.info("going on from step %d", state.step)
         return parallel.replicate(state), int(state.step)
 
-    def _deadline(self, state: TrainState) -> float:
-        """When training must stop for the whole run to end in `max_minutes`."""
-        minutes = self.config.train.max_minutes
-        if not minutes:
-            return float("inf")
+    def _begin(self, state: TrainState) -> None:
+        """Lets the time of the training count, and finds out how long a validation takes."""
+        if not self.limit:
+            return
         evaluation = self.evaluator.seconds(state.evaluated())
-        logger.info("time limit %s, of which the evaluation needs %s", duration(60 * minutes), duration(evaluation))
-        deadline = self.started + 60 * minutes - 1.1 * evaluation - 20
-        if deadline < time.monotonic():
-            logger.warning("no time is left to train: the evaluation follows; raise --config.train.max_minutes")
-        return deadline
+        slices = self.config.evaluate.slices or len(self.dataset.split("validation"))
+        self._validation = evaluation * slices / len(self.dataset.split(self.evaluator.split))
+        self.limit.begin(evaluation)
 
     def _save(self, state: TrainState, step: int, meter: Meter) -> None:
         """Saves a checkpoint, unless the run has diverged."""
@@ -156,13 +157,13 @@ class Run:
                     " --config.optimizer.clip_norm=1"
                 )
 
-    def _report(self, writer: Writer, step: int, meter: Meter, deadline: float) -> None:
+    def _report(self, writer: Writer, step: int, meter: Meter) -> None:
         """Writes the means since the last report, and prints them with the time left."""
         self._check(meter)
         speed, means = meter.speed(), meter.means()
         meter.clear()
         writer.scalars(step, {f"train/{name}": value for name, value in means.items()} | {"train/steps_per_second": speed})
-        left = min((self.config.train.steps - step) / max(speed, 1e-9), max(deadline - time.monotonic(), 0))
+        left = min((self.config.train.steps - step) / max(speed, 1e-9), self.limit.left())
         pace = f"{speed:.2f} steps/s  {duration(left)} left" if speed else ""
         losses = "  ".join(f"{name} {value:.3g}" for name, value in means.items() if name.startswith("L_"))
         logger.info("step %d/%d  %s  %s", step, self.config.train.steps, losses, pace)

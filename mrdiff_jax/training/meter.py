@@ -17,6 +17,8 @@ class Meter:
         """Starts after `step`."""
         self._step = step
         self._pending: list[Mapping[str, Array]] = []
+        self._in_flight: list[Mapping[str, Array]] = []
+        self._ended: Mapping[str, Array] = {}
         self.restart()
 
     def add(self, metrics: Mapping[str, Array]) -> None:
@@ -24,8 +26,18 @@ class Meter:
         self._pending.append(metrics)
         self._step += 1
         self._timed += 1
-        if len(self._pending) > _IN_FLIGHT:
-            jax.block_until_ready(self._pending[-1 - _IN_FLIGHT])
+        self._in_flight.append(metrics)
+        if len(self._in_flight) > _IN_FLIGHT:
+            self._ended = jax.block_until_ready(self._in_flight.pop(0))
+
+    @property
+    def pending(self) -> bool:
+        """Whether there are steps since the last report."""
+        return bool(self._pending)
+
+    def progress(self) -> float:
+        """Of the training, what was done when the newest step began that the devices have ended."""
+        return float(self._ended["progress"].addressable_data(0)[0]) if self._ended else 0.0
 
     def restart(self) -> None:
         """Starts the clock again, after something other than training."""

@@ -60,7 +60,7 @@ def make_train_step(method: Method, recipe: Optimizer, key: Array) -> StepFn:
         rng = parallel.example_keys(jax.random.fold_in(key, state.step), len(batch["target"]))
         progress = parallel.mean(progress)  # where it depends on the clock, hosts differ
         before = after = state.variables
-        opt_state, metrics = dict(state.opt_state), {}
+        opt_state, metrics = dict(state.opt_state), {"progress": progress}
         for name, player in method.players.items():
             seen = before if method.simultaneous else after
 

@@ -24,18 +24,33 @@ def train(flags, workdir, devices, **environment):
     return subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+def on_two_hosts(flags, workdir):
+    """What the processes print."""
+    coordinator = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
+    hosts = [train(flags, workdir, devices=1, **coordinator, JAX_PROCESS_ID=str(i)) for i in range(2)]
+    try:
+        said = [host.communicate(timeout=300)[0] for host in hosts]
+    finally:
+        for host in hosts:
+            host.kill()
+    assert [host.returncode for host in hosts] == [0, 0], said
+    return said
+
+
 def scores(workdir):
     return json.loads((workdir / "metrics.json").read_text())["synthesis"]
 
 
 def test_two_hosts_train_and_score_as_one_with_two_devices(tiny_flags, tmp_path):
     flags = [*tiny_flags, "--config.method.name=regression"]
-    coordinator = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
-    hosts = [train(flags, tmp_path / "two", devices=1, **coordinator, JAX_PROCESS_ID=str(i)) for i in range(2)]
-    said = [host.communicate(timeout=300)[0] for host in hosts]
-    assert [host.returncode for host in hosts] == [0, 0], said
-    assert "2 device(s)" in said[0]
+    assert "2 device(s)" in on_two_hosts(flags, tmp_path / "two")[0]
     alone = train(flags, tmp_path / "one", devices=2)
     alone.communicate(timeout=300)
     assert alone.returncode == 0
     assert scores(tmp_path / "two") == pytest.approx(scores(tmp_path / "one"), rel=1e-3)
+
+
+def test_two_hosts_agree_on_when_the_time_is_up(tiny_flags, tmp_path):
+    flags = [*tiny_flags, "--config.method.name=regression", "--config.train.steps=1000000", "--config.train.max_minutes=0.001"]
+    on_two_hosts(flags, tmp_path / "two")
+    assert 1 < json.loads((tmp_path / "two" / "metrics.json").read_text())["step"] < 100

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import nibabel as nib
 import numpy as np
 import pytest
@@ -92,6 +93,22 @@ def test_an_interrupted_cohort_leaves_its_report(synthesizer, tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         cohort.run(synthesizer, root, output, SynthesisOptions(), {})
     assert [line.split(",")[:2] for line in (output / "report.csv").read_text().splitlines()[1:]] == [["sub-00", "failed"]]
+
+
+def test_an_exam_that_is_too_large_for_the_memory_stops_no_other(synthesizer, tmp_path, monkeypatch):
+    whole = from_scans.synthesize
+
+    def short_of_memory(model, scans, settings):
+        if "sub-01" in scans.frame_path.name:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes")
+        return whole(model, scans, settings)
+
+    monkeypatch.setattr(from_scans, "synthesize", short_of_memory)
+    root = make_cohort(tmp_path / "in")
+    (root / "sub-02" / "anat" / "sub-02_T1w.nii.gz").unlink()
+    outcomes = {one.exam: one for one in cohort.run(synthesizer, root, tmp_path / "out", SynthesisOptions(steps=1), {})}
+    assert outcomes["sub-02"].outcome == "synthesised"
+    assert outcomes["sub-01"][1:] == ("failed", "RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes")
 
 
 def test_names_of_a_derivative_keep_the_targets_entities(tmp_path):

@@ -116,6 +116,36 @@ def test_labels_of_another_segmenter_are_refused_by_name():
     assert comparison_of({"ours": segmented("a"), "theirs": make_results(0.1)}).study("segmentation")
 
 
+@pytest.mark.parametrize("name", ["linear regression", "copy of PDw", "truth"])
+def test_a_row_is_not_called_like_a_reference(name):
+    with pytest.raises(UserError, match=f"--names: '{name}' is what something else is called"):
+        comparison_of({"ours": make_results(0.05), name: make_results(0.1)})
+
+
+def test_a_convention_that_meant_something_else_is_said():
+    made = make_results(0.1)
+    other = dataclasses.replace(made.summary.convention, mask="another")
+    with pytest.raises(UserError, match=r"theirs: the convention 'default' meant something else .* evaluate both again"):
+        comparison_of({"ours": made, "theirs": changed(summary={"convention": other})})
+
+
+def test_exams_without_a_label_do_not_part_segmented_runs():
+    def segmented(subjects, **changes):
+        of = {"study": "segmentation", "setting": "label 1", "measure": "dice", "method": "synthesis", "slice": 0, "value": 0.5}
+        return dataclasses.replace(make_results(0.1, **changes), studies=[of | {"subject": subject} for subject in subjects])
+
+    comparison_of({"ours": segmented(["sub-00"]), "theirs": segmented(["sub-00", "sub-01"], seed=1)})
+
+
+def test_subjects_that_look_like_visits_of_one_patient_are_told(comparison):
+    assert "visits" not in " ".join(tables.how(comparison))
+    named = {f"sub-{i:02d}": f"sub-{i // 2:02d}{'ab'[i % 2]}" for i in range(8)}
+    made = make_results(0.1)
+    rows = {name: [row | {"subject": named[row["subject"]]} for row in found] for name, found in made.rows.items()}
+    how = " ".join(tables.how(comparison_of({"ours": dataclasses.replace(made, rows=rows)})))
+    assert "sub-00a and sub-00b look like visits of one patient, and so do 3 other groups" in how
+
+
 def test_a_study_stands_beside_its_references_and_gaps_are_dashes():
     ours = studied([0, 1], 0.25)
     ours = dataclasses.replace(ours, studies=[*ours.studies, *studied([0, 1], 0.5, "linear").studies])

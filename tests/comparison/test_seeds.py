@@ -104,6 +104,15 @@ def test_studies_are_means_over_seeds_and_reliability_is_pooled():
     np.testing.assert_allclose(curve.share, [0.5, 0.5])
 
 
+def test_a_label_that_one_seed_invents_does_not_part_the_seeds():
+    def run(labels):
+        return dataclasses.replace(make_results(0.1), studies=[{"study": "segmentation", "setting": label} for label in labels])
+
+    seeds._check_studies("a", run(["label 1"]), "b", run(["label 1", "label 7"]))
+    with pytest.raises(UserError, match="its study 'segmentation' is of nothing"):
+        seeds._check_studies("a", run(["label 1"]), "b", run([]))
+
+
 def test_pictures_and_the_scores_beside_them_are_of_the_first_seed(two_seeds):
     both = comparison_of({"ours": two_seeds, "theirs": make_results(0.1)})
     pictures = both.pictures("sub-01", 2)

@@ -77,6 +77,22 @@ def test_the_summary_says_how_and_agrees_with_the_rows(workdir):
             assert {row["convention"] for row in csv.DictReader(file)} == {"default"}
 
 
+def test_an_evaluation_that_fails_leaves_the_one_before(workdir, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(workdir, folder)
+    stored = results.read(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+    def full(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(results.np, "savez_compressed", full)
+    better = [row | {"psnr": 99.0} for row in stored.rows["synthesis"]]
+    with pytest.raises(OSError, match="No space"):
+        results.write(dataclasses.replace(stored, rows=stored.rows | {"synthesis": better}), folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
 def test_the_spectra_are_those_of_the_images(workdir):
     stored = results.read(workdir)
     np.testing.assert_allclose(stored.spectra["frequency"], np.arange(9) / 16)

@@ -172,6 +172,8 @@ def test_maps_are_feature_maps_by_name(workdir):
     maps = synthesizer.maps(sources(3), *TIMES, rng=KEY)
     assert list(maps) == ["T1 features", "T2 features", "S0 features"]
     assert all(len(image) == 3 and np.isfinite(image).all() and image.min() >= 0 for image in maps.values())
+    with pytest.raises(UserError, match=r"give \(B, H, W, 2\) for T2w, PDw"):
+        synthesizer.maps(sources(3)[..., :1], *TIMES, rng=KEY)
 
 
 def test_an_exported_pair_gives_the_same_images_without_orbax(synthesizer, pair, tmp_path):
@@ -321,6 +323,8 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
         ((np.zeros((2, 16, 16, 2)), (4.0, 2.0), (0.1, 0.01)), {}, "T2w: TE 0.1 ms is implausible.*seconds taken for milli"),
         ((np.zeros((2, 16, 16, 2)), (4000.0, np.nan), TIMES[1]), {}, "PDw: TR nan ms is implausible"),
         ((np.zeros((2, 16, 16, 2)), *TIMES), {"rng": jax.random.PRNGKey(0)}, r"jax\.random\.key"),
+        ((np.zeros((0, 16, 16, 2)), *TIMES), {}, r"sources of shape \(0, 16, 16, 2\)"),
+        ((np.zeros((2, 16, 16, 2)), *TIMES), {"rng": 0}, r"rng: give jax\.random\.key"),
         ((np.zeros((2, 16, 16, 2)), *TIMES), {"rng": jax.random.split(KEY, 3)}, "or 2 such keys"),
     ],
 )

@@ -121,6 +121,16 @@ def test_the_others_are_compared_without_a_failed_run_unless_it_is_the_first_row
     assert compared == ([{"regression": 2}] if fails == "pix2pix" else [])
 
 
+def test_the_first_row_stays_the_first_though_one_of_its_seeds_failed(tmp_path, monkeypatch):
+    compared = []
+    monkeypatch.setattr(runs, "table", lambda entries: "")
+    monkeypatch.setattr(runs, "compare", lambda rows, output: compared.extend(rows))
+    entries = [Entry(row, seed, 4, tmp_path / f"{row}-{seed}") for seed in (0, 1) for row in ("regression", "pix2pix")]
+    with pytest.raises(SystemExit, match="1 of 4 runs failed"):
+        runs.conclude(entries, entries[:1], tmp_path)
+    assert compared == ["regression", "pix2pix"]
+
+
 def test_recipes_are_scaled_by_the_slices_that_were_seen_in_the_publication():
     assert sorted(plan.PUBLISHED) == sorted(methods.NAMES)
     assert [plan.published_steps(name, slices=1000, batch_size=4) for name in ("mrdiff", "hinet")] == [700_000, 100_000]

@@ -52,6 +52,7 @@ def test_a_search_without_validation_subjects_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (("--minutes=1", "--config.data.batch_size", "4"), "--config.data.batch_size: write it with its value"),
         (("--minutes=1", "--factors=1,-3"), "--factors=1,-3: give numbers above 0"),
         (("--minutes=1", "--factors=a"), "--factors=a: give numbers above 0"),
         (("--minutes=1", "--methods=hinnet"), "did you mean hinet?"),

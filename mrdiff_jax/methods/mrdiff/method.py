@@ -182,6 +182,9 @@ def _every(n: int, examples: Examples) -> tuple[Examples, Examples]:
     """Every n-th example, from the first on, and the others."""
     count = len(examples.t)
     if count % n:
-        raise UserError(f"--config.mrdiff.physics_every={n}: a device has {count} examples of a batch, not a multiple of it")
+        raise UserError(
+            f"--config.mrdiff.physics_every={n}: a device has {count} examples of a batch at a time, not a multiple of it;"
+            " change it, --config.data.batch_size or --config.optimizer.accumulate"
+        )
     others = np.flatnonzero(np.arange(count) % n)
     return jax.tree.map(lambda leaf: leaf[::n], examples), jax.tree.map(lambda leaf: leaf[others], examples)
