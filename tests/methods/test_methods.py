@@ -1,6 +1,8 @@
 """What holds for every method, whatever it is: each name of the registry runs this list."""
 
+import re
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,7 +12,8 @@ from helpers.models import TINY_METHODS, tiny
 
 import mrdiff_jax
 from mrdiff_jax import diffusion, methods, parallel
-from mrdiff_jax.config import resolve
+from mrdiff_jax.config import resolve, small
+from mrdiff_jax.methods import reading
 from mrdiff_jax.storage.checkpoints import Checkpoints
 from mrdiff_jax.synthesis import model_files
 from mrdiff_jax.training.loop import Run, train_and_evaluate
@@ -20,6 +23,7 @@ KEYS = jax.random.split(jax.random.key(0), 2)
 NAMES = pytest.mark.parametrize("name", methods.NAMES)
 
 
+DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
 OWN_OVERFIT = {"hinet", "resvit", "blochgan", "cm", "cdpm", "m2dn"}  # in the file of each, with settings and bounds of its own
 
 
@@ -33,6 +37,20 @@ def forget_each():
 def configured(name, **changes):
     recipe = {"optimizer.learning_rate": 3e-3, "optimizer.hold": 1.0, "train.evaluate_every": 1000}
     return tiny(**{"method.name": name} | recipe | TINY_METHODS.get(name, {"data.image_size": 32}) | changes)
+
+
+@NAMES
+def test_the_small_settings_have_the_parameters_that_their_table_says(name):
+    flat = {"method.name": name, "data.image_size": 64, "data.sources": "T2w,PDw", "data.target": "T1w"}
+    config = small("paper")
+    config.update_from_flattened_dict(flat)
+    resolved = resolve(config)
+    method = methods.create(resolved)
+    variables = method.init(jax.random.key(0), make_batch(1, 64))
+    read = reading.synthesis_part(method, resolved, variables, described=False)
+    trained, synthesis = (sum(leaf.size for leaf in jax.tree.leaves(found.params)) for found in (variables, read))
+    row = re.search(rf"^\| {name} \|.*\| ([\d,]+) \| ([\d,]+) \|$", DOCS.read_text().partition("## On CPUs")[2], re.MULTILINE)
+    assert row.groups() == (f"{trained:,}", f"{synthesis:,}")
 
 
 def steps_of(name, devices, count, batch):
