@@ -11,22 +11,20 @@ import re
 from pathlib import Path
 
 import grain
-import jax
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from mrdiff_jax import cli, methods
+from mrdiff_jax import cli
 from mrdiff_jax.config import Config, resolve
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.fields import split_names
+from mrdiff_jax.measuring import networks
 from mrdiff_jax.methods.contract import Variables
 from mrdiff_jax.methods.mrdiff.authors_weights import StateDict, to_variables
 from mrdiff_jax.methods.mrdiff.method import build_network
 from mrdiff_jax.storage import json_files
 from mrdiff_jax.storage.checkpoints import Checkpoints
 from mrdiff_jax.storage.paths import check_workdir, local_path
-from mrdiff_jax.training.step import TrainState, create_train_state
 from mrdiff_jax.workdir import CONFIG
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "Their state dict, .pt or .safetensors.")
@@ -75,14 +73,6 @@ def read(path: Path) -> StateDict:
         ) from error
 
 
-def fresh_state(config: Config) -> TrainState:
-    """The state with which a run of this config starts."""
-    side, sources = config.data.image_size, len(split_names(config.data.sources))
-    times = {name: np.ones((1, sources), np.float32) for name in ("tr", "te", "ti")}
-    images = {"sources": np.zeros((1, side, side, sources), np.float32), "target": np.zeros((1, side, side), np.float32)}
-    return create_train_state(methods.create(config), config.optimizer, jax.random.key(0), images | times)
-
-
 def check_structure(config: Config) -> None:
     """Checks that a config describes their network, but for its size.
 
@@ -110,7 +100,7 @@ def write_checkpoint(config: ConfigDict, weights: Path, ema: Path | None, workdi
     if any((workdir / "checkpoints").glob("[0-9]*")):
         raise UserError(f"{workdir}: holds checkpoints already; choose another --workdir")
     files = {path: read(path) for path in (weights, ema) if path}
-    state, size = fresh_state(config), build_network(config).backbone
+    state, size = networks.fresh_state(config), build_network(config).backbone
 
     def imported(path: Path) -> Variables:
         try:
