@@ -61,12 +61,10 @@ def main() -> None:
     from mrdiff_jax.scans import layouts
 
     options, root, output = _options(), local_path(_INPUT.value, "--input"), local_path(_OUTPUT.value, "--output")
-    if output.parent == root and _LAYOUT.value in ("dicom", "spine"):
-        raise UserError(f"--output={output}: would be taken for a subject of --input; choose a folder elsewhere")
     rules = layouts.parse_rules(_RULES.value)
     stated = sequence_times.parse_stated(_TR.value, _TE.value, _TI.value, "--")
     exams = tasks.find_exams(root, options.contrasts, _LAYOUT.value, _PATTERN.value, rules)
-    tasks.refuse_place(root, output, exams)
+    tasks.refuse_place(root, output, exams, _LAYOUT.value)
     table = local_path(_TIMES.value, "--times") if _TIMES.value else None
     splits = local_path(_SPLITS.value, "--splits") if _SPLITS.value else None
     assignment = Assignment(_TEST_SUBJECTS.value, _TEST_FRACTION.value, _VALIDATION_FRACTION.value, _SPLIT_SEED.value)
@@ -92,9 +90,9 @@ def main() -> None:
 
 def _options() -> Options:
     contrasts = split_names(_CONTRASTS.value)
-    reference = _REFERENCE.value or contrasts[0]
     if len({*contrasts}) < max(len(contrasts), 2):
         raise UserError(f"--contrasts={_CONTRASTS.value}: name two contrasts or more, each once")
+    reference = _REFERENCE.value or contrasts[0]
     if reference not in contrasts:
         raise UserError(f"--reference={reference}: not among the contrasts {', '.join(contrasts)}")
     first, _, last = (_SLICES.value or "0:1").partition(":")

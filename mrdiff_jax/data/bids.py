@@ -1,6 +1,7 @@
 """Data in BIDS layout: scans that share a grid, read as they lie."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from mrdiff_jax.data.identity import Checksums
@@ -22,6 +23,7 @@ def study(config: Any, sources: tuple[str, ...], target: str) -> Study:
     root = local_path(config.root, "--config.data.root")
     stated = parse_stated(config.tr, config.te, config.ti, "--config.data.")
     exams, identity, masked, timed, known = [], [], False, [], []
+    owners: dict[str, tuple[str, Path]] = {}  # of scans, by their content
     checksums = Checksums(cache_folder(config.cache))
     for files in find_exams(root, contrasts, config.lesions):
         times = {name: volumes.scan_times(path, name, stated, required=False) for name, path in files.scans.items()}
@@ -33,7 +35,11 @@ def study(config: Any, sources: tuple[str, ...], target: str) -> Study:
         masks = {"lesions": files.lesions} if files.lesions else {}
         for name, path in {**{name: scan.path for name, scan in files.scans.items()}, **masks}.items():
             require_file(path)
-            identity.append([path.relative_to(root).as_posix(), checksums.of(path), times.get(name)])
+            checksum = checksums.of(path)
+            identity.append([path.relative_to(root).as_posix(), checksum, times.get(name)])
+            subject, other = owners.setdefault(checksum, (files.subject, path))
+            if name in files.scans and subject != files.subject:
+                raise UserError(f"{path}: is the same file as {other}, of another subject; remove the copy")
         masked = masked or bool(masks)
     volumes.warn_of_odd_times(known)
     checksums.keep()

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,19 +55,24 @@ class Dataset:
 
     def split(self, name: str) -> "Examples":
         """The examples of 'train', 'validation' or 'test', in a fixed order; validation may be empty."""
-        return self._examples([row for exam in self._exams(name) for row in exam])
+        return self._examples([row for exam in self._exams[name] for row in exam])
 
     def first_of_each_exam(self, name: str) -> "Examples":
         """The first example of every exam of a split: for what all slices of an exam share."""
-        return self._examples([exam[0] for exam in self._exams(name) if exam])
+        return self._examples([exam[0] for exam in self._exams[name] if exam])
 
-    def _exams(self, split: str) -> list[range]:
-        return slice_set.read(self.folder).rows(self.splits)[split]
+    @cached_property
+    def _exams(self) -> dict[str, list[range]]:
+        """Read once: `prepare` may write the set anew while it is trained on."""
+        return slice_set.read(self.folder).rows(self.splits)
+
+    @cached_property
+    def _records(self) -> Any:
+        return tfds.builder_from_directory(self.folder / tfds_builder.EXAMPLES_FOLDER).as_data_source(slice_set.WHOLE)
 
     def _examples(self, rows: Sequence[int]) -> "Examples":
-        records = tfds.builder_from_directory(self.folder / tfds_builder.EXAMPLES_FOLDER).as_data_source(slice_set.WHOLE)
         channels = [self.contrasts.index(name) for name in self.sources]
-        return Examples(_Rows(records, rows), channels, self.contrasts.index(self.target))
+        return Examples(_Rows(self._records, rows), channels, self.contrasts.index(self.target))
 
 
 class _Rows(NamedTuple):
@@ -174,7 +180,7 @@ def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Datase
     splits = read_splits(file, written.subjects)
     fingerprint = hashlib.sha256(json.dumps([written.fingerprint, splits]).encode()).hexdigest()[:16]
     folder = root / prepared_set.DATASET_FOLDER
-    if not (folder / tfds_builder.EXAMPLES_FOLDER).is_dir():
+    if not slice_set.has_examples(folder):
         raise UserError(f"{root}: was prepared by another version of the package; give the command of prepare again")
     return Dataset(contrasts, sources, target, folder, fingerprint, written.options, file, splits)
 

@@ -87,6 +87,7 @@ def describe_training(dataset: Dataset, inverted: Collection[str] = ()) -> Train
         for name, values in columns.items():
             values.append(example[name])
     median = {name: np.median(values, axis=0).tolist() for name, values in columns.items()}
+    median["ti"] = [np.median(known) if len(known := of[of > 0]) else 0.0 for of in np.array(columns["ti"]).T]
     offset, factor = median["scale"]
     times = zip(median["tr"], median["te"], median["ti"], strict=True)
     return TrainingData(

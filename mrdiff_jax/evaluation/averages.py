@@ -9,7 +9,7 @@ Scores = Mapping[str, float]  # by subject
 
 
 def subject_of(exam: str) -> str:
-    """The subject of an exam: 'sub-01' of 'sub-01_ses-2'. Sessions of a subject are no independent sample."""
+    """The subject of an exam: 'sub-01' of 'sub-01_ses-2' (`exam_files.exam_name`). Sessions are no independent sample."""
     return exam.partition("_ses-")[0]
 
 

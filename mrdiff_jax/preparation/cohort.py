@@ -10,6 +10,7 @@ from mrdiff_jax.preparation.exam_task import Task
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.preparation.records import ExamRecord, prepared
 from mrdiff_jax.preparation.splits import Assignment
+from mrdiff_jax.storage import lock
 from mrdiff_jax.storage.files import write_text
 
 
@@ -46,25 +47,26 @@ def prepare(
       beam: options of an Apache Beam pipeline that takes the place of local processes.
 
     Raises:
-      UserError: before the work, where the splits would leave nobody to train or to test.
+      UserError: before the work, where the splits would leave nobody to train or to test, or another process prepares there.
     """
     usable = sorted({task.files.subject for task in tasks if not task.files.problems})
     if usable:
         prepared_set.check_splits(usable, known, assignment)
     output.mkdir(parents=True, exist_ok=True)
-    prepared_set.clear_leftovers(output)
-    records = checks.refuse_duplicates(workers.run(tasks, processes, beam))
-    if max_shift_mm is not None:
-        records = [checks.refuse_misaligned(record, options.reference, max_shift_mm) for record in records]
-    done, splits, unsplit = prepared(records), {}, None
-    if done:
-        try:
-            subjects = sorted({record.subject for record in done})
-            splits = prepared_set.update_splits(output, subjects, known, assignment)
-        except UserError as error:  # what is prepared is written nevertheless
-            unsplit = error
-    manifest.write_manifest(output, records, splits)
-    write_text(output / "index.html", page.page(output, records, options, splits))
-    if done:
-        prepared_set.write_dataset(output, done, options)
-    return PreparedCohort(records, splits, unsplit)
+    with lock.hold(output / ".prepare.lock", "prepares"):
+        prepared_set.clear_leftovers(output)
+        records = checks.refuse_duplicates(workers.run(tasks, processes, beam))
+        if max_shift_mm is not None:
+            records = [checks.refuse_misaligned(record, options.reference, max_shift_mm) for record in records]
+        done, splits, unsplit = prepared(records), {}, None
+        if done:
+            try:
+                subjects = sorted({record.subject for record in done})
+                splits = prepared_set.update_splits(output, subjects, known, assignment)
+            except UserError as error:  # what is prepared is written nevertheless
+                unsplit = error
+        manifest.write_manifest(output, records, splits)
+        write_text(output / "index.html", page.page(output, records, options, splits))
+        if done:
+            prepared_set.write_dataset(output, done, options)
+        return PreparedCohort(records, splits, unsplit)

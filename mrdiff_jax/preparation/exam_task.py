@@ -117,23 +117,25 @@ def _known_by_scans(record: ExamRecord, task: Task, done: ExamRecord | None) -> 
 
 
 def _times_key(task: Task) -> str:
-    """Changes whenever what is stated of times does, in sidecars or otherwise: no reason to make the slices again."""
+    """Changes whenever what is stated of times, or what may contradict them, does: no reason to make the slices again."""
     sidecars = [sidecar for scan in task.files.scans.values() for sidecar in sequence_times.sidecars(scan.written)]
     texts = [[sidecar.name, sidecar.read_text(encoding="utf-8", errors="replace")] for sidecar in sidecars]
     stated = [task.stated.get(contrast, SequenceTimes()) for contrast in task.files.scans]
-    return hashlib.sha256(json.dumps([texts, stated]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([texts, stated, sorted(task.files.ruled)]).encode()).hexdigest()
 
 
 def _relative(scan: ScanPath, root: Path) -> str:
     return scan.written.relative_to(root).as_posix() if scan.path.is_relative_to(root) else scan.name
 
 
-def _state(source: Path) -> tuple[tuple[str, int, int], ...]:
-    """Size and time of change of a scan's files."""
-    files = list(walk_files(source))
-    for file in files:
+def _state(source: Path) -> tuple[tuple[str, int, int, int, int], ...]:
+    """What changes whenever a scan's files do: their places, inodes, sizes and times."""
+    found = []
+    for file in walk_files(source):
         require_file(file)
-    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+        status = file.stat()
+        found.append((str(file.resolve()), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    return tuple(found)
 
 
 def _times(task: Task) -> tuple[SequenceTimes, ...]:

@@ -69,8 +69,8 @@ def correct(
 ) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, str]]:
     """Aligned volumes by contrast without bias fields and without what lies outside of the body; its mask; what was done.
 
-    Outside of the body a volume takes its lowest value. Where air is not dark (real-valued inversion recovery), the values
-    have two signs, which a bias field model does not allow: such a scan is not corrected.
+    Outside of the body a volume takes its value at the lower percentile. Where air is not dark (real-valued inversion
+    recovery), the values have two signs, which a bias field model does not allow: such a scan is not corrected.
     """
     mask = bias_field.body_in_volumes(list(data.values()), grid.spacing)
     corrected, done = {}, {}

@@ -44,11 +44,11 @@ def write_dataset(output: Path, records: Sequence[ExamRecord], options: Options)
     """Writes the slices of the exams, in the order of the records, unless they are written already; whole or not at all."""
     from mrdiff_jax.preparation import exam_task  # not above: training reads prepared sets without what prepares them
 
-    exams = [[record.key, record.times] for record in records]
+    exams = [[record.exam, record.subject, record.key, record.times] for record in records]
     fingerprint = hashlib.sha256(json.dumps([asdict(options), exams]).encode()).hexdigest()
     folder = output / DATASET_FOLDER
     try:
-        if read(output).fingerprint == fingerprint:
+        if read(output).fingerprint == fingerprint and slice_set.has_examples(folder):
             return
     except UserError:
         pass

@@ -99,6 +99,11 @@ def read(folder: Path) -> SliceSet | None:
         raise UserError(f"{path}: is damaged, or of another version ({error}); remove {folder} and make it again") from error
 
 
+def has_examples(folder: Path) -> bool:
+    """Whether the slices of the set in a folder are there, written as this version reads them."""
+    return (folder / tfds_builder.EXAMPLES_FOLDER).is_dir()
+
+
 def write(
     folder: Path, exams: Callable[[], Iterable[ExamSlices]], options: Options, fingerprint: str, truths: Sequence[str] = ()
 ) -> None:

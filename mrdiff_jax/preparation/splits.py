@@ -90,11 +90,14 @@ def read_rows(path: Path) -> dict[str, str]:
     """Subject -> split of all rows of such a file, whoever its subjects are. Raises UserError as `read_splits` does."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file, skipinitialspace=True)
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: not a readable CSV of splits ({error})") from None
+    if missing := {"subject", "split"} - {*(reader.fieldnames or ())}:
+        raise UserError(f"{path}: its first line does not name the column {min(missing)}; begin it with subject,split")
     splits: dict[str, str] = {}
-    for line, row in enumerate(rows, start=2):
+    for line, row in rows:
         subject, split = ((row.get(key) or "").strip() for key in ("subject", "split"))
         if split not in SPLITS:
             raise UserError(f"{path}, row {line}: split {split!r} of {subject!r} is not one of {', '.join(SPLITS)}")

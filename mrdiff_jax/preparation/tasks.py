@@ -1,6 +1,6 @@
 """What one call of `prepare` is to do: its exams, their times and their splits, checked before the work."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from mrdiff_jax.errors import UserError
@@ -43,9 +43,13 @@ def make_tasks(
         if contrast not in options.contrasts:
             raise UserError(f"--tr, --te, --ti: {contrast!r} is not among the contrasts {', '.join(options.contrasts)}")
     subjects = {files.subject for files in exams}
-    for subject, _, contrast in overrides:
+    sessions = {(files.subject, files.session) for files in exams}
+    for subject, session, contrast in overrides:
         if subject not in subjects or contrast not in options.contrasts:
             raise UserError(f"{table}: {contrast} of {subject} is not among the scans; fix the name or remove the row")
+        if session and (subject, session) not in sessions:
+            there = ", ".join(sorted(own or "none" for one, own in sessions if one == subject))
+            raise UserError(f"{table}: {subject} has no session {session} (it has {there}); fix the name or remove the row")
     tasks = []
     for files in exams:
         own = sequence_times.overrides_of(overrides, files.subject, files.session)
@@ -54,10 +58,13 @@ def make_tasks(
 
 
 def known_splits(output: Path, exams: Sequence[ExamFiles], file: Path | None, assignment: Assignment) -> dict[str, str]:
-    """The splits that a file gives or that stand already. Raises UserError where they, or the assignment, cannot be meant."""
-    if file:
-        return read_rows(file)
+    """The splits that stand already, and over them those that a file gives.
+
+    Raises UserError where they, or the assignment, cannot be meant.
+    """
     known = prepared_set.known_splits(output)
+    if file:
+        return known | _given(file, {files.subject for files in exams})
     if known:
         stay = f"splits stay as {output / prepared_set.SPLITS_FILE} has them; edit it, or remove it to assign them anew"
         unlike = _unlike(known, assignment.test_subjects, [files.subject for files in exams])
@@ -65,6 +72,18 @@ def known_splits(output: Path, exams: Sequence[ExamFiles], file: Path | None, as
     else:
         matching(assignment.test_subjects, [files.subject for files in exams])
     return known
+
+
+def _given(file: Path, subjects: Set[str]) -> dict[str, str]:
+    """The splits of a file, of which some must be of the subjects; says who is in one and not in the other."""
+    given = read_rows(file)
+    if not given.keys() & subjects:
+        theirs, ours = (bounded(sorted(names), SEEN_LENGTH) or "nobody" for names in (given, subjects))
+        raise UserError(f"{file}: has no row of these subjects ({ours}), but of {theirs}; write their names as they are here")
+    for names, what in ((given.keys() - subjects, "are not among the scans"), (subjects - given.keys(), "have no row")):
+        if names:
+            print(f"{file}: {bounded(sorted(names), SEEN_LENGTH)} {what}")
+    return given
 
 
 def _unlike(known: Mapping[str, str], patterns: str, subjects: Sequence[str]) -> str:
@@ -79,13 +98,15 @@ def _unlike(known: Mapping[str, str], patterns: str, subjects: Sequence[str]) ->
     return bounded([f"{one} is in {known[one]}" for one in wrong], SEEN_LENGTH) if wrong else ""
 
 
-def refuse_place(root: Path, output: Path, exams: Sequence[ExamFiles]) -> None:
-    """Raises UserError where the output is the folder of the scans, or lies among those of a subject."""
+def refuse_place(root: Path, output: Path, exams: Sequence[ExamFiles], layout: str) -> None:
+    """Raises UserError where the output is the folder of the scans, or lies where it would be taken for a subject's."""
     root, output = root.resolve(), output.resolve()
     if output == root:
         raise UserError(f"--output={output}: is the folder of the scans; choose another")
     if root not in output.parents:
         return
+    if layout in ("dicom", "spine"):
+        raise UserError(f"--output={output}: would be taken for a subject of --input; choose a folder elsewhere")
     first = root / output.relative_to(root).parts[0]
     for exam in exams:
         folders = [root / exam.subject, *(scan.path.parent.resolve() for scan in exam.scans.values())]

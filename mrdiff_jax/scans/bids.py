@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans.dicom_stack import bounded
-from mrdiff_jax.scans.exam_files import ExamFiles, ScanPath
+from mrdiff_jax.scans.exam_files import ExamFiles, ScanPath, exam_name
 
 EMPTY_ROOM = "sub-emptyroom"  # what BIDS calls MEG recordings of noise
 SEEN_LENGTH = 60  # characters that a message spends on what there is
@@ -46,7 +46,8 @@ def find_bids(root: Path, contrasts: Sequence[str], lesions: str = "", some: boo
 
 
 def _exam_files(subject: str, session: Path, contrasts: Sequence[str], lesions: str, some: bool) -> ExamFiles:
-    name = subject if session.name == subject else f"{subject}_{session.name}"
+    of_session = "" if session.name == subject else session.name
+    name = exam_name(subject, of_session)
     found: dict[str, ScanPath] = {}
     problems, foreign = [], []
     for path in sorted((session / "anat").iterdir()):
@@ -68,7 +69,6 @@ def _exam_files(subject: str, session: Path, contrasts: Sequence[str], lesions: 
     ]
     scans = {contrast: found[contrast] for contrast in contrasts if contrast in found}
     mask = found[lesions].path if lesions in found else None
-    of_session = "" if name == subject else session.name
     return ExamFiles(
         name,
         subject,

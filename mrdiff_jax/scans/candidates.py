@@ -8,7 +8,8 @@ from typing import NamedTuple
 from mrdiff_jax.scans import archives, itk_files
 from mrdiff_jax.scans.contrasts import Header
 from mrdiff_jax.scans.dicom_stack import bounded
-from mrdiff_jax.scans.exam_files import ExamFiles, ScanPath
+from mrdiff_jax.scans.exam_files import ExamFiles, exam_name
+from mrdiff_jax.scans.scan_path import ScanPath
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.storage.files import walk_files
 
@@ -36,7 +37,7 @@ def exam_of(
     doubts: Mapping[str, str] | None = None,
 ) -> ExamFiles:
     """An exam of the scans that fit each contrast; `seen` says what there is where none fits, `doubts` which might, and why."""
-    name = f"{subject}_{session}" if session else subject
+    name = exam_name(subject, session)
     seen = seen or ", ".join(contrast for contrast, scans in fits.items() if scans) or "no scans"
     chosen: dict[str, ScanPath] = {}
     problems = []

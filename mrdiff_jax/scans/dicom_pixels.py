@@ -13,8 +13,6 @@ from mrdiff_jax.scans import air
 from mrdiff_jax.scans.dicom_headers import MALFORMED, quiet
 from mrdiff_jax.scans.dicom_stack import DicomSlice
 
-_PADDING = ["PixelPaddingValue", "PixelPaddingRangeLimit", "PixelRepresentation", "BitsAllocated"]
-
 
 def volume(frames: Sequence[DicomSlice]) -> tuple[np.ndarray, str]:
     """The pixels of frames, (columns, rows, frames) float32, and what padded them, in words; '' where nothing did.

@@ -8,6 +8,11 @@ from mrdiff_jax.scans.scan_path import ScanPath
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 
 
+def exam_name(subject: str, session: str) -> str:
+    """The name of a subject's session: 'p1' and 'jan' are 'p1_ses-jan', so that all sessions of a subject can be told to be."""
+    return f"{subject}_ses-{session.removeprefix('ses-')}" if session else subject
+
+
 @dataclass(frozen=True)
 class ExamFiles:
     """Where the scans of one exam (a subject's session) lie: a path for each contrast, for `volumes.read_scan`.

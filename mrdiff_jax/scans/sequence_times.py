@@ -4,6 +4,7 @@ import csv
 import functools
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -45,7 +46,7 @@ def sidecars(path: Path) -> list[Path]:
     The one beside it, and in BIDS folders those that it inherits: in the folders above, up to that of all subjects, files of
     the same suffix that name no entity which the scan lacks, as sub-01/sub-01_T1w.json and T1w.json.
     """
-    own = sidecar_path(path)
+    own = sidecar_path(Path(os.path.abspath(path)))  # not resolved: a link's own folder counts
     *entities, suffix = own.stem.split("_")
     places = [own.parent]
     while places[-1].name == "anat" or places[-1].name.startswith(("ses-", "sub-")):

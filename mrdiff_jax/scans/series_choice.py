@@ -131,9 +131,9 @@ def _rule_for(text: str) -> str:
 
 def _scans(folder: Path, text: str, subject: str) -> Iterator[Candidate]:
     """The NIfTI files and DICOM series in a folder."""
-    files = nifti_files(folder, refuse_unreadable)
+    files, own = nifti_files(folder, refuse_unreadable), rf"(?<![A-Za-z0-9]){re.escape(subject)}(?![A-Za-z0-9])"
     for path in files:
-        yield Candidate(ScanPath(folder / path), text or Path(path).name.replace(subject, ""), path)
+        yield Candidate(ScanPath(folder / path), text or re.sub(own, "", Path(path).name), path)
     if files and not any(map(dicom.is_dicom, walk_files(folder))):
         return
     found = dicom.find_series(folder)

@@ -9,7 +9,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import mrdiff_jax
@@ -42,7 +42,8 @@ def scratch_folder(parent: Path, prefix: str) -> Iterator[Path]:
         tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as folder,
         open(Path(folder) / _LOCK, "w") as lock,
     ):
-        fcntl.flock(lock, fcntl.LOCK_EX)  # which ends with the process
+        with suppress(OSError):  # of a file system without locks, where nobody takes the folder for left
+            fcntl.flock(lock, fcntl.LOCK_EX)  # which ends with the process
         yield Path(folder)
 
 

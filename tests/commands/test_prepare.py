@@ -19,7 +19,7 @@ from helpers.scans import data_config, write_scan
 from mrdiff_jax.data import datasets
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation import scoring
-from mrdiff_jax.preparation import checks, exam_task, placement, prepared_set, tfds_builder
+from mrdiff_jax.preparation import checks, exam_task, placement, prepared_set, slice_set, tfds_builder
 from mrdiff_jax.preparation.exam_task import Task
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.preparation.records import ExamRecord, Placement, ScanRecord
@@ -117,6 +117,19 @@ def digest(folder):
     }
 
 
+def test_a_change_of_subjects_reaches_the_set_and_lost_slices_are_written_again(made, tmp_path):
+    output = tmp_path / "out"
+    shutil.copytree(made[0], output)
+    records = [exam_task.read_record(folder) for folder in sorted((output / "subjects").iterdir())]
+    options = prepared_set.read(output).options
+    one = [replace(record, subject="p1") for record in records]
+    prepared_set.write_dataset(output, one, options)
+    assert prepared_set.read(output).subjects == ["p1"]
+    shutil.rmtree(output / "dataset" / "mr_slices")
+    prepared_set.write_dataset(output, one, options)
+    assert slice_set.has_examples(output / "dataset")
+
+
 def test_the_good_are_prepared_and_the_bad_told_in_a_line_each(made):
     output, run = made
     assert run.returncode == 2
@@ -140,7 +153,7 @@ def test_the_good_are_prepared_and_the_bad_told_in_a_line_each(made):
         assert {row["status"] for row in told} == {"failed"}
         assert all(row["reason"] in line for row in told)
     assert {row["exam"] for row in rows if row["status"] == "done"} == {"sub-01", "sub-02", "sub-03"}
-    assert not list(output.rglob(".*"))
+    assert [path.name for path in output.rglob(".*")] == [".prepare.lock"]
 
 
 def test_the_manifest_says_what_was_done(made):

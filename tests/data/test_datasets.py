@@ -226,7 +226,8 @@ def test_an_edited_splits_file_decides(tmp_path, cache, dataset):
         ("sub-0003,", "sub-3333,", ("no row for sub-0003",)),
         ("sub-0002,", "sub-0001,", ("row 3", "sub-0001", "second time")),
         ("sub-0002,train", "sub-0002,training", ("row 3", "'training'", "train, validation, test")),
-        ("subject,split", "name,part", ("row 2",)),
+        ("subject,split", "name,part", ("first line does not name the column split",)),
+        ("subject,split", "subject;split", ("first line does not name the column split",)),
         (",test", ",train", ("no subject for test",)),
     ],
 )

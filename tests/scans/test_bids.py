@@ -242,13 +242,18 @@ def test_contrast_names_are_exact(root):
 def test_sessions_are_exams_of_one_subject(root):
     for session in ("ses-1", "ses-2"):
         for contrast in TIMES:
-            write_scan(root, "sub-04", contrast, session=session)
+            write_scan(root, "sub-04", contrast, head(7), session=session)
     exams = find_exams(root, tuple(TIMES))
     assert [exam.name for exam in exams[3:]] == ["sub-04_ses-1", "sub-04_ses-2"]
     assert [exam.subject for exam in exams[3:]] == ["sub-04", "sub-04"]
     dataset = datasets.open_dataset(data_config(root, test_subjects="sub-04"))
     test = dataset.split("test")
     assert {test[i]["subject"] for i in range(len(test))} == {"sub-04_ses-1", "sub-04_ses-2"}
+
+
+def test_a_scan_that_two_subjects_have_is_refused(root):
+    write_scan(root, "sub-03", "T2w", head(0))
+    refused(data_config(root), "sub-03_T2w.nii.gz: is the same file as", "sub-01", "of another subject; remove the copy")
 
 
 def test_plain_nifti_is_read_and_a_second_file_for_a_contrast_is_refused(root):

@@ -111,11 +111,11 @@ def test_a_pattern_with_sessions_and_words_of_ones_own(tmp_path):
         nifti(tmp_path / name)
     options = {"pattern": "{subject}/{session}/{contrast}_*.nii", "rules": {"FLAIR": "fl", "T1w": "pre|native"}}
     exams = found(tmp_path, "pattern", "T1w,FLAIR", **options)
-    assert list(exams) == ["p1_feb", "p1_jan", "p2_jan"]
-    assert (exams["p1_jan"].subject, exams["p1_jan"].session) == ("p1", "jan")
-    assert names(exams["p1_jan"]) == {"T1w": "pre_1.nii", "FLAIR": "FL_1.nii"}
-    the_problem(exams["p1_feb"], "p1/feb/FL_1.nii and p1/feb/FL_2.nii all fit FLAIR", "keep one")
-    the_problem(exams["p2_jan"], "has no FLAIR (it has T1w)")
+    assert list(exams) == ["p1_ses-feb", "p1_ses-jan", "p2_ses-jan"]
+    assert (exams["p1_ses-jan"].subject, exams["p1_ses-jan"].session) == ("p1", "jan")
+    assert names(exams["p1_ses-jan"]) == {"T1w": "pre_1.nii", "FLAIR": "FL_1.nii"}
+    the_problem(exams["p1_ses-feb"], "p1/feb/FL_1.nii and p1/feb/FL_2.nii all fit FLAIR", "keep one")
+    the_problem(exams["p2_ses-jan"], "has no FLAIR (it has T1w)")
 
 
 @pytest.mark.parametrize(
@@ -270,6 +270,8 @@ def test_a_file_named_as_a_mask_is_asked_about_unless_a_scan_or_a_rule_says_whic
     the_problem(exams["p1"], f"p1: {name}.nii.gz: ", "--rules=T1w=")
     assert not exams["tumor_p2"].problems
     assert exams["p3"].scans["T1w"].name == "t1_mprage.nii.gz"
+    nifti(tmp_path / "1" / "T1w.nii.gz")  # of which the folder's name is a part
+    assert not found(tmp_path, "dicom", "T1w")["1"].problems
     assert found(tmp_path, "dicom", "T1w", rules={"T1w": f"^{name}"})["p1"].scans["T1w"].name == f"{name}.nii.gz"
 
 
@@ -333,8 +335,8 @@ def test_adni(tmp_path, above):
     write_series(root / "002_S_0413/Axial_T2-Star/2006-05-02_12_30_00.0/I14000")
     (root / "011_S_0002").mkdir()
     exams = found(tmp_path, "adni", "T1w,T2w,PDw")
-    first, second = "002_S_0295_2006-04-18", "002_S_0295_2007-05-25"
-    assert list(exams) == [first, second, "002_S_0413_2006-05-02", "011_S_0002"]
+    first, second = "002_S_0295_ses-2006-04-18", "002_S_0295_ses-2007-05-25"
+    assert list(exams) == [first, second, "002_S_0413_ses-2006-05-02", "011_S_0002"]
     assert exams[second].subject == "002_S_0295"
     assert not exams[first].problems
     assert not exams[second].problems
@@ -343,7 +345,7 @@ def test_adni(tmp_path, above):
     assert times == (2500, 10, None)
     assert read_scan(exams[first].scans["T2w"])[1].te == 96
     assert read_scan(exams[first].scans["T1w"])[1] == (8.6, 3.8, 1000)
-    no_t2, no_pd = exams["002_S_0413_2006-05-02"].problems
+    no_t2, no_pd = exams["002_S_0413_ses-2006-05-02"].problems
     assert "has no T2w (it has MPRAGE (series 1, TE 10 ms, 6 slices) in I13999, Axial_T2-Star)" in no_t2
     assert "has no PDw" in no_pd
     assert len(exams["011_S_0002"].problems) == 3
@@ -408,7 +410,7 @@ def test_brats_old_and_new(tmp_path):
     ]
     assert not any(exam.problems for exam in exams.values())
     assert names(exams["Brats18_TCIA01_1"])["ce-gad_T1w"] == "Brats18_TCIA01_1_t1ce.nii.gz"
-    assert names(exams["BraTS-GLI-00005_001"])["FLAIR"] == "BraTS-GLI-00005-001-t2f.nii.gz"
+    assert names(exams["BraTS-GLI-00005_ses-001"])["FLAIR"] == "BraTS-GLI-00005-001-t2f.nii.gz"
 
 
 def test_spine_from_dicom_or_nifti(tmp_path):

@@ -1,5 +1,7 @@
 """Sequence times: from tables and flags, by order of trust, and what cannot be true."""
 
+from pathlib import Path
+
 import pytest
 
 from mrdiff_jax.errors import UserError
@@ -63,6 +65,14 @@ def test_a_bad_table_is_refused_by_line(tmp_path, text, words):
 def test_a_missing_table_is_refused(tmp_path):
     with pytest.raises(UserError, match="not a readable CSV"):
         read_overrides(tmp_path / "none.csv")
+
+
+def test_sidecars_are_inherited_however_the_path_is_written(tmp_path, monkeypatch):
+    (tmp_path / "sub-01" / "anat").mkdir(parents=True)
+    (tmp_path / "T1w.json").write_text('{"EchoTime": 0.01}')
+    monkeypatch.chdir(tmp_path / "sub-01")
+    assert read_sidecars(Path("anat/sub-01_T1w.nii.gz")).te == 10
+    assert read_sidecars(Path(".")).te is None
 
 
 def test_sidecars_are_inherited_the_nearest_first(tmp_path):
