@@ -52,7 +52,7 @@ class Evaluator:
             fix = f"raise --config.data.{self.split}_fraction, or name some in the splits"
             raise UserError(f"--config.evaluate.split={self.split}: no subject is left for it; {fix}")
         self.sample, self._describe = Sampler(method), on_devices(method.describe)
-        self._described = method.described
+        self.method = method
         self.score = Scorer(config.convention)
 
     def keys(self, batch: Mapping[str, Any]) -> jax.Array:
@@ -84,8 +84,8 @@ class Evaluator:
             result.scores.extend(self.score(synthesis, batch))
             _add_images(result, batch | {"synthesis": synthesis}, kept)
             if shown & set(batch["index"][batch["valid"]]):
-                described = self._describe(variables, batch, self.keys(batch)) if self._described else ()
-                self._add_panels(result, batch, synthesis, dict(zip(self._described, described, strict=True)), shown)
+                described = self._describe(variables, batch, self.keys(batch)) if self.method.described else ()
+                self._add_panels(result, batch, synthesis, dict(zip(self.method.described, described, strict=True)), shown)
         return result
 
     def seconds(self, variables: Variables) -> float:

@@ -1,6 +1,5 @@
 """A trained run scored on its held-out subjects: the end of training, and all of `--mode=eval`."""
 
-import dataclasses
 from functools import partial
 from pathlib import Path
 
@@ -65,7 +64,7 @@ def finish(config: Config, folder: Path, dataset: Dataset, evaluator: Evaluator,
         "target": dataset.target,
         "copied": dataset.sources[evaluator.references.better_source],
         "linear_weights": tuple(evaluator.references.weights.tolist()),
-        "sample": dataclasses.asdict(config.sample) if config.sample else None,
+        "sample": {name: getattr(config.sample, name) for name in evaluator.method.sampling} if config.sample else None,
         "segmenter": config.evaluate.segmenter.strip() or None,
         "split": split,
         "seed": config.evaluate.seed,

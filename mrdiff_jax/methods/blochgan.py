@@ -10,7 +10,7 @@ Synthesis runs E and G alone, and neither knows TR and TE.
 The paper says that there are these four networks, that D rebuilds the sources by the Bloch equation from what E has found, and
 that D and P serve training alone. It gives no layers, weights or rates: the following design is ours.
 - E and G are the two halves of the nine-block ResNet of pix2pix: E its contraction and four blocks, G five blocks and its
-  expansion. So the difference to that network is the physics, and nothing else.
+  expansion. So the difference to that network is the physics, and dropout, which that one has.
 - Maps are convolved from E's features at 1/4 of the resolution and made non-negative; the signal equations, the units of T1
   and T2 (3000 and 2000 ms) and the choice of the equation by source are those of MRDiff, from the same group.
 - D is four blocks and an expansion, and sees the images through the maps alone: with skips it could pass the physics by.

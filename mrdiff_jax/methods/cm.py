@@ -18,8 +18,9 @@ Choices, where publications differ or are silent:
 - The average that is evaluated, of decay 0.9999, is apart from the target network, as published.
 - Of `config.sample` only `steps` has a meaning: the sampler is its own. Two steps are the published ones of LSUN-256.
 - The published commands start from a trained diffusion model. `init='diffusion'` takes from a run of this package those tensors
-  that fit by name and shape: all of E and G of an MRDiff run of the same `config.model`, whose network is the same; of a cDPM
-  run the residual blocks of the levels. Their embedding has read steps 0 .. 999, where that of a consistency model reads
+  that fit by name and shape: all of E and G of an MRDiff run of the same `config.model`, without spectral normalisation and
+  with wavelets of the image, whose network is the same; of a cDPM run the residual blocks of the levels, the embedding of the
+  step and the last layer. Their embedding has read steps 0 .. 999, where that of a consistency model reads
   250 ln(sigma), and what they predict is not F: they give features, not a function. The default is random, so that a comparison
   starts all methods alike.
 """
@@ -97,6 +98,7 @@ class CM(Method):
     """One network, and the target network that follows it."""
 
     samples = True
+    sampling = ("steps",)
 
     def __init__(self, config: Any):
         own = self.settings = config.own

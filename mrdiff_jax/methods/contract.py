@@ -73,6 +73,7 @@ class Method(abc.ABC):
       any_sources: synthesis does without some of the sources: 'available' (B, K) in the batch, if it is there, is 1 for each
         source that is given and 0 for each that is not, whose image is not read.
       samples: synthesis draws from a distribution, and takes `config.sample`; else it is deterministic.
+      sampling: the fields of `config.sample` that it reads.
       described: names of the images that `describe` shows.
       inverted: the sources whose inversion time the losses read.
       stride: the sides of images must be a multiple of it.
@@ -84,6 +85,7 @@ class Method(abc.ABC):
     averaged: tuple[str, ...] = ("generator",)
     any_sources: bool = False
     samples: bool = False
+    sampling: tuple[str, ...] = ("sampler", "steps", "eta", "spacing")
     described: tuple[str, ...] = ()
     inverted: tuple[str, ...] = ()
     stride: int = 1

@@ -50,6 +50,8 @@ def in_two_stages(
 ) -> optax.GradientTransformationExtraArgs:
     """The optimiser over two trainings, one after the other: each has the whole curve of its rate and fresh moments.
 
+    A run that goes on, and whose progress by the clock begins anew, stays in the stage that it had reached.
+
     Adam divides its moments by what they have missed since step 0. Weights that no gradient reached before stage 2 would
     otherwise take first steps many times too large, for their moments are as empty as at step 0 and the count is not.
 
@@ -60,7 +62,7 @@ def in_two_stages(
     """
 
     def update(updates: optax.Updates, state: StagedState, params: optax.Params = None, *, progress: Array, **extra: Any):
-        stage = in_second_stage(progress, start)
+        stage = in_second_stage(progress, start) | (state.stage > 0)
         fresh = stage > state.stage
         inner = jax.lax.cond(fresh, lambda: optimizer.init(params), lambda: state.inner)
         within = jnp.where(stage, (progress - start) / max(1 - start, 1e-9), progress / max(start, 1e-9))

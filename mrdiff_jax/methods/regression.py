@@ -68,10 +68,10 @@ class Regression(Method):
 
     def synthesize(self, variables: Variables, batch: Batch, rng: Array) -> Array:
         """The prediction."""
-        return (self._predict(variables, batch) + 1) / 2
+        return jnp.clip((self._predict(variables, batch) + 1) / 2, 0, 1)
 
     def _predict(self, variables: Variables, batch: Batch) -> Array:
-        return self.network.apply(variables.of("generator"), 2 * batch["sources"] - 1)[..., 0]
+        return self.network.apply(variables.of("generator"), 2 * batch["sources"] - 1)[..., 0].astype(jnp.float32)
 
 
 create = Regression

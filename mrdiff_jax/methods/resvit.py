@@ -155,10 +155,10 @@ class ResViTGenerator(nn.Module):
           y: the sources.
           train: normalises by the batch, and moves the running statistics.
           keys: (B,) of the dropout; None does without.
-          transformers: moves the network to this stage first.
+          transformers: moves the network to this stage first; from stage 2 there is no way back.
         """
         if transformers is not None:
-            self.stage.value = transformers.astype(jnp.float32)
+            self.stage.value = jnp.maximum(self.stage.value, transformers.astype(jnp.float32))
         h = self.contraction(y, train)
         for i, block in enumerate(self.blocks):
             if i in self.places:

@@ -6,23 +6,29 @@ from pathlib import Path
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.log import logger
 from mrdiff_jax.methods.contract import Tree, Variables
 from mrdiff_jax.methods.reading import flatten, restore_evaluated, unflatten
 
-PLAYER = "generator"
+PLAYER, SPECTRAL = "generator", "spectral"
 
 
 def trained_params(workdir: Path) -> Tree:
     """The parameters of a run's generator that are evaluated: their average, where one is kept.
 
     Raises:
-      UserError: there is no checkpoint, or it is damaged, or its method has no such player.
+      UserError: there is no checkpoint, or it is damaged, or its method has no such player, or one with spectral normalisation.
     """
     from mrdiff_jax.storage.checkpoints import restore_part  # orbax, which few runs need here
 
     def choose(shapes: Variables) -> Variables:
         if PLAYER not in shapes.params:
             raise UserError(f"{workdir}: a run without a {PLAYER}; give one of mrdiff or cdpm")
+        if any(path.startswith(f"state/{PLAYER}/{SPECTRAL}/") for path in flatten(shapes)):
+            raise UserError(
+                f"{workdir}: its network divides weights by their singular values, this one does not; give a run with"
+                " --config.mrdiff.spectral_norm=False"
+            )
         return Variables({PLAYER: shapes.params[PLAYER]})
 
     return restore_evaluated(partial(restore_part, workdir), choose)[1].params[PLAYER]
@@ -57,4 +63,5 @@ def fitting(fresh: Tree, trained: Tree, origin: Path) -> Tree:
         raise UserError(
             f"{origin}: none of its weights fits the network; give a run of mrdiff or cdpm of the same config.model"
         )
+    logger.info("%d of %d weights are those of %s", len(found), len(own), origin)
     return unflatten_dict(own | found)

@@ -136,12 +136,11 @@ def recipe(synthesizer: Synthesizer, settings: SynthesisOptions) -> dict[str, An
     model = {"Method": trained.config.method.name, "Step": trained.step, "WeightsSHA256": trained.sha256}
     if sample is None:
         return {"Model": model}
+    chain = {"sampler": settings.sampler or sample.sampler, "steps": settings.steps or sample.steps, "eta": sample.eta}
     return {
         "Model": model,
         "Sampling": {
-            "Sampler": settings.sampler or sample.sampler,
-            "Steps": settings.steps or sample.steps,
-            "Eta": sample.eta,
+            **{name.capitalize(): value for name, value in chain.items() if name in synthesizer.method.sampling},
             "Samples": settings.samples,
             "Seed": settings.seed,
             "SharedNoise": settings.shared_noise,

@@ -166,6 +166,9 @@ def test_a_run_of_mrdiff_is_what_training_starts_from(tmp_path):
     average = trained_params(workdir)
     for tree in (variables.params["generator"], variables.targets["generator"]):
         jax.tree.map(np.testing.assert_array_equal, tree, {name: average[name] for name in tree})
+    spectral = write_run(tmp_path / "authors", tiny(**{"mrdiff.spectral_norm": True}))
+    with pytest.raises(UserError, match=r"divides weights by their singular values.*spectral_norm=False"):
+        trained_params(spectral)
     with pytest.raises(UserError, match="no checkpoint"):
         cm(init="diffusion", init_workdir=str(tmp_path / "other")).init(jax.random.key(1), make_batch(1))
 

@@ -12,8 +12,9 @@ from helpers.models import TINY_METHODS, tiny
 
 import mrdiff_jax
 from mrdiff_jax import diffusion, methods, parallel
-from mrdiff_jax.config import resolve, small
-from mrdiff_jax.methods import reading
+from mrdiff_jax.config import default, resolve, small
+from mrdiff_jax.fields import Optimizer
+from mrdiff_jax.methods import hinet, reading
 from mrdiff_jax.storage.checkpoints import Checkpoints
 from mrdiff_jax.synthesis import model_files
 from mrdiff_jax.training.loop import Run, train_and_evaluate
@@ -37,6 +38,29 @@ def forget_each():
 def configured(name, **changes):
     recipe = {"optimizer.learning_rate": 3e-3, "optimizer.hold": 1.0, "train.evaluate_every": 1000}
     return tiny(**{"method.name": name} | recipe | TINY_METHODS.get(name, {"data.image_size": 32}) | changes)
+
+
+@pytest.mark.parametrize("name", ["mrdiff", "regression", "cm", "cdpm"])
+def test_images_have_single_precision_whatever_the_network_has(name):
+    method, batch = methods.create(resolve(configured(name, **{"model.dtype": "bfloat16"}))), make_batch(2, 32)
+    assert jax.eval_shape(method.synthesize, method.init(jax.random.key(0), batch), batch, KEYS).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "hold", "own"),
+    [
+        ("hinet", 0.25, {"lambda_l1": 100, "lambda_reconstruction": 20}),
+        ("resvit", 0.5, {"lambda_l1": 100, "stage_2_start": 2 / 3, "stage_2_rate": 1, "norm": "batch"}),
+        ("blochgan", 0.5, {"lambda_l1": 100, "lambda_sources": 10}),
+    ],
+)
+def test_the_recipes_of_the_adversarial_methods(name, hold, own):
+    config = default("paper")
+    config.update_from_flattened_dict({"method.name": name, "data.sources": "T2w,PDw", "data.target": "T1w"})
+    found = resolve(config)
+    assert found.optimizer == Optimizer(name="adam", learning_rate=2e-4, b1=0.5, b2=0.999, hold=hold, ema_decay=0.0)
+    assert {field: getattr(found.own, field) for field in own} == own
+    assert hinet.EPSILON == 0.8
 
 
 @NAMES
@@ -92,6 +116,7 @@ def test_images_are_in_range_and_depend_on_the_sources_and_not_on_the_target(nam
     without_target = {key: value for key, value in batch.items() if key != "target"}
     image = synthesize(variables, without_target, KEYS)
     assert image.shape == (2, 32, 32)
+    assert image.dtype == np.float32
     assert np.isfinite(image).all()
     other = synthesize(variables, without_target | {"sources": batch["sources"][:, ::-1]}, KEYS)
     assert np.abs(image - other).max() > 1e-6

@@ -185,6 +185,8 @@ def test_the_sources_of_inversion_recovery_are_named():
     assert methods.create(resolve(config)).inverted == ("FLAIR",)
     config.mrdiff.signals = "spin_echo"
     assert methods.create(resolve(config)).inverted == ()
+    config.mrdiff.update(signals="spin_echo,inversion_recovery", lambda_d=0.0)  # nothing reads the time
+    assert methods.create(resolve(config)).inverted == ()
 
 
 @pytest.mark.parametrize("positivity", ["relu", "softplus"])

@@ -62,3 +62,10 @@ def test_draws_are_averaged_or_summed():
     assert losses.over_draws(jnp.array([1.0, 2.0, 6.0]), "mean", 3) == 3
     assert losses.over_draws(jnp.array([1.0, 2.0, 6.0]), "sum", 3) == 9
     assert losses.over_draws(jnp.array([2.0]), "sum", 3) == 6
+
+
+def test_features_of_half_precision_have_the_consistency_loss_of_their_values():
+    e_t = (1 + 0.01 * jax.random.normal(jax.random.key(0), (3, 2, 4, 4, 8))).astype(jnp.bfloat16)
+    found = losses.consistency_loss(e_t)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, losses.consistency_loss(e_t.astype(jnp.float32)))

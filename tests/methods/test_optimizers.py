@@ -52,3 +52,13 @@ def test_a_single_stage_is_the_optimiser_itself(start):
     gradients, progress = np.random.default_rng(0).standard_normal((5, 2)), np.linspace(0, 1, 5)
     found = walk(in_two_stages(make_optimizer(RECIPE), start, 3.0 if start else 1.0), gradients, progress)
     np.testing.assert_allclose(found, walk(make_optimizer(RECIPE), gradients, progress), rtol=1e-5)
+
+
+def test_a_run_that_goes_on_stays_in_the_second_stage():
+    optimizer, params = in_two_stages(make_optimizer(RECIPE), 0.5), {"w": jnp.ones(3)}
+    _, state = optimizer.update(params, optimizer.init(params), params, progress=jnp.float32(0.7))
+    _, again = optimizer.update(params, state, params, progress=jnp.float32(0.0))
+    assert int(again.stage) == 1
+    counts = [int(leaf) for leaf in jax.tree.leaves(again.inner) if jnp.shape(leaf) == ()]
+    assert counts
+    assert set(counts) == {2}  # its moments are those of the second stage

@@ -9,6 +9,7 @@ from helpers.players import count, differentiable, error, keys, largest, setting
 from mrdiff_jax import methods
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.methods.resvit import ResViTGenerator
+from mrdiff_jax.networks.initializers import init_on_host
 
 TINY = {
     "base_channels": 4,
@@ -177,3 +178,16 @@ def test_it_overfits_two_slices():
     method, _, variables = train(config, batch, np.arange(150) / 150)
     assert variables.state["generator"]["stage"]["transformers"] == 1
     assert error(method, variables, batch) < float(batch["target"].std()) / 4
+
+
+def test_there_is_no_way_back_from_the_transformers():
+    sizes = {"base": 4, "count": 2, "layers": 1, "width": 16, "heads": 2, "side": 2, "rate": 0.0, "norm": "instance"}
+    generator, y = ResViTGenerator(**sizes), make_batch(1, 32)["sources"]
+    variables = init_on_host(generator, jax.random.key(0), y, train=False)
+    stages = []
+    for transformers in (0, 1, 0):
+        moved = {"train": True, "transformers": jnp.asarray(transformers), "mutable": ["stage"]}
+        _, state = generator.apply(variables, y, **moved)
+        variables = variables | state
+        stages.append(float(variables["stage"]["transformers"]))
+    assert stages == [0, 1, 1]

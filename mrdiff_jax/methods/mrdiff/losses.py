@@ -38,6 +38,7 @@ def consistency_loss(e_t: Array, normalize: bool = False, stop_gradient: bool = 
     Returns:
       (N,) losses, one a draw.
     """
+    e_t = e_t.astype(jnp.float32)  # draws differ by less than bfloat16 rounds
     content = global_content(e_t)
     if normalize:
         e_t, content = _unit(e_t), _unit(content)

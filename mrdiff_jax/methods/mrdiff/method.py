@@ -47,7 +47,8 @@ class MRDiff(Method):
         self.sampler = config.sample
         self.players = {"generator": Player(self.loss, make_optimizer(config.optimizer))}
         self.stride = self.network.backbone.image_stride(self.network.wavelet_levels)
-        self.inverted = inverted(self.network.signals, config.data.sources)
+        modulated = self.settings.modulation and self.settings.lambda_d > 0
+        self.inverted = inverted(self.network.signals, config.data.sources) if modulated else ()
 
     def init(self, key: Array, batch: Batch) -> Variables:
         """Fresh weights, and the singular vectors that go with them."""
@@ -123,7 +124,7 @@ class MRDiff(Method):
     def denoise(self, variables: Variables, batch: Batch, x_t: Array, t: Array) -> Array:
         """x0_hat, of E and G."""
         y = 2 * batch["sources"] - 1
-        return self._apply(variables, x_t[..., None], y, t, method=Network.denoise)[..., 0]
+        return self._apply(variables, x_t[..., None], y, t, method=Network.denoise)[..., 0].astype(jnp.float32)
 
     def feature_maps(self, variables: Variables, batch: Batch, rng: Array) -> dict[str, Array]:
         """h_t at the last step, that is of the sources and a target of pure noise."""
