@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from helpers.models import tiny
 from mrdiff_jax.config import resolve
 from mrdiff_jax.data.training_data import TrainingData
-from mrdiff_jax.methods.contract import Variables
+from mrdiff_jax.methods.contract import Method, Variables
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.synthesis.model_files import Trained
@@ -29,7 +29,7 @@ class Copy(Synthesizer):
     def __init__(self, **changes):
         data = replace(DATA, preparation=replace(OPTIONS, **changes))
         self.trained = Trained(resolve(tiny()), data, 1, Variables({}))
-        self.method = SimpleNamespace(stride=4, described=("T1 features",), any_sources=False)
+        self.method = SimpleNamespace(stride=4, described=("T1 features",), any_sources=False, sampling=Method.sampling)
         self.calls = []
 
     def __call__(self, sources, tr, te, ti, *, rng, given, steps, samples, sampler):
