@@ -2,12 +2,10 @@
 
 import re
 
+from mrdiff_jax.scans.scan_path import NIFTI
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 
 LAYOUTS = ("bids", "pattern", "dicom", "adni", "ixi", "brats", "spine")  # of folders of scans
-
-NIFTI = r"\.nii(\.gz)?"
-
 ECHO_OF = {"PDw": 1, "T2w": 2}  # of a series with two echoes, the shorter first
 
 ADNI_SUBJECT = r"\d{3}_S_\d{4,5}"

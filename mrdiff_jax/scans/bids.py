@@ -1,11 +1,13 @@
 """The scans in BIDS folders."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans.dicom_stack import bounded
-from mrdiff_jax.scans.exam_files import ExamFiles, ScanPath, exam_name
+from mrdiff_jax.scans.exam_files import ExamFiles, exam_name
+from mrdiff_jax.scans.scan_path import NIFTI, ScanPath
 
 EMPTY_ROOM = "sub-emptyroom"  # what BIDS calls MEG recordings of noise
 SEEN_LENGTH = 60  # characters that a message spends on what there is
@@ -51,7 +53,7 @@ def _exam_files(subject: str, session: Path, contrasts: Sequence[str], lesions: 
     found: dict[str, ScanPath] = {}
     problems, foreign = [], []
     for path in sorted((session / "anat").iterdir()):
-        stem = path.name.removesuffix(".gz").removesuffix(".nii")
+        stem = re.sub(f"{NIFTI}$", "", path.name)
         if path.name.startswith(f"{subject}_") and path.name.endswith(OTHER_FORMATS):
             foreign.append(f"{path.name}, which is no NIfTI: convert it")
         if stem == path.name or not stem.startswith(f"{subject}_"):

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mrdiff_jax.scans import archives, itk_files
+from mrdiff_jax.scans import itk_files
 from mrdiff_jax.scans.contrasts import Header
 from mrdiff_jax.scans.dicom_stack import bounded
 from mrdiff_jax.scans.exam_files import ExamFiles, exam_name
-from mrdiff_jax.scans.scan_path import ScanPath
+from mrdiff_jax.scans.scan_path import NIFTI, ScanPath
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.storage.files import walk_files
 
@@ -59,10 +59,10 @@ def exam_of(
 
 def nifti_files(root: Path, onerror: Callable[[OSError], None]) -> list[str]:
     """Paths of the NIfTI files under a folder, sorted, relative and with forward slashes; links are followed."""
-    return [path for path in volume_files(root, onerror) if re.fullmatch(f".*{archives.NIFTI}", path)]
+    return [path for path in volume_files(root, onerror) if re.fullmatch(f".*{NIFTI}", path)]
 
 
 def volume_files(root: Path, onerror: Callable[[OSError], None]) -> list[str]:
     """The same of NIfTI, MetaImage and NRRD files."""
     paths = (path.relative_to(root).as_posix() for path in walk_files(root, onerror))
-    return sorted(path for path in paths if re.fullmatch(f".*{archives.NIFTI}", path) or itk_files.is_itk(Path(path)))
+    return sorted(path for path in paths if re.fullmatch(f".*{NIFTI}", path) or itk_files.is_itk(Path(path)))

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+NIFTI = r"(?i:\.nii(\.gz)?)"  # how the names of NIfTI files end
+
 
 @dataclass(frozen=True)
 class ScanPath:

@@ -15,7 +15,8 @@ from mrdiff_jax.scans import archives, dicom, same_patient
 from mrdiff_jax.scans.candidates import SEEN_LENGTH, Candidate, exam_of, nifti_files
 from mrdiff_jax.scans.contrasts import NAMES, Header, Verdict, judge
 from mrdiff_jax.scans.dicom_stack import bounded
-from mrdiff_jax.scans.exam_files import ExamFiles, ScanPath
+from mrdiff_jax.scans.exam_files import ExamFiles
+from mrdiff_jax.scans.scan_path import NIFTI, ScanPath
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.storage.files import is_hidden, refuse_unreadable, walk_files
 
@@ -93,7 +94,7 @@ def _judged(scan: Candidate) -> Verdict:
     """What a scan is; of a NIfTI file whose name may be that of a mask, with a doubt."""
     verdict = judge(scan.text, scan.header)
     word = _MASK_WORD.search(scan.text)
-    if verdict.doubt or not word or not re.fullmatch(f".*{archives.NIFTI}", scan.path.name):
+    if verdict.doubt or not word or not re.fullmatch(f".*{NIFTI}", scan.path.name):
         return verdict
     return verdict._replace(doubt=f"{word[0]!r} in its name may say that it is a mask")
 

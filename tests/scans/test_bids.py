@@ -251,6 +251,16 @@ def test_sessions_are_exams_of_one_subject(root):
     assert {test[i]["subject"] for i in range(len(test))} == {"sub-04_ses-1", "sub-04_ses-2"}
 
 
+def test_the_case_of_a_suffix_does_not_matter(root):
+    path = root / "sub-01/anat/sub-01_T1w.nii.gz"
+    path.rename(path.with_name("sub-01_T1w.NII.GZ"))
+    (root / "sub-02/anat/sub-02_T2star.gz").write_bytes(b"")  # no NIfTI by its name
+    exams = find_exams(root, tuple(TIMES))
+    assert exams[0].scans["T1w"].name == "sub-01_T1w.NII.GZ"
+    assert "T2star" not in exams[1].found
+    assert volumes.read_scan(exams[0].scans["T1w"])[1].te
+
+
 def test_a_scan_that_two_subjects_have_is_refused(root):
     write_scan(root, "sub-03", "T2w", head(0))
     refused(data_config(root), "sub-03_T2w.nii.gz: is the same file as", "sub-01", "of another subject; remove the copy")
