@@ -6,6 +6,7 @@ was done and what the checks gave. The folder appears whole or not at all, and s
 
 import hashlib
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -129,12 +130,12 @@ def _relative(scan: ScanPath, root: Path) -> str:
 
 
 def _state(source: Path) -> tuple[tuple[str, int, int, int, int], ...]:
-    """What changes whenever a scan's files do: their places, inodes, sizes and times."""
+    """What changes whenever a scan's files do: their places (as checksums, for a set tells no folder), inodes, sizes, times."""
     found = []
     for file in walk_files(source):
         require_file(file)
-        status = file.stat()
-        found.append((str(file.resolve()), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+        status, place = file.stat(), hashlib.sha256(os.fsencode(file.resolve())).hexdigest()
+        found.append((place, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     return tuple(found)
 
 
