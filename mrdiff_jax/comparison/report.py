@@ -36,9 +36,7 @@ _STUDY_LEADS = {
     "segmentation": "The same segmenter on synthetic and true volumes; Dice of its labels, those of the true volume as truth.",
 }
 HEADINGS = {"whole slice": "Whole slice", "body": "Inside the body", "errors": "Errors of single pixels"}
-LOWER_IS_BETTER = " and ".join(
-    ", ".join(name.upper() for name, higher in HIGHER_IS_BETTER.items() if not higher).rsplit(", ", 1)
-)
+LOWER_IS_BETTER = ", ".join(name.upper() for name, higher in HIGHER_IS_BETTER.items() if not higher)
 EXTREMES = 3  # subjects at either end that are marked and always among the slices
 
 

@@ -156,8 +156,9 @@ def how(comparison: Comparison) -> list[str]:
     exams = {averages.subject_of(row["subject"]) for row in comparison.rows[comparison.first]}
     if alike := [members for members in visits.patients(exams).values() if len(members) > 1]:
         lines.append(
-            f"{' and '.join(alike[0][:2])} look like visits of one patient, and so do {len(alike) - 1} other groups: the tests"
-            " take them for independent subjects; name visits ses-1, ses-2, ... if they are not."
+            f"{sum(map(len, alike))} subjects look like visits of {len(alike)} patient{'s' * (len(alike) > 1)}, as"
+            f" {' and '.join(alike[0][:2])} do: the tests take them for independent subjects; name visits ses-1, ses-2, ..."
+            " if they are not."
         )
     return lines
 

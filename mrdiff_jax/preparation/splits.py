@@ -91,10 +91,11 @@ def read_rows(path: Path) -> dict[str, str]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
+            columns = {*(reader.fieldnames or ())}
             rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: not a readable CSV of splits ({error})") from None
-    if missing := {"subject", "split"} - {*(reader.fieldnames or ())}:
+    if missing := {"subject", "split"} - columns:
         raise UserError(f"{path}: its first line does not name the column {min(missing)}; begin it with subject,split")
     splits: dict[str, str] = {}
     for line, row in rows:

@@ -80,9 +80,9 @@ def _given(file: Path, subjects: Set[str]) -> dict[str, str]:
     if not given.keys() & subjects:
         theirs, ours = (bounded(sorted(names), SEEN_LENGTH) or "nobody" for names in (given, subjects))
         raise UserError(f"{file}: has no row of these subjects ({ours}), but of {theirs}; write their names as they are here")
-    for names, what in ((given.keys() - subjects, "are not among the scans"), (subjects - given.keys(), "have no row")):
+    for what, names in (("not among the scans", given.keys() - subjects), ("without a row", subjects - given.keys())):
         if names:
-            print(f"{file}: {bounded(sorted(names), SEEN_LENGTH)} {what}")
+            print(f"{file}: {what}: {bounded(sorted(names), SEEN_LENGTH)}")
     return given
 
 

@@ -92,7 +92,9 @@ def _check_meta(path: Path, fields: dict[str, str], there: int) -> None:
 
 
 def _declared_bytes(fields: dict[str, str]) -> int:
-    """How many bytes a MetaImage's header says that its voxels take; 0 where it does not."""
+    """How many bytes a MetaImage's header says that its voxels take; 0 where it does not, as of voxels that are text."""
+    if fields.get("binarydata", "").lower() != "true":
+        return 0
     compressed = fields.get("compresseddata", "").lower() == "true"
     numbers = fields.get("compresseddatasize" if compressed else "dimsize", "0").split()
     kind = fields.get("elementtype", "").lower().removeprefix("met_").removeprefix("u")

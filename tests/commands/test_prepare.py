@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ from mrdiff_jax.preparation.splits import Assignment
 from mrdiff_jax.scans import layouts
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.scans.volumes import Volume
+from mrdiff_jax.storage import lock
 from mrdiff_jax.synthesis import from_scans
 from mrdiff_jax.synthesis.from_scans import SynthesisOptions
 from mrdiff_jax.synthesis.synthesizer import Synthesizer
@@ -128,6 +130,43 @@ def test_a_change_of_subjects_reaches_the_set_and_lost_slices_are_written_again(
     shutil.rmtree(output / "dataset" / "mr_slices")
     prepared_set.write_dataset(output, one, options)
     assert slice_set.has_examples(output / "dataset")
+
+
+def test_a_second_call_on_one_set_waits_for_the_first(made, cohort):
+    output, _ = made
+    with lock.hold(output / ".prepare.lock", "prepares"):
+        run = call(f"--input={cohort}", f"--output={output}", *FLAGS)
+    assert run.returncode == 2
+    assert f"{output}: process" in run.stderr
+    assert "prepares here; wait for it" in run.stderr
+
+
+def test_a_data_set_that_is_trained_on_stays_as_it_was_opened(made, tmp_path):
+    output = tmp_path / "out"
+    shutil.copytree(made[0], output)
+    dataset = datasets.open_dataset(prepared_config(output))
+    before = [dataset.split("train")[i]["slice"] for i in range(3)]
+    prepared_file = output / "dataset" / "prepared.json"
+    prepared_file.write_text(prepared_file.read_text().replace('"subject": "sub-01"', '"subject": "sub-99"'))
+    assert [dataset.split("train")[i]["slice"] for i in range(3)] == before
+
+
+def test_a_scan_is_read_again_when_another_takes_its_place(tmp_path):
+    scans = {name: tmp_path / name / "scan.nii" for name in "ab"}
+    for path in scans.values():
+        path.parent.mkdir()
+        path.write_bytes(b"0123")
+        os.utime(path, (1e9, 1e9))
+    states = {exam_task._state(path) for path in scans.values()}
+    assert len(states) == 2  # of equal name, size and time
+    assert str(tmp_path) not in str(states)
+
+
+def test_what_a_rule_excuses_is_looked_at_again_without_it(made, cohort):
+    exam = next(one for one in layouts.find_subjects(cohort, "bids", CONTRASTS) if one.name == "sub-01")
+    task = Task(exam, {}, OPTIONS, cohort, made[0])
+    ruled = task._replace(files=replace(exam, ruled=frozenset({"T2w"})))
+    assert exam_task._times_key(task) != exam_task._times_key(ruled)
 
 
 def test_the_good_are_prepared_and_the_bad_told_in_a_line_each(made):

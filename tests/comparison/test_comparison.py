@@ -143,7 +143,7 @@ def test_subjects_that_look_like_visits_of_one_patient_are_told(comparison):
     made = make_results(0.1)
     rows = {name: [row | {"subject": named[row["subject"]]} for row in found] for name, found in made.rows.items()}
     how = " ".join(tables.how(comparison_of({"ours": dataclasses.replace(made, rows=rows)})))
-    assert "sub-00a and sub-00b look like visits of one patient, and so do 3 other groups" in how
+    assert "8 subjects look like visits of 4 patients, as sub-00a and sub-00b do: the tests take them for independent" in how
 
 
 def test_a_study_stands_beside_its_references_and_gaps_are_dashes():

@@ -210,6 +210,12 @@ def test_few_subjects_leave_validation_empty_but_not_train_or_test(cache):
             datasets.open_dataset(data_config(cache, **changes))
 
 
+def test_an_empty_splits_file_is_refused(tmp_path, cache):
+    (tmp_path / "mine.csv").write_text("")
+    with pytest.raises(UserError, match=r"mine\.csv: its first line does not name the column split"):
+        datasets.open_dataset(data_config(cache, splits_file=str(tmp_path / "mine.csv")))
+
+
 def test_an_edited_splits_file_decides(tmp_path, cache, dataset):
     text = (dataset.folder / "splits.csv").read_text()
     moved = sorted(subjects(dataset, "train"))[0]

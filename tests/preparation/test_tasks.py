@@ -38,8 +38,8 @@ def test_a_file_of_splits_adds_to_those_that_stand_and_says_whom_it_does_not_kno
     known = tasks.known_splits(tmp_path, named("sub-1", "sub-2", "sub-3"), tmp_path / "mine.csv", Assignment())
     assert known == {"sub-1": "test", "sub-2": "validation", "sub-3": "test", "sub-9": "train"}
     said = capsys.readouterr().out
-    assert "mine.csv: sub-9 are not among the scans" in said
-    assert "mine.csv: sub-2, sub-3 have no row" in said
+    assert "mine.csv: not among the scans: sub-9\n" in said
+    assert "mine.csv: without a row: sub-2, sub-3\n" in said
 
 
 @pytest.mark.parametrize("rows", ["01,test\n02,train\n", ""])

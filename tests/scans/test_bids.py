@@ -370,7 +370,8 @@ def test_a_training_scan_without_the_inversion_time_it_needs_is_refused_by_name(
     (root / "sub-02" / "anat" / "sub-02_FLAIR.json").write_text('{"RepetitionTime": 9, "EchoTime": 0.12}')
     config = data_config(root, sources="T1w,FLAIR", target="T2w", test_subjects="sub-03", validation_fraction=0.0)
     dataset = datasets.open_dataset(config)
-    assert describe_training(dataset, ()).sources["T1w"].ti == 0
+    described = describe_training(dataset, ())
+    assert (described.sources["T1w"].ti, described.sources["FLAIR"].ti) == (0, 2500)  # of the scans that have one
     with pytest.raises(UserError, match=r"sub-02: its FLAIR has no inversion time.*--config\.data\.ti=FLAIR="):
         describe_training(dataset, ("FLAIR",))
 

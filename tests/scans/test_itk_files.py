@@ -61,6 +61,14 @@ def test_a_truncated_file_is_refused_in_our_words_alone(nifti, suffix, words, co
     assert capfd.readouterr() == ("", "")
 
 
+def test_voxels_that_are_text_are_read(nifti):
+    path = nifti.with_name("text.mha")
+    header = {"ObjectType": "Image", "NDims": 3, "BinaryData": False, "TransformMatrix": "1 0 0 0 1 0 0 0 1", "Offset": "0 0 0"}
+    header |= {"ElementSpacing": "1 1 1", "DimSize": "2 2 2", "ElementType": "MET_FLOAT", "ElementDataFile": "LOCAL"}
+    path.write_text("".join(f"{name} = {value}\n" for name, value in header.items()) + "0 1 2 3 4 5 6 7\n")
+    np.testing.assert_array_equal(np.sort(read_scan(path)[0].data.ravel()), np.arange(8))
+
+
 def test_a_text_named_nrrd_is_no_nrrd(tmp_path):
     path = tmp_path / "notes.nrrd"
     path.write_text("a note\n\nand more\n")

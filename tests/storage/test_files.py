@@ -1,11 +1,13 @@
 """The walk over a folder's files."""
 
+import errno
 import subprocess
 import sys
 
 import pytest
 
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.storage import files
 from mrdiff_jax.storage.files import scratch_folder, walk_files
 
 
@@ -44,6 +46,17 @@ def test_a_folder_that_cannot_be_listed_is_told(tmp_path):
     assert errors[0].filename == str(tmp_path / "nowhere")
     with pytest.raises(UserError, match="nowhere"):
         list(walk_files(tmp_path / "nowhere"))
+
+
+def test_a_scratch_folder_does_without_locks(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    with files.scratch_folder(tmp_path, ".made-") as first, files.scratch_folder(tmp_path, ".made-") as second:
+        assert first.is_dir()  # the second does not take it for left
+        assert second.is_dir()
+    assert not list(tmp_path.iterdir())
 
 
 def test_scratch_folders_of_the_killed_are_removed_and_of_the_living_are_not(tmp_path):
