@@ -8,6 +8,7 @@ from mrdiff_jax.storage.paths import local_path
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run.")
 _OUTPUT = flags.DEFINE_string("output", None, "File to write, .safetensors; its description goes beside it, as .json.")
+_MAPS = flags.DEFINE_bool("maps", False, "Writes as well what the feature maps need (synthesize --maps); a larger file.")
 flags.mark_flags_as_required(["workdir", "output"])
 
 
@@ -18,7 +19,7 @@ def main() -> None:
     output = local_path(_OUTPUT.value, "--output")
     if output.suffix != ".safetensors":
         raise UserError(f"--output={output}: name it .safetensors")
-    model = model_files.load(local_path(_WORKDIR.value, "--workdir"))
+    model = model_files.load(local_path(_WORKDIR.value, "--workdir"), _MAPS.value)
     output.parent.mkdir(parents=True, exist_ok=True)
     model_files.export(model, output)
     print(f"{output} and {output.with_suffix('.json').name}: {model.config.method.name}, step {model.step}; keep them together")

@@ -1,7 +1,7 @@
 """Trained models: what synthesis needs of a run, read from its workdir or from an exported pair of files.
 
-An exported pair is NAME.safetensors, the averaged weights that synthesis reads, and NAME.json: the configuration, and what
-`data.training_data.TrainingData` says of the training data.
+An exported pair is NAME.safetensors, the averaged weights that synthesis reads (and the feature maps, if asked for), and
+NAME.json: the configuration, and what `data.training_data.TrainingData` says of the training data.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from mrdiff_jax.storage import json_files
 from mrdiff_jax.storage.files import replacing
 
 _FORMAT = "mrdiff_jax synthesizer"
-_DESCRIPTION = {"format", "step", "weights_sha256", "training_data", "config"}
+_DESCRIPTION = {"format", "step", "maps", "weights_sha256", "training_data", "config"}
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,11 @@ def load(path: Path, maps: bool = False) -> Trained:
 
     Args:
       path: of the folder or the file.
-      maps: whether to read as well what the feature maps need; an exported pair does not hold that.
+      maps: whether to read as well what the feature maps need; an exported pair holds that if it was written so.
 
     Raises:
-      UserError: a file is missing, cannot be read, or does not fit the others; the message names it and the parameter.
+      UserError: a file is missing, cannot be read, or does not fit the others (the message names it and the parameter); or
+        there are no feature maps.
     """
     if path.is_dir():
         return _load_workdir(path, maps)
@@ -88,21 +89,25 @@ def _load_pair(weights: Path, description: Path, maps: bool) -> Trained:
     about = json_files.read(description, "it belongs beside its .safetensors file")
     if about.get("format") != _FORMAT or not about.keys() >= _DESCRIPTION:
         raise UserError(f"{description}: does not describe an exported model; give the .json file of the export")
+    if maps and not about["maps"]:
+        raise UserError(f"{weights}: lacks what feature maps need; export it with --maps, or give --workdir the run itself")
     config = _config(about["config"], description)
     data = _training_data(about["training_data"], config, description, "export the model again")
     try:
         with safe_open(weights, framework="numpy") as file:
             shapes = {name: jax.ShapeDtypeStruct(file.get_slice(name).get_shape(), np.float32) for name in file.keys()}  # noqa: SIM118
-            chosen = reading.flatten(_chooser(config, maps, weights)(reading.unflatten(shapes)))
+            chosen = reading.flatten(_chooser(config, about["maps"], weights)(reading.unflatten(shapes)))
             if surplus := sorted(shapes.keys() - chosen.keys()):
                 raise UserError(f"{weights}: {surplus[0]} is no part of the model in {description.name}")
             arrays = {name: file.get_tensor(name) for name in shapes}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{weights}: not a readable safetensors file ({error}); export it again") from error
-    trained = Trained(config, data, about["step"], reading.unflatten(arrays))
-    if trained.sha256 != about["weights_sha256"]:
+    if _checksum(arrays) != about["weights_sha256"]:
         raise UserError(f"{weights}: holds other weights than {description.name} was written with; keep pairs together")
-    return trained
+    variables = reading.unflatten(arrays)
+    if about["maps"] and not maps:
+        variables = _chooser(config, maps, weights)(variables)
+    return Trained(config, data, about["step"], variables, maps)
 
 
 def export(trained: Trained, path: Path) -> None:
@@ -117,6 +122,7 @@ def export(trained: Trained, path: Path) -> None:
     about = {
         "format": _FORMAT,
         "step": trained.step,
+        "maps": trained.maps,
         "weights_sha256": trained.sha256,
         "training_data": trained.data.to_json(),
         "config": trained.config.to_dict(),
@@ -130,15 +136,18 @@ def _chooser(config: Config, maps: bool, path: Path) -> Callable[[Variables], Va
     """From the shapes of all variables to those that synthesis, and the feature maps, read.
 
     It raises UserError, naming the file at `path` and the parameter, where the shapes do not fit the configuration.
+
+    Raises:
+      UserError: the method has no feature maps.
     """
     method = methods.create(config)
+    if maps and not method.described:
+        raise UserError(f"{path}: the method {config.method.name} has no feature maps")
 
     def choose(shapes: Variables) -> Variables:
         try:
             return reading.synthesis_part(method, config, shapes, described=maps)
         except (flax.errors.FlaxError, KeyError, TypeError) as error:
-            if maps and path.suffix:
-                raise UserError(f"{path}: an export lacks what feature maps need; give --workdir the run itself") from error
             why = re.sub(r"\s*\(https?://\S+\)", "", " ".join(str(error).split()))
             raise UserError(f"{path}: does not fit the configuration beside it: {why}") from error
 

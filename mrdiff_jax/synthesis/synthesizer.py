@@ -43,15 +43,12 @@ class Synthesizer:
 
         Args:
           path: of the folder or the file.
-          maps: loads as well what `maps` needs, which an exported file does not hold.
+          maps: loads as well what `maps` needs, which an exported file holds if it was written with `--maps`.
 
         Raises:
-          UserError: there is none, its parts do not fit each other, or its method has no feature maps.
+          UserError: there is none, its parts do not fit each other, or there are no feature maps.
         """
-        synthesizer = cls(model_files.load(Path(path), maps))
-        if maps and not synthesizer.method.described:
-            raise UserError(f"{path}: the method {synthesizer.trained.config.method.name} has no feature maps")
-        return synthesizer
+        return cls(model_files.load(Path(path), maps))
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -130,7 +127,7 @@ class Synthesizer:
         does, and where the model was not loaded with `maps`.
         """
         if not self.trained.maps:
-            raise UserError("this model was loaded without what feature maps need: Synthesizer.load(workdir, maps=True)")
+            raise UserError("this model was loaded without what feature maps need: Synthesizer.load(path, maps=True)")
         batch = self._batch(_checked(sources, self.sources), (tr, te, ti), self.sources)
         described = self._run(self._describe, batch, rng)
         return dict(zip(self.method.described, described, strict=True))

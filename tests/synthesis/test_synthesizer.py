@@ -248,9 +248,18 @@ def test_a_damaged_description_is_refused(pair, changes, message):
         model_files.load(pair)
 
 
-def test_feature_maps_need_the_workdir(pair):
-    with pytest.raises(UserError, match="an export lacks what feature maps need; give --workdir the run"):
+def test_a_pair_holds_what_feature_maps_need_if_it_was_written_so(workdir, pair):
+    with pytest.raises(UserError, match="lacks what feature maps need; export it with --maps, or give --workdir the run"):
         model_files.load(pair, maps=True)
+    with_maps = pair.with_name("maps.safetensors")
+    model_files.export(model_files.load(workdir, maps=True), with_maps)
+    maps, expected = (
+        mrdiff_jax.Synthesizer.load(path, maps=True).maps(sources(), *TIMES, rng=KEY) for path in (with_maps, workdir)
+    )
+    for name in expected:
+        np.testing.assert_array_equal(maps[name], expected[name])
+    assert with_maps.stat().st_size > pair.stat().st_size
+    assert model_files.load(with_maps).sha256 == model_files.load(pair).sha256
 
 
 def test_maps_of_a_model_loaded_without_them_are_refused(synthesizer):
