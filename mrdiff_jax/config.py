@@ -28,6 +28,7 @@ STUDIES = {  # with their titles
     "robustness": "Robustness",
     "uncertainty": "Calibration of the uncertainty",
     "maps": "Content maps against the truth",
+    "physics": "Sources at other times, explained",
     "hallucination": "False structures",
     "lesions": "Error inside lesions",
     "segmentation": "What a segmenter finds",

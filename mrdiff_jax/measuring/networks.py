@@ -78,7 +78,7 @@ def training_step(config: Config, state: TrainState, devices: Devices) -> Progra
 def synthesis(config: Config, variables: Variables, count: int, devices: Devices) -> Program:
     """Synthesis of that many slices with the configuration's number of steps; FLOPs are those of all steps."""
     method = methods.create(config)
-    part = synthesis_part(method, config, variables, described=False)
+    part = synthesis_part(method, config, variables)
     batch = random_batch(config, count)
     del batch["target"]
 

@@ -178,6 +178,16 @@ class BlochGAN(ConditionalGAN):
         found = self.generator.apply(variables.of("generator"), 2 * batch["sources"] - 1, method=run)
         return dict(zip(("T1", "T2", "S0"), found, strict=True))
 
+    def reconstruct(self, variables: Variables, batch: Batch, rng: Array) -> Array:
+        """y_hat of D."""
+
+        def run(network: Network, y: Array, scan: ScanParameters) -> Array:
+            return network.reconstruct(network.encode(y, train=False), scan, train=False)
+
+        scan = ScanParameters(batch["tr"], batch["te"], batch["ti"])
+        y_hat = self.generator.apply(variables.of("generator"), 2 * batch["sources"] - 1, scan, method=run)
+        return (y_hat.astype(jnp.float32) + 1) / 2
+
     def describe(self, variables: Variables, batch: Batch, rng: Array) -> tuple[Array, ...]:
         """The channel means of the maps."""
         return tuple(features.mean(-1) for features in self.feature_maps(variables, batch, rng).values())

@@ -111,6 +111,10 @@ class Method(abc.ABC):
     """(variables, batch, rng) -> feature maps (B, h, w, C) that stand for T1, T2 and S0, by these names, of a method that has
     them; H and W are multiples of h and w."""
 
+    reconstruct: Callable[[Variables, Batch, Array], Array] | None = None
+    """(variables, batch, rng) -> the sources (B, H, W, K) in [0, 1] as signal equations at the batch's times explain them, of a
+    method that has such equations."""
+
     denoise: Callable[[Variables, Batch, Array, Array], Array] | None = None
     """(variables, batch, x_t, t) -> the estimate of the target, both (B, H, W) in [-1, 1] but for the noise, of a method that
     walks a chain of noise, whose steps t (B,) `schedule` has."""

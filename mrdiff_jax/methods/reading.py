@@ -41,11 +41,11 @@ def read_by(function: Callable[..., Any], variables: Variables, *args: Any) -> V
     return unflatten({path: leaf for (path, leaf), var in zip(leaves.items(), jaxpr.invars, strict=False) if var in read})
 
 
-def synthesis_part(method: Method, config: Any, variables: Variables, *, described: bool) -> Variables:
-    """What synthesis reads of the variables, or of their shapes, and with `described` what feature maps need, too."""
+def synthesis_part(method: Method, config: Any, variables: Variables, *also: Callable[..., Any]) -> Variables:
+    """What synthesis reads of the variables, or of their shapes, and what other functions of the method do."""
 
     def run(*args: Any) -> Any:
-        return method.synthesize(*args), method.describe(*args) if described else ()
+        return [function(*args) for function in (method.synthesize, *also)]
 
     return read_by(run, variables, *_example(config))
 

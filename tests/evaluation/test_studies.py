@@ -3,20 +3,35 @@
 import csv
 import types
 
+import jax
 import numpy as np
 import pytest
+from conftest import make_batch
+from helpers.models import TINY_METHODS, tiny
 from helpers.segmenter import SEGMENTER
 from scipy import ndimage
 
+from mrdiff_jax import methods
 from mrdiff_jax.comparison.report import page
 from mrdiff_jax.comparison.runs import Comparison
 from mrdiff_jax.comparison.seeds import Seeds
 from mrdiff_jax.comparison.tables import markdown
-from mrdiff_jax.config import STUDIES, samplings
+from mrdiff_jax.config import STUDIES, resolve, samplings
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation import results, studies
 from mrdiff_jax.evaluation.run import evaluate_only
-from mrdiff_jax.evaluation.studies import denoising, hallucination, lesions, maps, robustness, segmentation, uncertainty
+from mrdiff_jax.evaluation.studies import (
+    denoising,
+    hallucination,
+    lesions,
+    maps,
+    physics,
+    robustness,
+    segmentation,
+    uncertainty,
+)
+from mrdiff_jax.experiments import plan
+from mrdiff_jax.physics import spin_echo
 from mrdiff_jax.training.loop import train_and_evaluate
 
 SOURCES = ("T2w", "PDw")
@@ -179,6 +194,57 @@ class TestMaps:
         np.testing.assert_array_equal(brain, [[True, False], [False, False]])
 
 
+class TestPhysics:
+    @pytest.fixture
+    def batch(self):
+        """A slice whose source is a spin echo of its maps, but for scale, offset, air and pixels that are clipped."""
+        rng = np.random.default_rng(0)
+        maps_ = np.stack([rng.uniform(800, 2000, (16, 16)), rng.uniform(60, 120, (16, 16)), rng.uniform(0.6, 1, (16, 16))], -1)
+        maps_[:4] = 0
+        image = 0.1 + 1.2 * np.array(spin_echo(*np.moveaxis(maps_, -1, 0), 3000.0, 80.0))
+        image[4] = 1
+        times = {"tr": np.array([[3000.0]]), "te": np.array([[80.0]]), "ti": np.array([[0.0]])}
+        return {"sources": image[None, ..., None].astype(np.float32), "maps": maps_[None].astype(np.float32), **times}
+
+    def test_the_true_change_is_in_the_scale_of_the_image(self, batch):
+        truth, seen = physics.true_change(batch, batch | {"te": np.array([[40.0]])}, 0, 0)
+        brighter = spin_echo(*np.moveaxis(batch["maps"][0], -1, 0), 3000.0, 40.0)
+        np.testing.assert_allclose(truth[seen], (0.1 + 1.2 * brighter - batch["sources"][0, ..., 0])[seen], atol=1e-5)
+        assert (truth[seen] > 0.05).all()
+        np.testing.assert_array_equal(seen.any(1), np.arange(16) > 4)
+
+    def test_too_little_brain_says_nothing(self, batch):
+        batch["maps"][0, 6:] = 0
+        truth, seen = physics.true_change(batch, batch, 0, 0)
+        assert not seen.any()
+        assert np.isnan(list(physics.agreement(truth[seen], truth[seen]).values())).all()
+
+    def test_half_of_the_change_follows_it_and_noise_does_not(self):
+        truth, noise = np.random.default_rng(0).normal(size=(2, 5000))
+        assert physics.agreement(0.5 * truth, truth) == pytest.approx({"follows": 1, "share": 0.5})
+        assert physics.agreement(noise, truth) == pytest.approx({"follows": 0, "share": 0}, abs=0.05)
+
+    def test_a_method_is_asked_only_where_its_equations_are_trained(self, tiny_config):
+        assert methods.create(resolve(tiny_config)).reconstruct
+        for fields in ({"mrdiff.modulation": False}, {"mrdiff.lambda_d": 0.0}, {"method.name": "regression"}):
+            assert methods.create(resolve(plan.chosen(tiny_config, fields))).reconstruct is None
+
+    @pytest.mark.parametrize("name", ["mrdiff", "blochgan"])
+    def test_the_sources_explained_depend_on_the_times(self, name):
+        method = methods.create(resolve(tiny(**{"method.name": name} | TINY_METHODS[name])))
+        batch, keys, rng = make_batch(2, 32), jax.random.split(jax.random.key(0), 2), np.random.default_rng(0)
+        variables = method.init(jax.random.key(0), batch)
+        params = jax.tree.map(lambda leaf: leaf + 0.1 * rng.standard_normal(leaf.shape, np.float32), variables.params)
+        variables = variables.replace(params=params)
+        y_hat, same, moved = (
+            method.reconstruct(variables, batch | changed, keys)
+            for changed in ({}, {"target": 1 - batch["target"]}, {"te": 2 * batch["te"]})
+        )
+        assert y_hat.shape == batch["sources"].shape
+        np.testing.assert_array_equal(y_hat, same)
+        assert np.abs(y_hat - moved).max() > 0
+
+
 class TestFalseStructures:
     @pytest.fixture
     def slice_(self):
@@ -249,7 +315,9 @@ class TestWhatCanBeDone:
         dataset = types.SimpleNamespace(split=lambda name: [dict(example)])
         config.evaluate.studies = asked
         return studies.chosen(
-            config, dataset, types.SimpleNamespace(**{"feature_maps": None, "samples": True, "denoise": print} | method)
+            config,
+            dataset,
+            types.SimpleNamespace(**{"feature_maps": None, "reconstruct": None, "samples": True, "denoise": print} | method),
         )
 
     def test_all_is_what_data_and_method_allow(self, tiny_config):
@@ -257,7 +325,7 @@ class TestWhatCanBeDone:
         assert self.choose(tiny_config, "all") == ["sampling", "denoising", "robustness", "uncertainty", "hallucination"]
         known = {"maps": np.ones((4, 4, 3)), "lesions": np.ones((4, 4))}
         tiny_config.evaluate.segmenter = SEGMENTER
-        assert self.choose(tiny_config, "all", example=known, feature_maps=print) == list(STUDIES)
+        assert self.choose(tiny_config, "all", example=known, feature_maps=print, reconstruct=print) == list(STUDIES)
 
     def test_a_deterministic_method_has_no_studies_of_samples(self, tiny_config):
         assert self.choose(tiny_config, "all", samples=False, denoise=None) == ["robustness", "hallucination"]
@@ -276,6 +344,7 @@ class TestWhatCanBeDone:
             ),
             ("maps", {}, "'maps' cannot be done: the true T1, T2 and S0 of this data set are not known"),
             ("maps", {"maps": 0}, "'maps' cannot be done: this method has no maps"),
+            ("physics", {"maps": 0}, "'physics' cannot be done: this method does not explain its sources"),
             ("lesions", {}, r"'lesions' cannot be done: this data set has no masks of lesions; .*--config\.data\.lesions"),
             (
                 "sampling,lesions",
@@ -304,6 +373,7 @@ def test_all_studies_of_a_run_reach_the_comparison(tiny_config, tmp_path):
     assert settings["denoising"] == {f"t = {round(share * 999)}" for share in denoising.SHARES}
     assert settings["uncertainty"] == {"2 syntheses of 2 steps"}
     assert settings["maps"] == {"T1", "T2", "S0"}
+    assert settings["physics"] == {f"{name}, {of}" for name in SOURCES for of in (physics.AS_SCANNED, *physics.CHANGES)}
     assert settings["hallucination"] <= {"background", "flat regions", "edges"}
     assert settings["segmentation"] == {"label 1", "label 2", segmentation.MEAN}
     assert settings["lesions"] == {"lesions", "rest of the body"}
@@ -328,6 +398,7 @@ def test_all_studies_of_a_run_reach_the_comparison(tiny_config, tmp_path):
         "Robustness",
         "Calibration",
         "Content maps",
+        "Sources at other times",
         "False structures",
         "Error inside lesions",
         "What a segmenter",

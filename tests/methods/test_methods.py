@@ -71,7 +71,7 @@ def test_the_small_settings_have_the_parameters_that_their_table_says(name):
     resolved = resolve(config)
     method = methods.create(resolved)
     variables = method.init(jax.random.key(0), make_batch(1, 64))
-    read = reading.synthesis_part(method, resolved, variables, described=False)
+    read = reading.synthesis_part(method, resolved, variables)
     trained, synthesis = (sum(leaf.size for leaf in jax.tree.leaves(found.params)) for found in (variables, read))
     row = re.search(rf"^\| {name} \|.*\| ([\d,]+) \| ([\d,]+) \|$", DOCS.read_text().partition("## On CPUs")[2], re.MULTILINE)
     assert row.groups() == (f"{trained:,}", f"{synthesis:,}")

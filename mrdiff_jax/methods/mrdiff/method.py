@@ -49,6 +49,7 @@ class MRDiff(Method):
         self.stride = self.network.backbone.image_stride(self.network.wavelet_levels)
         modulated = self.settings.modulation and self.settings.lambda_d > 0
         self.inverted = inverted(self.network.signals, config.data.sources) if modulated else ()
+        self.reconstruct = self._reconstruct if modulated else None
 
     def init(self, key: Array, batch: Batch) -> Variables:
         """Fresh weights, and the singular vectors that go with them."""
@@ -128,14 +129,24 @@ class MRDiff(Method):
 
     def feature_maps(self, variables: Variables, batch: Batch, rng: Array) -> dict[str, Array]:
         """h_t at the last step, that is of the sources and a target of pure noise."""
-        y = 2 * batch["sources"] - 1
-        last = jnp.full(len(y), self.settings.chain - 1)
-        features = self._apply(variables, diffusion.start(y[..., :1], rng), y, last, method=Network.encode)
-        return dict(zip(("T1", "T2", "S0"), self._apply(variables, features, method=Network.content_maps), strict=True))
+        maps = self._apply(variables, self._encode_last(variables, batch, rng), method=Network.content_maps)
+        return dict(zip(("T1", "T2", "S0"), maps, strict=True))
+
+    def _reconstruct(self, variables: Variables, batch: Batch, rng: Array) -> Array:
+        """y_hat at the last step."""
+        scan = ScanParameters(batch["tr"], batch["te"], batch["ti"])
+        y_hat = self._apply(variables, self._encode_last(variables, batch, rng), scan, method=Network.reconstruct)
+        return (y_hat.astype(jnp.float32) + 1) / 2
 
     def describe(self, variables: Variables, batch: Batch, rng: Array) -> tuple[Array, ...]:
         """The channel means of the maps."""
         return tuple(features.mean(-1) for features in self.feature_maps(variables, batch, rng).values())
+
+    def _encode_last(self, variables: Variables, batch: Batch, rng: Array) -> Features:
+        """E of the sources and a target of pure noise."""
+        y = 2 * batch["sources"] - 1
+        last = jnp.full(len(y), self.settings.chain - 1)
+        return self._apply(variables, diffusion.start(y[..., :1], rng), y, last, method=Network.encode)
 
     def _apply(self, variables: Variables, *args: Any, method: Any) -> Any:
         return self.network.apply(variables.of("generator"), *args, method=method)
