@@ -143,6 +143,24 @@ def test_without_skips_constant_maps_hide_the_sources():
     np.testing.assert_array_equal(seen, other)
 
 
+def test_a_decoder_per_source_tells_the_sources_apart_by_their_times_alone():
+    network, variables, (x_t, y, t), scan = make(decoder_skips=False, decoder_per_source=True)
+    run = jax.jit(lambda scan: network.apply(variables, x_t, y, t, scan)[-1])
+    y_hat, other = run(scan), run(scan._replace(te=scan.te * jnp.array([1, 2])))
+    assert y_hat.shape == y.shape
+    np.testing.assert_array_equal(y_hat[..., 0], other[..., 0])
+    assert changes(y_hat[..., 1], other[..., 1])
+    same = run(ScanParameters(*(jnp.full_like(time, time[0, 0]) for time in scan)))
+    np.testing.assert_allclose(same[..., 0], same[..., 1], atol=1e-6)
+
+
+def test_a_decoder_per_source_needs_the_modulation():
+    config = default("paper")
+    config.mrdiff.update(decoder_per_source=True, modulation=False)
+    with pytest.raises(UserError, match=r"--config\.mrdiff\.decoder_per_source: only M tells the sources apart"):
+        methods.create(resolve(config))
+
+
 @pytest.mark.parametrize("loss_draws", ["all", "first"])
 def test_draws_by_vmap_equal_a_loop(loss_draws):
     """Eq. 9 and the losses around it, draw by draw, with the keys of the vectorised form."""
@@ -214,7 +232,7 @@ def test_physics_stays_float32_in_bfloat16():
     def modulate(*inputs):
         return network.apply(variables, *inputs, method=Network.modulate)
 
-    traced = str(jax.make_jaxpr(modulate)(maps, scan, features.embedding))
+    traced = str(jax.make_jaxpr(modulate)(maps, scan))
     signals = re.findall(r":(\w+)\[[\d,]*\] = exp ", traced)
     assert set(signals) == {"f32"}
 

@@ -169,9 +169,13 @@ def build_network(config: Any) -> Network:
     """The network of `config.model` and of MRDiff's settings, for the sources of `config.data`.
 
     Raises:
-      UserError: the signals do not match the sources, or the sizes do not fit each other.
+      UserError: the signals do not match the sources, or settings do not fit each other.
     """
     own = config.own
+    if own.decoder_per_source and not own.modulation:
+        raise UserError(
+            "--config.mrdiff.decoder_per_source: only M tells the sources apart; leave --config.mrdiff.modulation on"
+        )
     return Network(
         backbone=build_backbone(config, spectral_norm=own.spectral_norm),
         signals=signals_of(own.signals, config.data.sources, "--config.mrdiff.signals"),
@@ -181,6 +185,7 @@ def build_network(config: Any) -> Network:
         positivity=own.positivity,
         modulation=own.modulation,
         decoder_skips=own.decoder_skips,
+        decoder_per_source=own.decoder_per_source,
     )
 
 

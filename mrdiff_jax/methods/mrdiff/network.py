@@ -47,6 +47,7 @@ class Network(nn.Module):
       positivity: what keeps the maps non-negative.
       modulation: M puts the sources' contrasts on the maps by the signal equations; without it D sees the maps as they are.
       decoder_skips: D sees the encoder's features too; without them all that D knows of the images has passed through h_t.
+      decoder_per_source: one D makes each source from its own signals alone, so that contrast must come of the equations.
     """
 
     backbone: Backbone
@@ -57,6 +58,7 @@ class Network(nn.Module):
     positivity: Positivity = "relu"
     modulation: bool = True
     decoder_skips: bool = True
+    decoder_per_source: bool = False
 
     def setup(self) -> None:
         deepest, bands, dtype = self.backbone.channels[-1], 4**self.wavelet_levels, self.backbone.dtype
@@ -68,7 +70,7 @@ class Network(nn.Module):
         self.generator = Decoder(self.backbone, bands)
         self.map_block = self.backbone.block(3 * self.map_channels)
         self.signal_block = self.backbone.block(deepest // bands)
-        self.decoder = Decoder(self.backbone, bands * len(self.signals))
+        self.decoder = Decoder(self.backbone, bands if self.decoder_per_source else bands * len(self.signals))
 
     def __call__(self, x_t: Array, y: Array, t: Array, scan: ScanParameters) -> tuple[Features, Array, Array]:
         """Runs everything: features, x0_hat (B, H, W, 1) and y_hat (B, H, W, K)."""
@@ -98,16 +100,21 @@ class Network(nn.Module):
         maps = self.map_block(self._to_pixels(features.e_t), features.embedding)
         return bloch.content_maps(maps, self.positivity)
 
-    def modulate(self, maps: ContentMaps, scan: ScanParameters, embedding: Array) -> Array:
+    def modulate(self, maps: ContentMaps, scan: ScanParameters) -> Array:
         """M_sigma: the sources' contrasts put on the maps by the signal equations (paper, Eq. 7), in float32."""
-        seen = bloch.modulate(maps, scan, self.signals) if self.modulation else jnp.concatenate(maps, axis=-1)
-        return self._to_bands(self.signal_block((2 * seen - 1).astype(self.backbone.dtype), embedding))
+        return bloch.modulate(maps, scan, self.signals) if self.modulation else jnp.concatenate(maps, axis=-1)
 
     def reconstruct(self, features: Features, scan: ScanParameters) -> Array:
         """D after M: features and scan parameters to y_hat, (B, H, W, K) (paper, Eq. 8)."""
-        modulated = self.modulate(self.content_maps(features), scan, features.embedding)
+        modulated = self.modulate(self.content_maps(features), scan)
+        seen = jnp.split(modulated, len(self.signals), axis=-1) if self.decoder_per_source else [modulated]
+        return jnp.concatenate([self._decode(signals, features) for signals in seen], axis=-1)
+
+    def _decode(self, signals: Array, features: Features) -> Array:
+        """D: signals, (B, h, w, C), to images."""
+        bands = self._to_bands(self.signal_block((2 * signals - 1).astype(self.backbone.dtype), features.embedding))
         skips = features.skips if self.decoder_skips else None
-        return self._to_pixels(self.decoder(modulated, features.embedding, skips))
+        return self._to_pixels(self.decoder(bands, features.embedding, skips))
 
     def denoise(self, x_t: Array, y: Array, t: Array) -> Array:
         """G after E: the estimate x0_hat, all that synthesis needs."""
