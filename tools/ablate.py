@@ -6,7 +6,7 @@ Takes any configuration and any of its fields, as `mrdiff_jax.main` does; they c
 with a field by another call (`--config.mrdiff.decoder_skips=False`). Each of --parts is some rows of the table:
 
     components   L_G alone; with L_D, but without the physics M before D; with M; with L_CCT, which is all
-    maps         D without the encoder's features; softplus in place of relu
+    maps         D without the encoder's features; and one D for each source's own signals; softplus in place of relu
     draws        N = 1, 2, 3, 5 noise draws
     consistency  L_CCT with a tenth and with ten times its weight
     wavelets     0, 1 and 2 levels of the wavelet transform

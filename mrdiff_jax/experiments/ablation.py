@@ -14,7 +14,11 @@ PARTS: Mapping[str, Rows] = {
         "L_G+L_D_without_M": {"mrdiff.modulation": False, "mrdiff.lambda_cct": 0.0},
         "L_G+L_D": {"mrdiff.lambda_cct": 0.0},
     },
-    "maps": {"no_skips_to_D": {"mrdiff.decoder_skips": False}, "softplus": {"mrdiff.positivity": "softplus"}},
+    "maps": {
+        "no_skips_to_D": {"mrdiff.decoder_skips": False},
+        "D_per_source": {"mrdiff.decoder_skips": False, "mrdiff.decoder_per_source": True},
+        "softplus": {"mrdiff.positivity": "softplus"},
+    },
     "draws": {f"N_{count}": {"mrdiff.draws": count} for count in (1, 2, 3, 5)},
     "consistency": {f"lambda_3_{weight:g}": {"mrdiff.lambda_cct": weight} for weight in (0.001, 0.1)},
     "wavelets": {f"wavelet_levels_{levels}": {"model.wavelet_levels": levels} for levels in (0, 1, 2)},
