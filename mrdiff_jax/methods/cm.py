@@ -12,7 +12,8 @@ Choices, where publications differ or are silent:
   sizes. The transform is orthonormal: noise and L2 distances are the same on both sides of it. The published one is on pixels.
 - The distance was LPIPS, a network that knows colour photographs. Here it is the pseudo-Huber distance that the authors put in
   its place (Song and Dhariwal, ICLR 2024); all levels have weight 1, as published.
-- sigma_data = 0.5 is the published value; standard deviations of MR slices in [-1, 1] are near it.
+- sigma_data = 0.5 is the published value; standard deviations of slices of scans in [-1, 1] are near it (0.46 to 0.54 where we
+  looked), those of the phantom are not (0.77).
 - mu(k) is what both published programs compute; the formula of the paper is a field.
 - k / K is the progress of the training: a run that is bounded by the clock has no number of steps.
 - The average that is evaluated, of decay 0.9999, is apart from the target network, as published.
@@ -51,11 +52,7 @@ from mrdiff_jax.wavelets import to_bands, to_pixels
 
 @dataclass(frozen=True)
 class Settings:
-    """The recipe published for LSUN at 256 x 256, whose batch was 256.
-
-    Small enough for CPUs: config.model of base_channels 32, channel_mult (1, 2, 2), attention_levels (2,), head_channels 32 and
-    norm_groups 8, on wavelet bands: 1.37 million parameters; learning_rate 1e-3, for runs of minutes.
-    """
+    """The recipe published for LSUN at 256 x 256, whose batch was 256."""
 
     distance: Literal["pseudo_huber", "l1", "l2"] = field("pseudo_huber", "d of the loss", choices=consistency.DISTANCES)
     sigma_min: float = field(0.002, "the smallest noise level, where f is the identity", least=1e-6)
@@ -117,17 +114,19 @@ class CM(Method):
         self.players = {"generator": Player(self.loss, make_optimizer(config.optimizer))}
 
     def init(self, key: Array, batch: Batch) -> Variables:
-        """Fresh weights, or those of a diffusion model where they fit; the target network starts as the other.
-
-        Raises:
-          UserError: the run to start from cannot be read, or nothing of it fits.
-        """
+        """Fresh weights; the target network starts as the other."""
         y = batch["sources"]
-        params = init_on_host(self.network, key, y[..., :1], y, jnp.zeros(len(y)))["params"]
-        if self.settings.init == "diffusion":
-            workdir = Path(self.settings.init_workdir)
-            params = fitting(params, trained_params(workdir), workdir)
-        return Variables({"generator": params}, targets={"generator": jax.tree.map(np.copy, params)})
+        return _at_start(init_on_host(self.network, key, y[..., :1], y, jnp.zeros(len(y)))["params"])
+
+    def begin(self, variables: Variables) -> Variables:
+        """With the weights of a diffusion model where they fit, if `init` says so."""
+        if self.settings.init == "random":
+            return variables
+        workdir = Path(self.settings.init_workdir)
+        try:
+            return _at_start(fitting(variables.params["generator"], trained_params(workdir), workdir))
+        except UserError as error:
+            raise UserError(f"--config.cm.init_workdir={workdir}: {error}") from error
 
     def loss(self, variables: Variables, batch: Batch, rng: Array, progress: Array) -> tuple[Array, Outcome]:
         """L_CT, of one pair of noise levels an example."""
@@ -172,6 +171,10 @@ class CM(Method):
             return consistency.sampling_levels(self.levels, self.settings.last_levels + 1, sampling.steps)
         except ValueError as error:
             raise UserError(f"--config.sample.steps={sampling.steps}: {error}") from error
+
+
+def _at_start(params: Tree) -> Variables:
+    return Variables({"generator": params}, targets={"generator": jax.tree.map(np.copy, params)})
 
 
 create = CM

@@ -95,6 +95,14 @@ class Method(abc.ABC):
     def init(self, key: Array, batch: Batch) -> Variables:
         """Fresh variables, as numpy arrays, for batches like this one."""
 
+    def begin(self, variables: Variables) -> Variables:
+        """Fresh variables with those of elsewhere in their place, if the settings name any; asked once, when a run begins.
+
+        Raises:
+          UserError: they cannot be read, or do not fit.
+        """
+        return variables
+
     @abc.abstractmethod
     def synthesize(self, variables: Variables, batch: Batch, rng: Array) -> Array:
         """Images (B, H, W) in [0, 1]; needs no 'target' in the batch."""

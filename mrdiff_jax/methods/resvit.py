@@ -207,9 +207,12 @@ class ResViT(ConditionalGAN):
         }
 
     def init_generator(self, key: Array, batch: Batch) -> dict[str, Tree]:
-        """Fresh weights, but for those of the file that `vit_init` names."""
-        variables = init_on_host(self.generator, key, batch["sources"], train=False)
-        own = self.settings
+        """Fresh weights."""
+        return init_on_host(self.generator, key, batch["sources"], train=False)
+
+    def begin(self, variables: Variables) -> Variables:
+        """With the weights of the file that `vit_init` names."""
+        own, params = self.settings, variables.params["generator"]
         if own.vit_init == "random":
             return variables
         file = Pretrained(own.vit_init)
@@ -218,8 +221,8 @@ class ResViT(ConditionalGAN):
             name = f"aggregations_{i}"
             positions = file.positions(self.generator.side, own.vit_width)
             embedding = file.embedding(16 * own.base_channels, own.vit_width)
-            read[name] = variables["params"][name] | {"embedding": embedding, "positions": positions}
-        return variables | {"params": variables["params"] | read}
+            read[name] = params[name] | {"embedding": embedding, "positions": positions}
+        return variables.with_params("generator", params | read)
 
     def generate(self, variables: Variables, batch: Batch, rng: Array, progress: Array) -> tuple[Array, Tree]:
         """With dropout, and with the transformers from stage 2 on."""

@@ -1,6 +1,7 @@
 """The training loop: any method, any data set; stopped and started again, it goes on where it was."""
 
 import time
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from mrdiff_jax.evaluation.evaluator import Evaluator
 from mrdiff_jax.evaluation.results import Summary
 from mrdiff_jax.evaluation.run import finish
 from mrdiff_jax.log import duration, logger
+from mrdiff_jax.methods.contract import Variables
 from mrdiff_jax.methods.transfer import continued
 from mrdiff_jax.metrics.conventions import METRICS
 from mrdiff_jax.storage.checkpoints import Checkpoints
@@ -72,11 +74,16 @@ class Run:
         self.evaluator = Evaluator(self.method, self.dataset, config.evaluate)
         self.checkpoints = Checkpoints(folder, config.train.keep_checkpoints)
         key, recipe = jax.random.key(config.train.seed), config.optimizer
-        begin = None
-        if config.train.init and self.checkpoints.latest() is None:
-            begin = partial(continued, workdir=_workdir_of(config.train.init))
-        self.initial = create_train_state(self.method, recipe, named(key, "weights"), _example(self.dataset), begin)
+        self.initial = create_train_state(self.method, recipe, named(key, "weights"), _example(self.dataset), self._origin())
         self.train_step = parallel.pmap(make_train_step(self.method, recipe, named(key, "steps")), donate=(0,))
+
+    def _origin(self) -> Callable[[Variables], Variables]:
+        """What puts weights of elsewhere in the place of fresh ones; nothing does where a checkpoint is there to go on from."""
+        if self.checkpoints.latest() is not None:
+            return lambda fresh: fresh
+        if self.config.train.init:
+            return partial(continued, workdir=_workdir_of(self.config.train.init))
+        return self.method.begin
 
     def train(self) -> tuple[TrainState, int]:
         """The loop; returns the replicated state, and the steps taken."""

@@ -77,6 +77,14 @@ def two_slices(size=32, sources=2):
     return make_batch(2, size, sources) | {"sources": seen, "target": 1 - np.abs(2 * waves - 1)}
 
 
+def error_learnt(config, copies, steps):
+    """The error after training on copies of two slices, as a share of the target's spread."""
+    two = two_slices(config.data.image_size)
+    batch = {name: np.repeat(values, copies, 0) for name, values in two.items()}
+    method, _, variables = train(config, batch, np.arange(steps) / steps)
+    return error(method, variables, two) / two["target"].std()
+
+
 def error(method, variables, batch):
     """Root mean square error of the synthesis."""
     image = jax.jit(method.synthesize)(variables, batch, keys(5, len(batch["target"])))

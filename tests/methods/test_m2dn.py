@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import make_batch
-from helpers.fitting import count, disturbed, error_learnt, gradients
+from helpers.players import count, differentiable, error_learnt, stirred
 
 from mrdiff_jax import config as configuration
 from mrdiff_jax import methods
@@ -33,7 +33,7 @@ def m2dn(*args, **kwargs):
 def trained():
     """A small method for two sources, with weights away from their start, and its synthesis."""
     method = m2dn()
-    return method, disturbed(method.init(jax.random.key(0), make_batch(2)), 0.2), jax.jit(method.synthesize)
+    return method, stirred(method.init(jax.random.key(0), make_batch(2)), 0.2), jax.jit(method.synthesize)
 
 
 def test_the_size_of_the_default_and_its_bottleneck():
@@ -79,8 +79,8 @@ def test_training_may_lack_the_target_alone():
 @pytest.mark.parametrize("sources", ["T2w", "T2w,PDw,FLAIR"])
 def test_shapes_and_gradients_for_any_number_of_sources(sources):
     method, batch = m2dn(sources), make_batch(2, 16, len(sources.split(",")))
-    variables = disturbed(method.init(jax.random.key(0), batch))
-    (loss, outcome), gradient = gradients(method, variables, batch, KEYS)["generator"]
+    variables = stirred(method.init(jax.random.key(0), batch))
+    loss, outcome, gradient = differentiable(method, "generator")(variables, batch, 0.5)
     assert np.isfinite(loss)
     assert set(outcome.metrics) == {"L_missing", "L_target"}
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):

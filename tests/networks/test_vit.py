@@ -107,7 +107,8 @@ def test_resvit_starts_from_a_file(path):
     size = {"base_channels": 4, "vit_layers": 2, "vit_width": WIDTH, "vit_heads": HEADS, "blocks": 2}
     batch, found = make_batch(1, 64), {}
     for start in ("random", path):
-        found[start] = methods.create(settings("resvit", 64, vit_init=start, **size)).init(jax.random.key(0), batch)
+        method = methods.create(settings("resvit", 64, vit_init=start, **size))
+        found[start] = method.begin(method.init(jax.random.key(0), batch))
     random, read = (variables.params["generator"] for variables in found.values())
     assert jax.tree.map(np.shape, random) == jax.tree.map(np.shape, read)
     np.testing.assert_array_equal(read["transformer"]["perceptron_1"]["in"]["kernel"],
