@@ -10,9 +10,10 @@ from helpers.players import count, differentiable, error_learnt, stirred
 from mrdiff_jax import config as configuration
 from mrdiff_jax import diffusion, methods
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.methods.cdpm.attention import Frames
+from mrdiff_jax.methods.cdpm.attention import Frames, RelativePosition
 from mrdiff_jax.methods.cdpm.method import contrasts
 from mrdiff_jax.methods.cdpm.network import Network
+from mrdiff_jax.networks.initializers import init_on_host
 from mrdiff_jax.networks.unet import Backbone
 
 KEYS = jax.random.split(jax.random.key(0), 2)
@@ -52,6 +53,21 @@ def inputs():
     x_t, x_0 = np.random.default_rng(1).standard_normal((2, 1, 4, 8, 8), np.float32)
     observed, latent = np.array([[1.0, 0, 1, 0]]), np.array([[0.0, 1, 0, 0]])
     return x_t, x_0, np.array([300.0]), Frames(observed, latent, np.array([[0, 5, 2, 3]]))
+
+
+def test_the_place_of_a_frame_is_encoded_by_logarithms_of_its_distance():
+    module, rng = RelativePosition(6, 2), np.random.default_rng(0)
+    distance, embedding = np.array([[[0.0, -3], [3, 0]]], np.float32), rng.normal(size=(1, 5)).astype(np.float32)
+    fresh = init_on_host(module, jax.random.key(0), distance, embedding)["params"]
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), fresh)
+
+    def linear(name, x):
+        return x @ params[name]["kernel"] + params[name]["bias"]
+
+    sides = np.stack([np.log1p(np.maximum(distance, 0)), np.log1p(np.maximum(-distance, 0)), distance == 0], -1)
+    h = linear("distance", sides) + linear("step", embedding)[:, None, None]
+    expected = linear("out", h / (1 + np.exp(-h))).reshape(1, 2, 2, 2, 3)
+    np.testing.assert_allclose(module.apply({"params": params}, distance, embedding), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

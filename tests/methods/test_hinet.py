@@ -4,9 +4,10 @@ import pytest
 from conftest import make_batch
 from helpers.players import count, differentiable, error, keys, largest, settings, stirred, train, two_slices
 
-from mrdiff_jax import methods
+from mrdiff_jax import methods, parallel
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.methods.hinet import Discriminator, HiNetGenerator, most_layers
+from mrdiff_jax.methods.hinet import Discriminator, FusionBlock, HiNetGenerator, most_layers
+from mrdiff_jax.networks.initializers import init_on_host
 
 TINY = {"base_channels": 4, "discriminator_channels": 4}
 
@@ -47,6 +48,46 @@ def test_weights_start_as_published(hinet):
     assert np.mean(params["norm"]["scale"]) == pytest.approx(1, abs=0.01)
     assert np.std(params["norm"]["scale"]) == pytest.approx(0.02, rel=0.3)
     assert largest([params["conv"]["bias"], params["norm"]["bias"]]) == 0
+
+
+def test_the_discriminator_normalises_with_an_epsilon_of_four_fifths():
+    network, x = Discriminator(4, 2), make_batch(2, 16)["sources"][..., :1]
+    variables = init_on_host(network, jax.random.key(0), x)
+
+    def judge(x):
+        return network.apply(variables, x, capture_intermediates=True)[1]["intermediates"]
+
+    seen = jax.vmap(judge, axis_name=parallel.AXIS)(x[None])
+    before, after = (seen[name]["__call__"][0][0] for name in ("conv_1", "norm_1"))
+    norm = variables["params"]["norm_1"]
+    expected = (before - before.mean((0, 1, 2))) / np.sqrt(before.var((0, 1, 2)) + 0.8) * norm["scale"] + norm["bias"]
+    np.testing.assert_allclose(after, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("third", "like"),
+    [
+        (0, lambda a, b: (a + 0.5, b - 0.5)),  # as large a sum
+        (1, lambda a, b: (-a, -b)),  # as large a product
+        (2, lambda a, b: (np.maximum(a, b), np.minimum(a, b) - 1)),  # as large a maximum
+    ],
+)
+def test_a_fusion_block_sees_sum_product_and_maximum_in_this_order(third, like):
+    a, b = np.random.default_rng(0).normal(size=(2, 2, 8, 8, 4)).astype(np.float32)
+    block = FusionBlock(4)
+    variables = init_on_host(block, jax.random.key(0), [a, b], None, train=False)
+    kernel = np.array(variables["params"]["unit_in"]["conv"]["kernel"])
+
+    def fused(images, seen):
+        kernel_ = np.where(np.arange(12)[:, None] // 4 == seen, kernel, 0)
+        params = variables["params"] | {
+            "unit_in": variables["params"]["unit_in"] | {"conv": {"kernel": kernel_, "bias": np.zeros(4)}}
+        }
+        return block.apply(variables | {"params": params}, list(images), None, train=False)
+
+    for seen in range(3):
+        same = np.allclose(fused((a, b), seen), fused(like(a, b), seen), atol=1e-6)
+        assert same == (seen == third)
 
 
 @pytest.mark.parametrize("name", ["generator", "discriminator"])

@@ -49,6 +49,21 @@ def test_the_published_sizes():
     assert count(jax.eval_shape(lambda: method.discriminator.init(jax.random.key(0), pair))) == 2_765_633
 
 
+def test_the_generator_starts_as_its_framework_does():
+    """PyTorch's default, uniform in ± 1 / sqrt(fan in), and gains of exactly 1; not the N(0, 0.02) of pix2pix."""
+    method = resvit()
+    params = flatten_dict(outside(method.init(jax.random.key(0), make_batch(1, 32)).params["generator"]), sep="/")
+    kernels = [
+        leaf for path, leaf in params.items() if path.startswith("blocks") and path.endswith("kernel") and leaf.size > 500
+    ]
+    assert kernels
+    for kernel in kernels:
+        bound = np.prod(kernel.shape[:-1]) ** -0.5
+        assert np.abs(kernel).max() <= bound
+        assert np.std(kernel) == pytest.approx(bound / np.sqrt(3), rel=0.1)
+    assert all((leaf == 1).all() for path, leaf in params.items() if path.endswith("scale"))
+
+
 def test_the_transformers_are_in_the_first_and_the_sixth_of_nine_blocks():
     assert ResViTGenerator().places == (0, 5)
     assert ResViTGenerator(count=2).places == (0, 1)

@@ -1,12 +1,16 @@
 """The training step: devices, parts of a batch, the moving average."""
 
+from functools import partial
+
 import jax
 import numpy as np
+import optax
 import pytest
 
 from mrdiff_jax import methods, parallel
 from mrdiff_jax.config import resolve
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.methods.contract import Method, Outcome, Player, Variables
 from mrdiff_jax.training.step import averaged, create_train_state, make_train_step
 
 
@@ -81,6 +85,36 @@ def test_a_step_takes_the_parts_that_the_recipe_says(tiny_config, batch, monkeyp
     step = parallel.pmap(make_train_step(method, config.optimizer, jax.random.key(1)), jax.local_devices()[:1])
     step.lower(*jax.tree.map(lambda leaf: np.asarray(leaf)[None], (state, batch, np.float32(0))))
     assert set(seen) == {1}
+
+
+class Pair(Method):
+    """Two numbers: the first falls by 1 in a step, the second by what it sees of the first."""
+
+    averaged = ()
+
+    def __init__(self, simultaneous):
+        self.simultaneous = simultaneous
+        losses = {"first": lambda params: params["first"], "second": lambda params: params["first"] * params["second"]}
+        optimizer = optax.with_extra_args_support(optax.sgd(1.0))
+        self.players = {name: Player(partial(self.loss, of), optimizer) for name, of in losses.items()}
+
+    def loss(self, of, variables, batch, rng, progress):
+        return of(variables.params), Outcome({})
+
+    def init(self, key, batch):
+        return Variables({"first": np.float32(5), "second": np.float32(0)})
+
+    def synthesize(self, variables, batch, rng):
+        return batch["sources"][..., 0]
+
+
+@pytest.mark.parametrize(("simultaneous", "seen"), [(True, 5), (False, 4)])
+def test_a_player_sees_the_others_before_the_step_or_as_they_are_now(tiny_config, batch, simultaneous, seen):
+    method, recipe, one = Pair(simultaneous), resolve(tiny_config).optimizer, jax.local_devices()[:1]
+    state = create_train_state(method, recipe, jax.random.key(0), batch)
+    step = parallel.pmap(make_train_step(method, recipe, jax.random.key(1)), one)
+    state, _ = step(parallel.replicate(state, one), parallel.shard(batch, 1), np.zeros(1, np.float32))
+    assert parallel.unreplicate(state).variables.params == {"first": 4, "second": -seen}
 
 
 def test_averages_over_parts_are_those_over_all():
