@@ -64,10 +64,10 @@ def run(
     rows: Mapping[str, Mapping[str, Any]],
     at_a_time: int,
 ) -> list[Entry]:
-    """Trains what has not ended, that many at a time; returns the entries that failed."""
+    """Trains what has not ended, that many at a time; returns the entries that have not ended then."""
     waiting, devices = [entry for entry in entries if not entry.ended()], list(range(at_a_time))
     running: dict[Entry, tuple[subprocess.Popen, int]] = {}
-    failed, clock, said = [], Clock(waiting, seconds), time.monotonic()
+    clock, said = Clock(waiting, seconds), time.monotonic()
     try:
         while waiting or running:
             while waiting and devices:
@@ -79,7 +79,6 @@ def run(
                 if process.poll() is not None:
                     del running[entry]
                     devices.append(device)
-                    failed += [entry] if process.returncode else []
                     result = f"failed, see {entry.log}" if process.returncode else "ended"
                     logger.info("%s, seed %d: %s; %s", entry.row, entry.seed, result, clock)
                     said = time.monotonic()
@@ -89,7 +88,9 @@ def run(
     finally:
         for process, _ in running.values():
             process.terminate()
-    return failed
+    return [
+        entry for entry in entries if not entry.ended()
+    ]  # one that a killed plan left training may have, though its own failed
 
 
 class Clock:
@@ -106,7 +107,7 @@ class Clock:
         done = sum(work * (shares[entry] - self.before[entry]) for entry, work in self.work.items())
         left = sum(work * (1 - shares[entry]) for entry, work in self.work.items())
         time_left = f", {duration((time.monotonic() - self.began) * left / done)} left" if done > 0 else ""
-        return f"{sum(share == 1 for share in shares.values())} of {len(shares)} runs ended{time_left}"
+        return f"{sum(entry.ended() for entry in shares)} of {len(shares)} runs ended{time_left}"
 
 
 def flags(fields: Mapping[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ Choices, where the publication leaves them open or its code differs:
 - Any number of sources K >= 1: sum, product and maximum are taken over all K, so that the fusion does not grow with K. With
   K = 1 they are three copies of the same features.
 - Whole slices, in place of four corner patches of 128 x 128: the network is fully convolutional, and nothing is stitched.
+- Batches of `data.batch_size`; the published code has one slice, and 128 in the command of its README.
 - Learning rate 2e-4, the usual one of such GANs and the safer: the published code's configuration has 1e-3.
 - Running statistics in synthesis: the published code normalises with the test batch, so that a result depends on what stands
   beside it.

@@ -21,6 +21,7 @@ Choices, where the publication leaves them open or its code differs:
   normalisation, and dropout stays on. 'batch' here has running statistics in synthesis, 'instance' computes what the
   published normalisation did. With batches of one or two, take 'instance'.
 - No dropout in synthesis: a result does not depend on chance.
+- Batches of `data.batch_size` in place of one slice, and no random flips: `data.mirror` has those of left and right.
 - Position embeddings are learnt for the size of the training images, and resized bilinearly for others.
 - One source or many: they are channels of the input.
 """
@@ -47,7 +48,7 @@ from mrdiff_jax.streams import stream
 
 @dataclass(frozen=True)
 class Settings:
-    """The published recipe, but for the rate of stage 2.
+    """The published recipe, but for what the module says.
 
     Tiny, for CPUs: base_channels 8, discriminator_channels 8, vit_layers 2, vit_width 64, vit_heads 4 (654 and 45 thousand
     parameters at 64 x 64).

@@ -99,12 +99,14 @@ def test_speed_is_measured_in_a_process_of_its_own(monkeypatch):
 def test_a_failed_run_costs_no_other(tmp_path, monkeypatch):
     def start(entry, settings, device):
         entry.workdir.mkdir()
-        return subprocess.Popen([sys.executable, "-c", f"import sys; sys.exit({entry.row == 'bad'})"])
+        if entry.row != "bad":
+            (entry.workdir / "metrics.json").write_text('{"step": 4}')
+        return subprocess.Popen([sys.executable, "-c", f"import sys; sys.exit({entry.row != 'good'})"])
 
     monkeypatch.setattr(runs, "start", start)
-    entries = [Entry(row, 0, 4, tmp_path / f"{row}-0") for row in ("bad", "good")]
-    assert runs.run(entries, {}, [], {"bad": {}, "good": {}}, at_a_time=1) == entries[:1]
-    assert (tmp_path / "good-0").exists()
+    rows = ("bad", "good", "ended by another process")
+    entries = [Entry(row, 0, 4, tmp_path / f"{row}-0") for row in rows]
+    assert runs.run(entries, {}, [], {row: {} for row in rows}, at_a_time=1) == entries[:1]
 
 
 @pytest.mark.parametrize("fails", ["regression", "pix2pix"])

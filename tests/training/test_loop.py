@@ -3,6 +3,7 @@ import csv
 import itertools
 import json
 import os
+import shutil
 from types import SimpleNamespace
 
 import jax
@@ -226,6 +227,21 @@ def test_a_run_can_start_from_the_average_of_another(tiny_config, workdir, tmp_p
     assert_same(run.initial.average, kept["average"])
     assert int(run.initial.step) == 0
     run.checkpoints.close()
+
+
+def test_a_run_goes_on_without_what_its_method_began_with(tiny_config, workdir, tmp_path):
+    origin = tmp_path / "origin"
+    shutil.copytree(workdir, origin)
+    tiny_config.method.name = "cm"
+    tiny_config.model.update(dict(json.loads((workdir / "config.json").read_text())["model"]))
+    tiny_config.cm.update(init="diffusion", init_workdir=str(origin), last_levels=2)
+    tiny_config.sample.steps = 1
+    train_and_evaluate(tiny_config, tmp_path / "run")
+    shutil.rmtree(origin)
+    tiny_config.train.steps += 1
+    train_and_evaluate(tiny_config, tmp_path / "run")
+    with pytest.raises(UserError, match=r"--config\.cm\.init_workdir=\S+origin: .*no checkpoint"):
+        train_and_evaluate(tiny_config, tmp_path / "other")
 
 
 def test_a_start_that_is_no_run_is_refused_by_its_flag(tiny_config, tmp_path):

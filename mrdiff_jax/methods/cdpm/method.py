@@ -27,9 +27,6 @@ class Settings:
 
     Frames see each other by attention alone. The video model has it at sides of 16 and 8: of 256 x 256 images and one wavelet
     level these are the levels 3 and 4 of `config.model`.
-
-    Small enough for CPUs: config.model of base_channels 32, channel_mult (1, 2, 2) and norm_groups 8, attention_levels (1,):
-    1.41 million parameters; learning_rate 3e-3, for runs of minutes.
     """
 
     attention_levels: tuple[int, ...] = field((3, 4), "of config.model, from 0; the middle block attends, too", least=0)
