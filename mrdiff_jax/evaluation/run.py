@@ -40,10 +40,8 @@ def evaluate_only(config: ConfigDict, folder: Path) -> Summary:
     names = studies.chosen(config, dataset, method)
     with workdir.evaluating(folder):
         workdir.describe(folder, dataset, method)
-        also = [function for function in (method.describe, method.reconstruct) if function]
-        step, read = restore_evaluated(
-            partial(restore_part, folder), lambda shapes: synthesis_part(method, config, shapes, *also)
-        )
+        choose = partial(synthesis_part, method, config, maps=True)
+        step, read = restore_evaluated(partial(restore_part, folder), choose)
         variables = parallel.replicate(read)
         summary = finish(config, folder, dataset, evaluator, variables, step)
         context, rows = Context(config, dataset, method, evaluator, variables), []

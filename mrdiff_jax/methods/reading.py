@@ -41,11 +41,12 @@ def read_by(function: Callable[..., Any], variables: Variables, *args: Any) -> V
     return unflatten({path: leaf for (path, leaf), var in zip(leaves.items(), jaxpr.invars, strict=False) if var in read})
 
 
-def synthesis_part(method: Method, config: Any, variables: Variables, *also: Callable[..., Any]) -> Variables:
-    """What synthesis reads of the variables, or of their shapes, and what other functions of the method do."""
+def synthesis_part(method: Method, config: Any, variables: Variables, *, maps: bool = False) -> Variables:
+    """What synthesis reads of the variables, or of their shapes, and with `maps` what is made of feature maps, too."""
+    functions = (method.synthesize, method.describe, method.reconstruct) if maps else (method.synthesize,)
 
     def run(*args: Any) -> Any:
-        return [function(*args) for function in (method.synthesize, *also)]
+        return [function(*args) for function in functions if function]
 
     return read_by(run, variables, *_example(config))
 

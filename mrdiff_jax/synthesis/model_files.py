@@ -146,7 +146,7 @@ def _chooser(config: Config, maps: bool, path: Path) -> Callable[[Variables], Va
 
     def choose(shapes: Variables) -> Variables:
         try:
-            return reading.synthesis_part(method, config, shapes, *[method.describe] * maps)
+            return reading.synthesis_part(method, config, shapes, maps=maps)
         except (flax.errors.FlaxError, KeyError, TypeError) as error:
             why = re.sub(r"\s*\(https?://\S+\)", "", " ".join(str(error).split()))
             raise UserError(f"{path}: does not fit the configuration beside it: {why}") from error
