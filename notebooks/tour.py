@@ -64,7 +64,7 @@ def show(images, titles, cmap="gray", width=2.0, **look):
 # literature. Unlike a scan, it comes with the truth: the maps of T1, T2 and S0 that made its images.
 
 # %%
-model = mrdiff_jax.Synthesizer.load(demonstration.MODEL, maps=True)
+model = mrdiff_jax.Synthesizer.load(demonstration.MODEL)
 data = model.trained.config.data
 size = {"image_size": data.image_size, "slice_count": data.subject_slices}
 exam = phantom.simulate_exam(data.seed, demonstration.SUBJECT, contrasts=("T2w", "PDw", "T1w"), **size)
@@ -137,30 +137,6 @@ pictures[0].save(animation, format="GIF", save_all=True, append_images=pictures[
 display(Image(data=animation.getvalue(), format="gif"))
 error = np.abs(synthesis - t1w)
 show([t2w, pdw, t1w, synthesis, error], ["T2w", "PDw", "T1w, true", "T1w, synthetic", "error"], vmin=0, vmax=1)
-
-# %% [markdown]
-# ## The physics inside
-#
-# In training, a decoder D must make the sources again from maps h_t = {T1, T2, S0} and the signal equation.
-# The paper's D also sees the encoder's features and can pass the equation by. This model's does not, and makes
-# each source from the signal of that source alone (`mrdiff.decoder_per_source`): what it makes of another echo
-# time has to come of the equation. Above, what it makes; below, what the phantom would show; the training had
-# echo times of about 10 and 100 ms.
-
-# %%
-explain = jax.jit(model.method.reconstruct)
-echo_times = (10, 30, 60, 100, 150)
-(tr, *_), key = exam.times[0], jax.random.split(jax.random.key(2), 1)
-told = [{"tr": jnp.full((1, 2), tr), "te": jnp.full((1, 2), te), "ti": jnp.zeros((1, 2))} for te in echo_times]
-show([explain(variables, batch | times, key)[0, ..., 0] for times in told], [f"D, TE {te} ms" for te in echo_times])
-show([physics.spin_echo(t1, t2, s0, tr, te) for te in echo_times], [f"true, TE {te} ms" for te in echo_times])
-
-# %% [markdown]
-# The maps themselves have no units. These are the channel means; nothing makes them quantitative.
-
-# %%
-features = model.maps(batch["sources"], *exam.times[:2, :2].T, rng=jax.random.key(2))
-show([image[0] for image in features.values()], list(features))
 
 # %% [markdown]
 # ## How sure is it?
