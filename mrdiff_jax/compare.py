@@ -37,8 +37,12 @@ def main(arguments: Sequence[str]) -> None:
 
 def _workdirs(argument: str) -> list[Path]:
     """The workdirs of a row; a folder that is there is one, commas in its name or not."""
-    whole = local_path(argument, "run")
-    return [whole] if whole.exists() else [local_path(part, "run") for part in argument.split(",")]
+    whole, parts = local_path(argument, "run"), argument.split(",")
+    if whole.exists():
+        return [whole]
+    if not all(parts):
+        raise UserError(f"{argument}: give the seeds of a row as RUN-0,RUN-1, without a space")
+    return [local_path(part, "run") for part in parts]
 
 
 def _names(rows: Sequence[Sequence[Path]]) -> list[str]:

@@ -120,6 +120,12 @@ def test_other_methods_in_a_row_are_one_line_that_names_both(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_space_between_seeds_is_named(tmp_path):
+    run = call("a-0,", "a-1", "--output", tmp_path / "out")
+    assert run.returncode == 2
+    assert run.stderr == "error: a-0,: give the seeds of a row as RUN-0,RUN-1, without a space\n"
+
+
 def test_at_least_one_run_is_needed(tmp_path):
     run = call("--output", tmp_path)
     assert run.returncode == 2
