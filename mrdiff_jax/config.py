@@ -127,7 +127,7 @@ SMALL = {  # docs/results-more.md has the search for rates and levels of cm, doc
     "hinet": {"base_channels": 8, "discriminator_channels": 8, "optimizer": {"learning_rate": 2e-3}},
     "resvit": {
         **{"base_channels": 8, "discriminator_channels": 8, "vit_layers": 2, "vit_width": 64, "vit_heads": 4},
-        "optimizer": {"learning_rate": 2e-3},
+        "optimizer": {"learning_rate": 6e-3},
     },
     "blochgan": {"base_channels": 8, "discriminator_channels": 8, "map_channels": 8, "optimizer": {"learning_rate": 2e-3}},
     "cm": {"last_levels": 2, "optimizer": {"learning_rate": 1e-3, **_QUICK}},  # no time to climb to 151 noise levels

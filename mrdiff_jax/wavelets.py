@@ -11,8 +11,8 @@ def dwt2(x: Array) -> Array:
       x: (..., H, W, C), H and W even.
 
     Returns:
-      (..., H/2, W/2, 4C), band-major in pywt's order cA, cH, cV, cD (LL, LH, HL, HH): the first C channels are the
-      low-pass band of every input channel.
+      Bands of shape (..., H/2, W/2, 4C), band-major in pywt's order cA, cH, cV, cD, which are LL, LH, HL, HH; so the first C
+      channels are the low-pass band of every input channel.
 
     Raises:
       ValueError: a side is odd; the message names the shape.

@@ -36,19 +36,17 @@ def check_same_run(workdir: Path, config: Config, dataset: Dataset) -> None:
     """Checks that a run in the workdir is this one.
 
     Raises:
-      UserError: it has other settings or other data, and the message names the first difference; or it is of another version.
+      UserError: it has other settings or other data, and the message names all that differ; or it is of another version.
     """
     path = workdir / IDENTITY
     if not path.exists():
         return
     old = json_files.read(path, "remove it, if your settings are those of config.json beside it, and call again")
-    for name, now in identity(config, dataset).items():
-        if name not in old:
-            raise UserError(f"{path}: was written by another version, which did not know {name}; {ANEW}")
-        if old[name] != now:
-            raise UserError(
-                f"{workdir}: holds a run with {name}={old[name]}, now {now}; choose another --workdir or the same settings"
-            )
+    current = identity(config, dataset)
+    if unknown := sorted(current.keys() - old.keys()):
+        raise UserError(f"{path}: was written by another version, which did not know {unknown[0]}; {ANEW}")
+    if differ := [f"{name}={old[name]}, now {now}" for name, now in current.items() if old[name] != now]:
+        raise UserError(f"{workdir}: holds a run with {'; '.join(differ)}; choose another --workdir or the same settings")
 
 
 def claim(workdir: Path, config: Config, dataset: Dataset, method: Method) -> None:

@@ -30,7 +30,8 @@ _STUDY_LEADS = {
     " resolution of h_t. The best channel and the linear fit of all channels were found on training slices. The linear"
     " regression is the same fit of the sources: what can be read off the images without the maps.",
     "physics": "How the sources that D explains change when it is told other TR and TE, against what the phantom’s true T1, T2"
-    " and S0 give: correlation inside the brain, and the share of the true change that is there (1 is all of it).",
+    " and S0 give, inside the brain: the correlation of the two, how large the change is, and the share of the true one that is"
+    " in it (1 is all of it).",
     "hallucination": "Flat regions of the body and background are away from the truth’s edges; an edge there as strong as the"
     " truth’s is invented. An edge of the truth without half such a gradient within 1 pixel is lost. Errors are shares of the"
     " data range; the truth’s own noise is part of them for every method.",

@@ -11,7 +11,7 @@ from mrdiff_jax.evaluation import averages
 from mrdiff_jax.scans import visits
 
 DIGITS = {"psnr": 2, "ssim": 4, "fsim": 4, "gmsd": 4, "nmse": 4, "mae": 4}
-DIGITS |= {"correlation": 3, "best_channel": 3, "linear_fit": 3, "follows": 3, "share": 3, "dice": 3}
+DIGITS |= {"correlation": 3, "best_channel": 3, "linear_fit": 3, "follows": 3, "size": 3, "share": 3, "dice": 3}
 LABELS = {"psnr": "PSNR (dB) ↑", "ssim": "SSIM ↑", "fsim": "FSIM ↑", "gmsd": "GMSD ↓", "nmse": "NMSE ↓", "mae": "MAE ↓"}
 LABELS |= {"nmse_body": "NMSE inside the body ↓", "mae_body": "MAE inside the body ↓"}  # in one table with those of the slice
 STUDIED = ("psnr", "ssim")
@@ -26,6 +26,7 @@ MEASURES = {  # of the other studies
     "best_channel": "best channel ↑",
     "linear_fit": "linear fit ↑",
     "follows": "correlation of the changes ↑",
+    "size": "size of the change, of the true one’s",
     "share": "share of the true change",
     "invented": "edges invented ↓",
     "lost": "edges lost ↓",

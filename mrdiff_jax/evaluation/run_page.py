@@ -133,8 +133,12 @@ def _further(workdir: Path, data: Values) -> str:
         "Pass the weights on:": f"mrdiff export --workdir={run} --output=model.safetensors",
         "All numbers of the training, in TensorBoard:": f"tensorboard --logdir {run}",
     }
-    parts = ["<p>The command that began the run goes on from its newest checkpoint.</p>"]
-    return "".join(parts + [f"<p>{what}</p><pre><code>{escape(code)}</code></pre>" for what, code in commands.items()])
+    again = (
+        "The command that began the run goes on from its newest checkpoint, to a larger --config.train.steps, too. With"
+        " --mode=eval it scores anew, and --config.evaluate.studies=all asks more of it."
+    )
+    parts = [f"<p>{what}</p><pre><code>{escape(code)}</code></pre>" for what, code in commands.items()]
+    return "".join([f"<p>{again}</p>", *parts])
 
 
 def _settings(settings: Values) -> str:

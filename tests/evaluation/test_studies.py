@@ -221,8 +221,8 @@ class TestPhysics:
 
     def test_half_of_the_change_follows_it_and_noise_does_not(self):
         truth, noise = np.random.default_rng(0).normal(size=(2, 5000))
-        assert physics.agreement(0.5 * truth, truth) == pytest.approx({"follows": 1, "share": 0.5})
-        assert physics.agreement(noise, truth) == pytest.approx({"follows": 0, "share": 0}, abs=0.05)
+        assert physics.agreement(0.5 * truth, truth) == pytest.approx({"follows": 1, "size": 0.5, "share": 0.5})
+        assert physics.agreement(noise, truth) == pytest.approx({"follows": 0, "size": 1, "share": 0}, abs=0.05)
 
     def test_a_method_is_asked_only_where_its_equations_are_trained(self, tiny_config):
         assert methods.create(resolve(tiny_config)).reconstruct

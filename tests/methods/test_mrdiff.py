@@ -154,10 +154,13 @@ def test_a_decoder_per_source_tells_the_sources_apart_by_their_times_alone():
     np.testing.assert_allclose(same[..., 0], same[..., 1], atol=1e-6)
 
 
-def test_a_decoder_per_source_needs_the_modulation():
+@pytest.mark.parametrize("fields", [{}, {"decoder_skips": False, "modulation": False}])
+def test_a_decoder_per_source_that_knows_them_otherwise_is_refused(fields):
     config = default("paper")
-    config.mrdiff.update(decoder_per_source=True, modulation=False)
-    with pytest.raises(UserError, match=r"--config\.mrdiff\.decoder_per_source: only M tells the sources apart"):
+    config.mrdiff.update(decoder_per_source=True, **fields)
+    with pytest.raises(
+        UserError, match=r"decoder_per_source: .* give --config\.mrdiff\.decoder_skips=False --config\.mrdiff\.mod"
+    ):
         methods.create(resolve(config))
 
 

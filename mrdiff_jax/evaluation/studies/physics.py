@@ -68,7 +68,9 @@ def true_change(batch: Mapping[str, Any], other: Mapping[str, Any], i: int, k: i
 
 
 def agreement(moved: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Pearson's correlation of two changes (N,), and the share of the true one that is there; NaN where that is none."""
+    """Of two changes (N,): Pearson's correlation, and size and projection as shares of the true one; NaN where that is none."""
     if not truth.any():
-        return {"follows": np.nan, "share": np.nan}
-    return {"follows": correlation(moved, truth), "share": float(moved @ truth) / float(truth @ truth)}
+        return dict.fromkeys(("follows", "size", "share"), np.nan)
+    square = float(truth @ truth)
+    size, share = float(np.sqrt(moved @ moved / square)), float(moved @ truth) / square
+    return {"follows": correlation(moved, truth), "size": size, "share": share}

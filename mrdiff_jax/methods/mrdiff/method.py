@@ -172,10 +172,9 @@ def build_network(config: Any) -> Network:
       UserError: the signals do not match the sources, or settings do not fit each other.
     """
     own = config.own
-    if own.decoder_per_source and not own.modulation:
-        raise UserError(
-            "--config.mrdiff.decoder_per_source: only M tells the sources apart; leave --config.mrdiff.modulation on"
-        )
+    if own.decoder_per_source and (own.decoder_skips or not own.modulation):
+        needed = "--config.mrdiff.decoder_skips=False --config.mrdiff.modulation=True"
+        raise UserError(f"--config.mrdiff.decoder_per_source: D is to know the sources by their signals alone; give {needed}")
     return Network(
         backbone=build_backbone(config, spectral_norm=own.spectral_norm),
         signals=signals_of(own.signals, config.data.sources, "--config.mrdiff.signals"),

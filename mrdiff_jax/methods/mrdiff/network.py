@@ -47,7 +47,7 @@ class Network(nn.Module):
       positivity: what keeps the maps non-negative.
       modulation: M puts the sources' contrasts on the maps by the signal equations; without it D sees the maps as they are.
       decoder_skips: D sees the encoder's features too; without them all that D knows of the images has passed through h_t.
-      decoder_per_source: one D makes each source from its own signals alone, so that contrast must come of the equations.
+      decoder_per_source: one D makes each source from its own signals alone, so that times tell them apart.
     """
 
     backbone: Backbone

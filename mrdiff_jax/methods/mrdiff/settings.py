@@ -16,7 +16,7 @@ class Settings:
     positivity: Literal["relu", "softplus"] = field("relu", "what keeps the maps from 0 up", choices=POSITIVITIES)
     modulation: bool = field(True, "M puts the sources' contrasts on the maps; without it D sees the maps themselves")
     decoder_skips: bool = field(True, "D sees the encoder's features too")
-    decoder_per_source: bool = field(False, "one D makes each source from its own signals alone")
+    decoder_per_source: bool = field(False, "one D makes each source from its own signals; needs decoder_skips=False")
     wavelet_of: Literal["images", "features"] = field(
         "images", "what is transformed; 'features' are those of convolutions at full resolution", choices=("images", "features")
     )
