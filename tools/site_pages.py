@@ -4,12 +4,15 @@ mkdocs build          # mkdocs.yml names this file
 """
 
 import dataclasses
-from collections.abc import Iterator
+from base64 import b64decode
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import nbformat
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from nbconvert import MarkdownExporter
 
 from mrdiff_jax import methods
 from mrdiff_jax.config import SHARED
@@ -30,9 +33,25 @@ optimiser and sampling it lists what differs from those of `mrdiff`: Adam, 2e-4,
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages."""
     pages = {"configuration.md": configuration(), "contributing.md": (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")}
-    for path, text in pages.items():
-        files.append(File.generated(config, path, content=text))
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        pages |= notebook(path)
+    for path, content in pages.items():
+        files.append(File.generated(config, path, content=content))
     return files
+
+
+def notebook(path: Path) -> Mapping[str, str | bytes]:
+    """A notebook with its outputs as a page, and its pictures."""
+    cells, name, pictures = nbformat.read(path, as_version=4), path.stem, {}
+    for output in (output for cell in cells.cells for output in cell.get("outputs", ())):
+        if gif := output.get("data", {}).pop("image/gif", None):  # the exporter knows still pictures alone
+            file = f"{name}_files/{len(pictures)}.gif"
+            output["data"] = {"text/markdown": f"![animation]({file})"}
+            pictures[file] = b64decode(gif)
+    resources = {"unique_key": name, "output_files_dir": f"{name}_files"}
+    text, found = MarkdownExporter().from_notebook_node(cells, resources)
+    text = text.replace("![png]", "![output]")
+    return {f"{name}.md": text} | pictures | found["outputs"]
 
 
 def configuration() -> str:
