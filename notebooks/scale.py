@@ -18,16 +18,26 @@
 # devices stand for two chips; on a Colab TPU or a machine with several GPUs the same cells use what is there.
 # A minute on a CPU.
 #
-# Run it in the folder `notebooks` of a clone of the repository (on Colab: clone it and `%cd` there). The first
-# cell installs the package where it is missing, for a CPU; `pip install '..[cuda]'` or `'..[tpu]'` before it is
-# for a GPU or a TPU. It has been run on CPUs alone.
+# Run it in the folder `notebooks` of a clone of the repository; on Colab, where there is none, fill in
+# `REPOSITORY`. The first cell installs the package where it is missing, for a CPU; `pip install '..[cuda]'` or
+# `'..[tpu]'` before
+# it is for a GPU or a TPU. It has been run on CPUs alone.
 
 # %%
 import importlib.util
+import os
 import subprocess
 import sys
+from pathlib import Path
 
+REPOSITORY = ""  # on Colab: what you would give to `git clone`
+
+if REPOSITORY and not Path("../setup.cfg").exists():
+    subprocess.run(["git", "clone", "--depth=1", REPOSITORY, "mrdiff_jax"], check=True)
+    os.chdir("mrdiff_jax/notebooks")
 if importlib.util.find_spec("mrdiff_jax") is None:
+    if not Path("../setup.cfg").exists():
+        raise SystemExit("run this in the folder notebooks of a clone, or fill in REPOSITORY")
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", ".."], check=True)
 
 # %%

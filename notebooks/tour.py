@@ -16,15 +16,24 @@
 # The paper's ideas in running code, on a simulated head and with the small model that ships. A minute on a
 # CPU.
 #
-# Run it in the folder `notebooks` of a clone of the repository (on Colab: clone it and `%cd` there). The first
-# cell installs the package where it is missing.
+# Run it in the folder `notebooks` of a clone of the repository; on Colab, where there is none, fill in
+# `REPOSITORY`. The first cell installs the package where it is missing.
 
 # %%
 import importlib.util
+import os
 import subprocess
 import sys
+from pathlib import Path
 
+REPOSITORY = ""  # on Colab: what you would give to `git clone`
+
+if REPOSITORY and not Path("../setup.cfg").exists():
+    subprocess.run(["git", "clone", "--depth=1", REPOSITORY, "mrdiff_jax"], check=True)
+    os.chdir("mrdiff_jax/notebooks")
 if importlib.util.find_spec("mrdiff_jax") is None:
+    if not Path("../setup.cfg").exists():
+        raise SystemExit("run this in the folder notebooks of a clone, or fill in REPOSITORY")
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", ".."], check=True)
 
 # %%
@@ -64,14 +73,15 @@ def show(images, titles, cmap="gray", width=2.0, **look):
 # literature. Unlike a scan, it comes with the truth: the maps of T1, T2 and S0 that made its images.
 
 # %%
-model = mrdiff_jax.Synthesizer.load(demonstration.MODEL)
+model = mrdiff_jax.Synthesizer.load(demonstration.MODEL, maps=True)
 data = model.trained.config.data
 size = {"image_size": data.image_size, "slice_count": data.subject_slices}
 exam = phantom.simulate_exam(data.seed, demonstration.SUBJECT, contrasts=("T2w", "PDw", "T1w"), **size)
 z = 14
 maps = slice_image(np.moveaxis(exam.maps[:, :, z], -1, 0))
 scans = slice_image(exam.volumes[..., z])
-show([*maps, *scans], ["T1 (ms)", "T2 (ms)", "S0", *exam.contrasts], width=1.9)
+shown = [maps[0], np.minimum(maps[1], 300), maps[2], *scans]
+show(shown, ["T1 (ms)", "T2 (ms), to 300", "S0", *exam.contrasts], width=1.9)
 
 # %% [markdown]
 # ## The signal equation
@@ -131,12 +141,36 @@ synthesis = (np.asarray(x_t[0]) + 1) / 2
 
 # %%
 pictures = [Pixels.fromarray(np.uint8(255 * np.clip((frame + 1) / 2, 0, 1))).quantize(16) for frame in frames]
-pictures = [picture.resize((256, 128)) for picture in pictures]
+pictures = [picture.resize((192, 96)) for picture in pictures]
 animation = io.BytesIO()
 pictures[0].save(animation, format="GIF", save_all=True, append_images=pictures[1:], duration=120, loop=0)
 display(Image(data=animation.getvalue(), format="gif"))
 error = np.abs(synthesis - t1w)
 show([t2w, pdw, t1w, synthesis, error], ["T2w", "PDw", "T1w, true", "T1w, synthetic", "error"], vmin=0, vmax=1)
+
+# %% [markdown]
+# ## The physics inside
+#
+# In training, a decoder D must make the sources again from maps h_t = {T1, T2, S0} and the signal equation.
+# The paper's D also sees the encoder's features and can pass the equation by. This model's does not, and makes
+# each source from the signal of that source alone (`mrdiff.decoder_per_source`): what it makes of another echo
+# time has to come of the equation. Above, what it makes; below, what the phantom would show; the training had
+# echo times of about 10 and 100 ms.
+
+# %%
+explain = jax.jit(model.method.reconstruct)
+echo_times = (10, 30, 60, 100, 150)
+(tr, *_), key = exam.times[0], jax.random.split(jax.random.key(2), 1)
+told = [{"tr": jnp.full((1, 2), tr), "te": jnp.full((1, 2), te), "ti": jnp.zeros((1, 2))} for te in echo_times]
+show([explain(variables, batch | times, key)[0, ..., 0] for times in told], [f"D, TE {te} ms" for te in echo_times])
+show([physics.spin_echo(t1, t2, s0, tr, te) for te in echo_times], [f"true, TE {te} ms" for te in echo_times])
+
+# %% [markdown]
+# The maps themselves have no units. These are the channel means; nothing makes them quantitative.
+
+# %%
+features = model.maps(batch["sources"], *exam.times[:2, :2].T, rng=jax.random.key(2))
+show([image[0] for image in features.values()], list(features))
 
 # %% [markdown]
 # ## How sure is it?
