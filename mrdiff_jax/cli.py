@@ -39,6 +39,9 @@ def run(command: Callable[..., None], description: str) -> None:
         threading.excepthook = _warn
         keep_programs()
         command(*([rest] if positional else []))
+    except BrokenPipeError:  # who reads what is printed has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where the rest goes
+        sys.exit(1)
     except (UserError, OSError) as error:  # what the system refuses (a full disk, a folder not ours) is named in its text
         sys.exit(_say(error))
     except KeyboardInterrupt:

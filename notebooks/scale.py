@@ -33,8 +33,9 @@ from pathlib import Path
 REPOSITORY = ""  # on Colab: what you would give to `git clone`
 
 if REPOSITORY and not Path("../setup.cfg").exists():
-    subprocess.run(["git", "clone", "--depth=1", REPOSITORY, "mrdiff_jax"], check=True)
-    os.chdir("mrdiff_jax/notebooks")
+    # not into mrdiff_jax, which Python would take for the package
+    subprocess.run(["git", "clone", "--depth=1", REPOSITORY, "clone"], check=True)
+    os.chdir("clone/notebooks")
 if importlib.util.find_spec("mrdiff_jax") is None:
     if not Path("../setup.cfg").exists():
         raise SystemExit("run this in the folder notebooks of a clone, or fill in REPOSITORY")

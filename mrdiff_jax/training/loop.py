@@ -91,7 +91,8 @@ class Run:
         every, steps = self.config.train, self.config.train.steps
         state, first = self._start()
         meter = Meter(first)
-        logger.info("compiling the training step, unless it is kept from an earlier run")
+        if first < steps:
+            logger.info("compiling the training step, unless it is kept from an earlier run")
         with closing(self.checkpoints), closing(Writer(self.workdir, active=jax.process_index() == 0)) as writer:
             step = first
             while step < steps and not self._time_is_up(meter):

@@ -1,5 +1,6 @@
 """The commands under one name, and what each says of itself."""
 
+import os
 import subprocess
 import sys
 
@@ -38,6 +39,16 @@ def test_help_has_an_example_and_the_flags_with_their_defaults(command, flags):
     described = [lines.index("") for lines in (under_one_name.stdout.splitlines(), by_module.splitlines())]
     assert under_one_name.stdout.splitlines()[: described[0]] == by_module.splitlines()[: described[1]]
     assert under_one_name.stdout.count("\n  --") == by_module.count("\n  --")
+
+
+def test_a_reader_that_has_gone_is_no_mistake():
+    read, write = os.pipe()
+    os.close(read)
+    ended = subprocess.run(
+        [sys.executable, "-m", "mrdiff_jax", "train", "--help"], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert ended.stderr == ""
 
 
 def test_a_command_is_handed_its_flags():

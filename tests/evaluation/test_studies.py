@@ -4,6 +4,7 @@ import csv
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import make_batch
@@ -11,7 +12,7 @@ from helpers.models import TINY_METHODS, tiny
 from helpers.segmenter import SEGMENTER
 from scipy import ndimage
 
-from mrdiff_jax import methods
+from mrdiff_jax import methods, parallel
 from mrdiff_jax.comparison.report import page
 from mrdiff_jax.comparison.runs import Comparison
 from mrdiff_jax.comparison.seeds import Seeds
@@ -31,6 +32,7 @@ from mrdiff_jax.evaluation.studies import (
     uncertainty,
 )
 from mrdiff_jax.experiments import plan
+from mrdiff_jax.methods.contract import Variables
 from mrdiff_jax.physics import spin_echo
 from mrdiff_jax.training.loop import train_and_evaluate
 
@@ -218,6 +220,30 @@ class TestPhysics:
         truth, seen = physics.true_change(batch, batch, 0, 0)
         assert not seen.any()
         assert np.isnan(list(physics.agreement(truth[seen], truth[seen]).values())).all()
+
+    def test_a_method_that_knows_t2_follows_te_and_not_tr(self, batch):
+        """Told another TE it decays or recovers by its T2, which all of this slice has: the true change, to the last bit."""
+        t2 = 90.0
+        batch["maps"][..., 1] = t2
+        batch["sources"] = 0.9 * np.array(spin_echo(*np.moveaxis(batch["maps"], -1, 0), 3000.0, 80.0))[..., None]
+        about = {"valid": np.ones(1, bool), "subject": ["a"], "slice": np.zeros(1)}
+
+        def reconstruct(variables, batch, rng):
+            return batch["sources"] * jnp.exp((80 - batch["te"][:, None, None]) / t2)
+
+        context = types.SimpleNamespace(
+            method=types.SimpleNamespace(reconstruct=reconstruct),
+            dataset=types.SimpleNamespace(sources=("T2w",)),
+            evaluator=types.SimpleNamespace(keys=lambda batch: jax.random.split(jax.random.key(0), 1)),
+            variables=parallel.replicate(Variables({})),
+            batches=lambda text: [batch | about],
+        )
+        found = {(row["setting"], row["measure"]): row["value"] for row in physics.run(context)}
+        assert found["T2w, as scanned", "rmse"] == pytest.approx(0, abs=1e-6)
+        for factor in ("0.5", "2"):
+            for measure in ("follows", "size", "share"):
+                assert found[f"T2w, TE x {factor}", measure] == pytest.approx(1, abs=1e-3)
+            assert found[f"T2w, TR x {factor}", "size"] == pytest.approx(0, abs=1e-6)
 
     def test_half_of_the_change_follows_it_and_noise_does_not(self):
         truth, noise = np.random.default_rng(0).normal(size=(2, 5000))
