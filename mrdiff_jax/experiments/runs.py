@@ -88,9 +88,8 @@ def run(
     finally:
         for process, _ in running.values():
             process.terminate()
-    return [
-        entry for entry in entries if not entry.ended()
-    ]  # one that a killed plan left training may have, though its own failed
+    # what a killed plan left training may have ended, though the process that was started here was refused
+    return [entry for entry in entries if not entry.ended()]
 
 
 class Clock:
