@@ -58,7 +58,7 @@ def training_step(config: Config, state: TrainState, devices: Devices) -> Progra
     step = make_train_step(methods.create(config), config.optimizer, jax.random.key(1))
     batch = parallel.shard(random_batch(config, config.data.batch_size), len(devices))
     arguments = (_shapes(state, devices), batch, _shapes(np.float32(0), devices))
-    compiled, record = compile_and_weigh(parallel.pmap(step, devices, donate=(0,)), arguments)
+    compiled, record = compile_and_weigh(step, arguments, devices, donate=(0,))
     if compiled is None:
         return None, record
     held, batch, progress = (
@@ -86,9 +86,9 @@ def synthesis(config: Config, variables: Variables, count: int, devices: Devices
         return method.synthesize(variables, batch, parallel.example_keys(jax.random.key(0), len(batch["tr"])))
 
     batch = parallel.shard(batch, len(devices))
-    compiled, record = compile_and_weigh(parallel.pmap(synthesize, devices), (_shapes(part, devices), batch))
-    loops = config.sample.steps if config.sample else 1
-    record |= {name: loops * record[name] for name in ("gflop", "gflop_compiled") if name in record}
+    compiled, record = compile_and_weigh(synthesize, (_shapes(part, devices), batch), devices)
+    if "gflop" in record and config.sample:
+        record["gflop"] *= config.sample.steps
     if compiled is None:
         return None, record
     part, batch = parallel.replicate(part, devices), _place(batch, devices)

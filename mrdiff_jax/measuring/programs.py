@@ -3,12 +3,13 @@
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from mrdiff_jax import parallel
 from mrdiff_jax.measuring.reports import Save
 from mrdiff_jax.measuring.timing import Record, interleaved
 
@@ -41,26 +42,26 @@ def run_once(call: Callable[[], Any]) -> Record:
     return {"peak_mib": peak_mib()}
 
 
-def compile_and_weigh(function: Any, arguments: Any) -> tuple[Any, Record]:
-    """The program of a function that `parallel.pmap` made, or None where it cannot fit; and what it takes.
+def compile_and_weigh(
+    function: Callable[..., Any], arguments: Any, devices: Sequence[jax.Device], donate: tuple[int, ...] = ()
+) -> tuple[Any, Record]:
+    """The program that `parallel.pmap` makes of a function, or None where it cannot fit; and what it takes.
 
     Args:
-      function: what is compiled.
+      function: of what a device has.
       arguments: arrays or their shapes, with the leading axis of the devices.
+      donate: arguments whose memory the result may take.
 
     Returns:
       The compiled function, and a record: seconds of compilation, FLOPs on all devices, memory on each.
     """
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), arguments)
-    devices = jax.tree.leaves(shapes)[0].shape[0]
     start = time.perf_counter()
     try:
-        lowered = function.lower(*shapes)
-        compiled = lowered.compile()
+        compiled = parallel.pmap(function, devices, donate).lower(*shapes).compile()
     except jax.errors.JaxRuntimeError as error:
         return None, _failure(error)
-    record = {"devices": devices, "compile_s": time.perf_counter() - start}
-    record |= {"gflop": devices * flops(lowered) / 1e9, "gflop_compiled": devices * flops(compiled) / 1e9}
+    record = {"devices": len(devices), "compile_s": time.perf_counter() - start, "gflop": gflop(function, shapes)}
     memory = compiled.memory_analysis()
     needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
     needed -= memory.alias_size_in_bytes
@@ -71,14 +72,16 @@ def compile_and_weigh(function: Any, arguments: Any) -> tuple[Any, Record]:
     return compiled, record
 
 
-def flops(stage: Any) -> float:
-    """Of the cost analysis, which counts the body of a loop once; 0 where there is none."""
+def gflop(function: Callable[..., Any], shapes: Any) -> float:
+    """10^9 operations of a call on all devices: by the cost analysis of the program for accelerators, which has no blocks.
+
+    The body of a loop counts once; 0 where there is no such analysis.
+    """
+    every = jax.jit(jax.vmap(function, axis_name=parallel.AXIS))
     try:
-        costs = stage.cost_analysis()
+        return every.trace(*shapes).lower(lowering_platforms=("tpu",)).cost_analysis()["flops"] / 1e9
     except (NotImplementedError, jax.errors.JaxRuntimeError):
         return 0.0
-    costs = costs[0] if isinstance(costs, list) else costs
-    return float((costs or {}).get("flops", 0.0))
 
 
 def peak_mib() -> float:

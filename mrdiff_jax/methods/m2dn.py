@@ -35,9 +35,9 @@ from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import Optimizer, Sampling, field
 from mrdiff_jax.methods.contract import Batch, Method, Outcome, Player, Variables
 from mrdiff_jax.methods.optimizers import make_optimizer
-from mrdiff_jax.networks.convolutions import Upconvolution
-from mrdiff_jax.networks.initializers import init_on_host
-from mrdiff_jax.networks.layers import Conv, Linear, downsample, fan_in_uniform, upsample
+from mrdiff_jax.networks.convolutions import Convolution, Upconvolution
+from mrdiff_jax.networks.initializers import init_on_host, zeros
+from mrdiff_jax.networks.layers import Linear, downsample, fan_in_uniform, upsample
 from mrdiff_jax.networks.normalization import GroupNorm
 from mrdiff_jax.networks.unet import Backbone, StepEmbedding
 from mrdiff_jax.streams import normal_like, steps_like, stream
@@ -78,7 +78,8 @@ class ContrastEncoder(Part):
 
     @nn.compact
     def __call__(self, x: Array, embedding: Array) -> list[Array]:
-        h = self.norm(Conv(self.size.channels[0], stride=2, dtype=self.size.dtype, name="stem")(x), "stem_norm")
+        stem = Convolution(self.size.channels[0], stride=2, start=None, dtype=self.size.dtype, name="stem")
+        h = self.norm(stem(x), "stem_norm")
         features = []
         for level, channels in enumerate(self.size.channels):
             h = self.residual(channels, downsample(h) if level else h, embedding, f"block_{level}")
@@ -132,7 +133,7 @@ class ContrastDecoder(Part):
         width = self.size.channels[0]
         start = fan_in_uniform(4 * width)  # a pixel sees 2 x 2 of the 4 x 4 weights
         h = Upconvolution(width, start=start, dtype=self.size.dtype, name="up")(self.norm(h, "norm_up"))
-        return Conv(1, zero=True, dtype=self.size.dtype, name="head")(self.norm(h, "norm_out"))
+        return Convolution(1, start=zeros, dtype=self.size.dtype, name="head")(self.norm(h, "norm_out"))
 
 
 class Network(nn.Module):

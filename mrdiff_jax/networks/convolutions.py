@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from mrdiff_jax.networks.initializers import Initializer, normal, uniform, zeros
+from mrdiff_jax.networks.kernel_gradients import LAYOUT, convolve
 
-LAYOUT = ("NHWC", "HWIO", "NHWC")
 NORMAL_02 = normal(0.02)
 
 
@@ -36,11 +36,14 @@ class Convolution(nn.Module):
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         start, bias_start = _starts(self.start, math.prod(shape[:3]))
         kernel = self.param("kernel", start, shape)
-        margin = (self.padding, self.padding)
+        padding, margin = self.padding, (self.padding, self.padding)
         if self.border == "reflect":
-            x, margin = jnp.pad(x, ((0, 0), margin, margin, (0, 0)), mode="reflect"), (0, 0)
+            x, padding, margin = jnp.pad(x, ((0, 0), margin, margin, (0, 0)), mode="reflect"), 0, (0, 0)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        y = jax.lax.conv_general_dilated(x, kernel, (self.stride,) * 2, (margin, margin), dimension_numbers=LAYOUT)
+        if self.stride == 1:
+            y = convolve(x, kernel, padding)
+        else:
+            y = jax.lax.conv_general_dilated(x, kernel, (self.stride,) * 2, (margin, margin), dimension_numbers=LAYOUT)
         return y + self.param("bias", bias_start, (self.features,)).astype(self.dtype) if self.bias else y
 
 

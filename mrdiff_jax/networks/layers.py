@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from mrdiff_jax.networks.initializers import Initializer, ones, uniform
+from mrdiff_jax.networks.convolutions import Convolution
+from mrdiff_jax.networks.initializers import Initializer, ones, uniform, zeros
+from mrdiff_jax.networks.kernel_gradients import convolve
 from mrdiff_jax.networks.normalization import GroupNorm
 
 
@@ -33,7 +35,8 @@ def timestep_embedding(t: Array, channels: int, max_period: float = 10_000.0) ->
 class Linear(nn.Module):
     """Dense layer; with `spectral_norm` its weight is divided by its largest singular value (Miyato et al. 2018).
 
-    The singular vectors u and v live in the collection 'spectral' and are moved by `power_iteration`.
+    The singular vectors u and v live in the collection 'spectral' and are moved by `power_iteration`. There may be N of
+    each, (N, features) and (N, inputs): then each N-th part of the inputs (B, C), in their order, has its own.
     """
 
     features: int
@@ -46,11 +49,13 @@ class Linear(nn.Module):
         fan_in = x.shape[-1]
         kernel = self.param("kernel", fan_in_uniform(fan_in, self.zero), (fan_in, self.features))
         bias = self.param("bias", fan_in_uniform(fan_in, self.zero), (self.features,))
-        y = x.astype(self.dtype) @ kernel.astype(self.dtype)
+        x, weight = x.astype(self.dtype), kernel.astype(self.dtype)
+        y = convolve(x, weight[None, None], padding=0) if x.ndim == 4 else x @ weight
         if self.spectral_norm:  # of the product: one weight serves all draws, whose singular values differ
             u = self.variable("spectral", "u", ones, None, (self.features,)).value
             v = self.variable("spectral", "v", ones, None, (fan_in,)).value
-            y = y / (v @ kernel @ u).astype(self.dtype)
+            largest = jnp.einsum("...i,io,...o->...", v, kernel, u).astype(self.dtype)
+            y = y / jnp.repeat(largest.reshape(-1, 1), len(y) // largest.size, axis=0)
         return y + bias.astype(self.dtype)
 
 
@@ -82,25 +87,6 @@ def _normalise(x: Array) -> Array:
     return x / jnp.maximum(jnp.linalg.norm(x), 1e-12)
 
 
-class Conv(nn.Module):
-    """3 x 3 convolution, zero padded by a pixel on all sides."""
-
-    features: int
-    stride: int = 1
-    zero: bool = False
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        fan_in = 9 * x.shape[-1]
-        kernel = self.param("kernel", fan_in_uniform(fan_in, self.zero), (3, 3, x.shape[-1], self.features))
-        bias = self.param("bias", fan_in_uniform(fan_in, self.zero), (self.features,))
-        layout, margin = ("NHWC", "HWIO", "NHWC"), ((1, 1), (1, 1))
-        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        y = jax.lax.conv_general_dilated(x, kernel, (self.stride, self.stride), margin, dimension_numbers=layout)
-        return y + bias.astype(self.dtype)
-
-
 class ResBlock(nn.Module):
     """Residual block, conditioned on the diffusion step by FiLM, that may resample by two."""
 
@@ -118,10 +104,10 @@ class ResBlock(nn.Module):
             h, x = upsample(h), upsample(x)
         elif self.resample == "down":
             h, x = downsample(h), downsample(x)
-        h = Conv(self.features, dtype=self.dtype, name="conv_in")(h)
+        h = Convolution(self.features, start=None, dtype=self.dtype, name="conv_in")(h)
         film = Linear(2 * self.features, self.spectral_norm, name="film")(nn.silu(embedding))
         h = nn.silu(GroupNorm(self.norm_groups, name="norm_out")(h, jnp.split(film, 2, axis=-1)))
-        h = Conv(self.features, zero=True, dtype=self.dtype, name="conv_out")(h)
+        h = Convolution(self.features, start=zeros, dtype=self.dtype, name="conv_out")(h)
         if x.shape[-1] != self.features:
             x = Linear(self.features, dtype=self.dtype, name="skip")(x)
         return x + h

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.networks.layers import Attention, Conv, GroupNorm, Linear, ResBlock, timestep_embedding
+from mrdiff_jax.networks.convolutions import Convolution
+from mrdiff_jax.networks.initializers import zeros
+from mrdiff_jax.networks.layers import Attention, GroupNorm, Linear, ResBlock, timestep_embedding
 
 
 class Backbone(NamedTuple):
@@ -126,7 +128,7 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x: Array, embedding: Array) -> tuple[Array, ...]:
         size = self.backbone
-        h = Conv(size.base_channels, dtype=size.dtype, name="conv_in")(x)
+        h = Convolution(size.base_channels, start=None, dtype=size.dtype, name="conv_in")(x)
         features = [h]
         for level, channels in enumerate(size.channels):
             if level:
@@ -168,4 +170,4 @@ class Decoder(nn.Module):
                 h = size.block(channels, resample="up", name=f"up_{level}")(h, embedding)
 
         h = nn.silu(GroupNorm(size.norm_groups, name="norm_out")(h))
-        return Conv(self.out_channels, zero=True, dtype=size.dtype, name="conv_out")(h)
+        return Convolution(self.out_channels, start=zeros, dtype=size.dtype, name="conv_out")(h)

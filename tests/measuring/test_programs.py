@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mrdiff_jax import parallel
 from mrdiff_jax.measuring.programs import compile_and_weigh, measure, peak_mib
+from mrdiff_jax.networks import kernel_gradients
+from mrdiff_jax.networks.kernel_gradients import convolve
 
 SIDE = 64
 A = np.ones((SIDE, SIDE), np.float32)
@@ -18,8 +19,7 @@ GFLOP = 2 * SIDE**3 / 1e9
 @pytest.mark.parametrize("devices", [1, 2])
 def test_what_is_weighed_is_what_the_program_computes(devices):
     arguments = np.stack([A] * devices)
-    matmul = parallel.pmap(jnp.matmul, jax.local_devices()[:devices])
-    compiled, record = compile_and_weigh(matmul, (arguments, arguments))
+    compiled, record = compile_and_weigh(jnp.matmul, (arguments, arguments), jax.local_devices()[:devices])
     assert record["devices"] == devices
     assert record["gflop"] == pytest.approx(devices * GFLOP, rel=1e-3)
     assert record["needs_mib"] >= 3 * A.nbytes / 2**20  # of a device: two arguments and the result
@@ -27,14 +27,25 @@ def test_what_is_weighed_is_what_the_program_computes(devices):
     np.testing.assert_array_equal(compiled(arguments, arguments)[0], A @ A)
 
 
+def test_operations_count_whatever_way_a_gradient_is_summed(monkeypatch):
+    monkeypatch.setattr(kernel_gradients.os, "cpu_count", lambda: 1)  # in blocks, in a loop
+    x, kernel = np.ones((1, 2, 32, 32, 32), np.float32), np.ones((1, 3, 3, 32, 8), np.float32)
+
+    def gradient(x, kernel):
+        return jax.grad(lambda kernel: convolve(x, kernel, 1).sum())(kernel)
+
+    _, record = compile_and_weigh(gradient, (x, kernel), jax.local_devices()[:1])
+    assert record["gflop"] == pytest.approx(2 * 9 * 32 * 8 * (2 * 32 * 32) / 1e9, rel=0.1)  # less at the borders
+
+
 def test_what_does_not_fit_is_a_result(monkeypatch):
     class Small:
         def memory_stats(self):
             return {"bytes_limit": 1000}
 
-    matmul = parallel.pmap(jnp.matmul, jax.local_devices()[:1])
+    devices = jax.local_devices()[:1]
     monkeypatch.setattr(jax, "local_devices", lambda: [Small()])
-    compiled, record = compile_and_weigh(matmul, (A[None], A[None]))
+    compiled, record = compile_and_weigh(jnp.matmul, (A[None], A[None]), devices)
     assert compiled is None
     assert record["out_of_memory"]
 

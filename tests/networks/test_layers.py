@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mrdiff_jax.networks import layers
+from mrdiff_jax.networks.convolutions import Convolution
 from mrdiff_jax.networks.initializers import init_on_host
 from mrdiff_jax.networks.normalization import GroupNorm
 
@@ -30,8 +31,19 @@ def test_group_norm_agrees_with_flax_and_applies_film():
 
 def test_conv_agrees_with_flax():
     x = random(2, 5, 7, 3)
-    params = perturbed(layers.Conv(4).init(jax.random.key(0), x))
-    np.testing.assert_allclose(layers.Conv(4).apply(params, x), nn.Conv(4, (3, 3)).apply(params, x), atol=1e-5)
+    params = perturbed(Convolution(4).init(jax.random.key(0), x))
+    np.testing.assert_allclose(Convolution(4).apply(params, x), nn.Conv(4, (3, 3)).apply(params, x), atol=1e-5)
+
+
+def test_each_part_of_a_batch_may_have_singular_vectors_of_its_own():
+    x, layer = random(6, 3), layers.Linear(4, spectral_norm=True)
+    params = perturbed(layer.init(jax.random.key(0), x)["params"])
+    vectors = {"u": random(2, 4, seed=1), "v": random(2, 3, seed=2)}
+    parts = [
+        layer.apply({"params": params, "spectral": {name: both[i] for name, both in vectors.items()}}, x[3 * i : 3 * i + 3])
+        for i in range(2)
+    ]
+    np.testing.assert_allclose(layer.apply({"params": params, "spectral": vectors}, x), np.concatenate(parts), rtol=1e-5)
 
 
 def test_attention_agrees_with_jax():

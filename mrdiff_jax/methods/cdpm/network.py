@@ -5,7 +5,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from mrdiff_jax.methods.cdpm.attention import FactorizedAttention, Frames
-from mrdiff_jax.networks.layers import Conv, upsample
+from mrdiff_jax.networks.convolutions import Convolution
+from mrdiff_jax.networks.initializers import zeros
+from mrdiff_jax.networks.layers import upsample
 from mrdiff_jax.networks.normalization import GroupNorm
 from mrdiff_jax.networks.unet import Backbone, StepEmbedding
 from mrdiff_jax.wavelets import to_bands, to_pixels
@@ -39,11 +41,11 @@ class FramesEncoder(_Half):
     @nn.compact
     def __call__(self, x: Array, embedding: Array, frames: Frames) -> tuple[Array, ...]:
         size = self.backbone
-        h = Conv(size.base_channels, dtype=size.dtype, name="conv_in")(x)
+        h = Convolution(size.base_channels, start=None, dtype=size.dtype, name="conv_in")(x)
         features = [h]
         for level, channels in enumerate(size.channels):
             if level:
-                h = Conv(h.shape[-1], stride=2, dtype=size.dtype, name=f"down_{level}")(h)
+                h = Convolution(h.shape[-1], stride=2, start=None, dtype=size.dtype, name=f"down_{level}")(h)
                 features.append(h)
             for i in range(size.blocks_per_level):
                 h = self.stage(channels, f"{level}_{i}", level in size.attention_levels, h, embedding, frames)
@@ -66,9 +68,9 @@ class FramesDecoder(_Half):
                 h = jnp.concatenate([h, remaining.pop()], axis=-1)
                 h = self.stage(channels, f"{level}_{i}", level in size.attention_levels, h, embedding, frames)
             if level:
-                h = Conv(channels, dtype=size.dtype, name=f"up_{level}")(upsample(h))
+                h = Convolution(channels, start=None, dtype=size.dtype, name=f"up_{level}")(upsample(h))
         h = nn.silu(GroupNorm(size.norm_groups, name="norm_out")(h))
-        return Conv(self.out_channels, zero=True, dtype=size.dtype, name="conv_out")(h)
+        return Convolution(self.out_channels, start=zeros, dtype=size.dtype, name="conv_out")(h)
 
 
 class Network(nn.Module):

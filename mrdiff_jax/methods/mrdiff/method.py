@@ -85,35 +85,35 @@ class MRDiff(Method):
     def _losses(self, variables: Variables, examples: Examples, by_draw: Tree) -> tuple[Array, Array, Array]:
         """L_G, L_D and L_CCT of N noisy versions of each target, at one step t, with the same sources; (N,) or (1,) each."""
         own = self.settings
-
-        def encode(draw: Array, vectors: Tree) -> Features:
-            return self._encode(_with_vectors(variables, vectors), examples, draw)
-
-        def restore(features: Features, vectors: Tree) -> tuple[Array, Array]:
-            seen = _with_vectors(variables, vectors)
-            x0_hat = self._apply(seen, features, method=Network.generate)
-            if not own.lambda_d:  # no time for what is not trained
-                return x0_hat, examples.y
-            return x0_hat, self._apply(seen, features, examples.scan, method=Network.reconstruct)
-
-        features = jax.vmap(encode)(jnp.arange(own.draws), by_draw)
-        seen = (features, by_draw)
+        features = self._encode(_with_vectors(variables, by_draw), examples, own.draws)
+        l_cct = consistency_loss(_by_draw(features.e_t, own.draws), own.cct_normalize, own.cct_stop_gradient)
+        restored = own.draws
         if own.loss_draws == "first":
-            seen = jax.tree.map(lambda leaf: leaf[:1], seen)
-        x0_hat, y_hat = jax.vmap(restore)(*seen)
-        l_cct = consistency_loss(features.e_t, own.cct_normalize, own.cct_stop_gradient)
-        return image_loss(examples.x_0, x0_hat), image_loss(examples.y, y_hat), l_cct
+            restored, count = 1, len(examples.t)
+            features, by_draw = jax.tree.map(lambda leaf: leaf[:count], features), jax.tree.map(lambda leaf: leaf[:1], by_draw)
+        seen = _with_vectors(variables, by_draw)
+        x0_hat = self._apply(seen, features, method=Network.generate)
+        l_g = image_loss(examples.x_0, _by_draw(x0_hat, restored))
+        if not own.lambda_d:  # no time for what is not trained
+            return l_g, jnp.zeros_like(l_g), l_cct
+        scan = jax.tree.map(lambda times: jnp.tile(times, (restored, 1)), examples.scan)
+        y_hat = self._apply(seen, features, scan, method=Network.reconstruct)
+        return l_g, image_loss(examples.y, _by_draw(y_hat, restored)), l_cct
 
     def _generator_loss(self, variables: Variables, examples: Examples, by_draw: Tree) -> Array:
         """L_G (1,) of the first draw."""
-        seen = _with_vectors(variables, jax.tree.map(lambda leaf: leaf[0], by_draw))
-        x0_hat = self._apply(seen, self._encode(seen, examples, 0), method=Network.generate)
+        seen = _with_vectors(variables, jax.tree.map(lambda leaf: leaf[:1], by_draw))
+        x0_hat = self._apply(seen, self._encode(seen, examples, 1), method=Network.generate)
         return image_loss(examples.x_0, x0_hat[None])
 
-    def _encode(self, variables: Variables, examples: Examples, draw: Array | int) -> Features:
-        """E of the examples, with the noise of that draw."""
-        noise = normal_like(examples.x_0, stream(examples.rng, "noise", draw))
-        x_t = diffusion.q_sample(self.schedule, examples.x_0, examples.t, noise)
+    def _encode(self, variables: Variables, examples: Examples, draws: int) -> Features:
+        """E of the examples, with the noise of the first draws: (N B, ...), the examples of a draw together."""
+
+        def noised(draw: Array) -> Array:
+            noise = normal_like(examples.x_0, stream(examples.rng, "noise", draw))
+            return diffusion.q_sample(self.schedule, examples.x_0, examples.t, noise)
+
+        x_t = jnp.concatenate([noised(draw) for draw in range(draws)])
         return self._apply(variables, x_t, examples.y, examples.t, method=Network.encode)
 
     def synthesize(self, variables: Variables, batch: Batch, rng: Array) -> Array:
@@ -159,6 +159,11 @@ class MRDiff(Method):
             return vectors, vectors
 
         return jax.lax.scan(follow, variables.state["generator"][SPECTRAL], length=self.settings.draws)
+
+
+def _by_draw(images: Array, draws: int) -> Array:
+    """(N B, ...) -> (N, B, ...)."""
+    return images.reshape(draws, -1, *images.shape[1:])
 
 
 def _with_vectors(variables: Variables, vectors: Tree) -> Variables:

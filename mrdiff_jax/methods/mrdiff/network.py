@@ -15,7 +15,7 @@ from jax import Array
 
 from mrdiff_jax.networks import bloch
 from mrdiff_jax.networks.bloch import ContentMaps, Positivity, ScanParameters, Signal
-from mrdiff_jax.networks.layers import Conv
+from mrdiff_jax.networks.convolutions import Convolution
 from mrdiff_jax.networks.unet import Backbone, Decoder, Encoder, StepEmbedding
 from mrdiff_jax.wavelets import to_bands, to_pixels
 
@@ -64,8 +64,8 @@ class Network(nn.Module):
         deepest, bands, dtype = self.backbone.channels[-1], 4**self.wavelet_levels, self.backbone.dtype
         self.step_embedding = StepEmbedding(self.backbone)
         if self.stem_channels:
-            self.target_stem = Conv(self.stem_channels, dtype=dtype)
-            self.source_stem = [Conv(self.stem_channels, dtype=dtype) for _ in range(3)]
+            self.target_stem = Convolution(self.stem_channels, start=None, dtype=dtype)
+            self.source_stem = [Convolution(self.stem_channels, start=None, dtype=dtype) for _ in range(3)]
         self.encoder = Encoder(self.backbone)
         self.generator = Decoder(self.backbone, bands)
         self.map_block = self.backbone.block(3 * self.map_channels)
@@ -78,7 +78,9 @@ class Network(nn.Module):
         return features, self.generate(features), self.reconstruct(features, scan)
 
     def encode(self, x_t: Array, y: Array, t: Array) -> Features:
-        """E: noisy target (B, H, W, 1), clean sources (B, H, W, K) and steps (B,) to features.
+        """E: N noisy versions of each target, clean sources (B, H, W, K) and steps (B,) to the versions' features.
+
+        The versions are (N B, H, W, 1), those of one draw together; what depends on the sources alone is computed once.
 
         Raises:
           ValueError: a side is not a multiple of what the levels need.
@@ -87,8 +89,10 @@ class Network(nn.Module):
         if self.stem_channels:
             lift, mix, out = self.source_stem
             x_t, y = self.target_stem(x_t), out(nn.silu(mix(lift(y))))
-        embedding = self.step_embedding(t)
-        skips = self.encoder(self._to_bands(jnp.concatenate([x_t, y], axis=-1)), embedding)
+        versions = len(x_t) // len(y)
+        embedding = self.step_embedding(jnp.tile(t, versions))
+        images = jnp.concatenate([x_t, jnp.tile(y, (versions, 1, 1, 1))], axis=-1)
+        skips = self.encoder(self._to_bands(images), embedding)
         return Features(skips[-1], skips, embedding)
 
     def generate(self, features: Features) -> Array:

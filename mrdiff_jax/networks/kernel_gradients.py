@@ -1,0 +1,76 @@
+"""Convolutions of images, the gradient of whose kernel a small CPU sums up block by block.
+
+XLA computes that gradient as a convolution of the images with the gradients of its output, for which it turns channels into
+examples and back. On two cores this takes half of a training step. Here a block of rows that fits into the cache is multiplied
+with the gradients around each of its pixels, one block after another; each is a product of two matrices. Devices with many
+cores, accelerators and small arrays are left to XLA.
+"""
+
+import functools
+import os
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+_BLOCK = 512  # pixels
+_FEWEST_PIXELS, _FEWEST_CHANNELS = 256, 32  # of an image, and of its pixels: XLA is as fast with fewer
+_FEW_CORES = 2  # of a device: more of them are better used by XLA
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(x: Array, kernel: Array, padding: int) -> Array:
+    """Convolution of stride 1 of images (B, H, W, C) with a kernel (k, k, C, D), padded by zeros on all sides."""
+    if kernel.shape[:2] == (1, 1) and not padding:
+        return x @ kernel[0, 0]
+    margins = ((padding, padding), (padding, padding))
+    return lax.conv_general_dilated(x, kernel, (1, 1), margins, dimension_numbers=LAYOUT)
+
+
+def _forward(x: Array, kernel: Array, padding: int) -> tuple[Array, tuple[Array, Array]]:
+    return convolve(x, kernel, padding), (x, kernel)
+
+
+def _backward(padding: int, inputs: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, kernel = inputs
+    size = kernel.shape[0]
+    mirrored = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    of_kernel = functools.partial(_of_kernel, size=size, padding=padding)
+    if jax.local_device_count() * _FEW_CORES >= os.cpu_count() and _is_large(x):
+        in_blocks = functools.partial(_of_kernel_in_blocks, size=size, padding=padding)
+        of_kernel = functools.partial(lax.platform_dependent, cpu=in_blocks, default=of_kernel)
+    return convolve(gradient, mirrored, size - 1 - padding), of_kernel(x, gradient).astype(kernel.dtype)
+
+
+convolve.defvjp(_forward, _backward)
+
+
+def _is_large(x: Array) -> bool:
+    return x.shape[1] * x.shape[2] >= _FEWEST_PIXELS and x.shape[3] >= _FEWEST_CHANNELS
+
+
+def _of_kernel(x: Array, gradient: Array, size: int, padding: int) -> Array:
+    """The gradient of the kernel (k, k, C, D), from images and the gradient of their convolution (B, H', W', D)."""
+    examples_last, margins = ("CHWN", "IHWO", "HWNC"), ((padding, padding), (padding, padding))
+    return lax.conv_general_dilated(x, gradient, (1, 1), margins, dimension_numbers=examples_last)
+
+
+def _of_kernel_in_blocks(x: Array, gradient: Array, size: int, padding: int) -> Array:
+    """The same, summed over blocks of rows."""
+    b, h, w, c = x.shape
+    d, border = gradient.shape[-1], size - 1 - padding
+    around = jnp.pad(gradient, ((0, 0), (border, border), (border, border), (0, 0)))
+    rows = max(rows for rows in range(1, h + 1) if h % rows == 0 and (rows == 1 or rows * w <= _BLOCK))
+    blocks = h // rows
+
+    def add(block: Array, total: Array) -> Array:
+        example, row = block // blocks, block % blocks * rows
+        pixels = lax.dynamic_slice(x, (example, row, 0, 0), (1, rows, w, c)).reshape(rows * w, c)
+        near = lax.dynamic_slice(around, (example, row, 0, 0), (1, rows + size - 1, w + size - 1, d))[0]
+        shifted = [near[i : i + rows, j : j + w] for i in reversed(range(size)) for j in reversed(range(size))]
+        columns = jnp.concatenate(shifted, axis=-1).reshape(rows * w, size * size * d)
+        return total + jnp.matmul(pixels.T, columns, preferred_element_type=jnp.float32)
+
+    total = lax.fori_loop(0, b * blocks, add, jnp.zeros((c, size * size * d)))
+    return total.reshape(c, size, size, d).transpose(1, 2, 0, 3)

@@ -1,0 +1,75 @@
+"""The gradients of a convolution are those that XLA derives, on every path."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mrdiff_jax.networks import kernel_gradients
+from mrdiff_jax.networks.kernel_gradients import LAYOUT, convolve
+
+SHAPES = [  # side, channels in and out, kernel, padding
+    ((16, 16), 32, 4, 3, 1),
+    ((24, 40), 32, 8, 3, 1),
+    ((17, 23), 33, 5, 3, 0),
+    ((2, 600), 32, 3, 3, 1),  # a row is more than a block
+    ((16, 16), 40, 6, 1, 0),
+    ((20, 20), 32, 1, 4, 1),
+    ((16, 18), 32, 2, 7, 3),
+    ((8, 8), 3, 4, 3, 1),  # small: left to XLA
+]
+
+
+def random(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+
+
+def plain(x, kernel, padding):
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), ((padding, padding),) * 2, dimension_numbers=LAYOUT)
+
+
+@pytest.fixture(params=["few cores", "many cores"], autouse=True)
+def cores(request, monkeypatch):
+    monkeypatch.setattr(kernel_gradients.os, "cpu_count", lambda: 1 if request.param == "few cores" else 64)
+
+
+@pytest.mark.parametrize(("side", "c", "d", "size", "padding"), SHAPES)
+def test_values_and_gradients_are_those_of_the_plain_convolution(side, c, d, size, padding):
+    x, kernel = random(3, *side, c), random(size, size, c, d, seed=1)
+    y, pull = jax.vjp(lambda x, kernel: convolve(x, kernel, padding), x, kernel)
+    expected, pull_plain = jax.vjp(lambda x, kernel: plain(x, kernel, padding), x, kernel)
+    np.testing.assert_allclose(y, expected, atol=1e-4)
+    gradient = random(*y.shape, seed=2)
+    for ours, theirs in zip(pull(gradient), pull_plain(gradient), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-6 * np.abs(theirs).max() * np.sqrt(x.size))
+
+
+def test_blocks_are_summed_where_a_device_has_few_cores_and_only_there(cores, monkeypatch):
+    taken = []
+    monkeypatch.setattr(
+        kernel_gradients, "_of_kernel_in_blocks", lambda *args, **kwargs: taken.append(1) or jnp.zeros((3, 3, 32, 4))
+    )
+    jax.grad(lambda kernel: convolve(random(1, 16, 16, 32), kernel, 1).sum())(random(3, 3, 32, 4))
+    assert bool(taken) == (kernel_gradients.os.cpu_count() == 1)
+
+
+def test_the_sum_over_blocks_loses_no_precision_in_bfloat16():
+    x, kernel = random(4, 32, 32, 32), random(3, 3, 32, 4, seed=1)
+
+    def gradient(dtype):
+        return jax.grad(lambda kernel: convolve(x.astype(dtype), kernel, 1).astype(jnp.float32).sum())(kernel.astype(dtype))
+
+    low, full = gradient(jnp.bfloat16), gradient(jnp.float32)
+    assert low.dtype == jnp.bfloat16
+    np.testing.assert_allclose(low.astype(jnp.float32), full, atol=0.01 * np.abs(full).max())
+
+
+def test_it_can_be_differentiated_twice():
+    """As a penalty on gradients is."""
+    x, kernel = random(1, 16, 16, 32), 0.1 * random(3, 3, 32, 2, seed=1)
+
+    def penalty(kernel, convolution):
+        return jnp.square(jax.grad(lambda x: jnp.tanh(convolution(x, kernel, 1)).sum())(x)).sum()
+
+    ours, theirs = (jax.grad(penalty)(kernel, convolution) for convolution in (convolve, plain))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * np.abs(theirs).max())
