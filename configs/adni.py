@@ -1,6 +1,6 @@
 """MRDiff on ADNI as in the paper: {T2w, PDw} -> T1w (MP-RAGE) at 256 x 256, 350k steps.
 
-    python -m mrdiff_jax.main --config=configs/adni.py --workdir=runs/adni --config.data.root=ADNI_BIDS
+    mrdiff train --config=configs/adni.py --workdir=runs/adni --config.data.root=ADNI_BIDS
 
 Expects the scans in BIDS layout on the grid of the T2w, with sidecars: sub-*/ses-*/anat/*_{T1w,T2w,PDw}.nii.gz. The paper
 reports 20.78 dB PSNR, 0.7715 SSIM, 0.8804 FSIM and 0.1727 GMSD; its scaling and masks are not stated. 301 million

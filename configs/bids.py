@@ -1,6 +1,6 @@
 """MRDiff on a folder of scans in BIDS layout whose contrasts share a grid, sized for a small data set on a CPU or one GPU.
 
-    python -m mrdiff_jax.main --config=configs/bids.py --workdir=runs/mine --config.data.root=SCANS \
+    mrdiff train --config=configs/bids.py --workdir=runs/mine --config.data.root=SCANS \
         --config.data.sources=T1w,T2w --config.data.target=FLAIR --config.train.max_minutes=60
 
 Where the scans to be synthesised come from other scanners than those trained on, add --config.data.intensity=0.3

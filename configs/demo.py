@@ -1,6 +1,6 @@
 """MRDiff on the phantom, 64 x 64, {T2w, PDw} -> T1w: trains, samples and evaluates on two CPU cores in minutes.
 
-python -m mrdiff_jax.main --config=configs/demo.py --workdir=runs/demo
+mrdiff train --config=configs/demo.py --workdir=runs/demo
 """
 
 from mrdiff_jax import config as defaults

@@ -1,6 +1,6 @@
 """MRDiff on spine scans as in the paper: {T1w, T2w} -> fat-saturated T2w at 256 x 256, 300k steps.
 
-    python -m mrdiff_jax.main --config=configs/spine.py --workdir=runs/spine --config.data.root=SPINE_BIDS
+    mrdiff train --config=configs/spine.py --workdir=runs/spine --config.data.root=SPINE_BIDS
 
 Expects the scans in BIDS layout on one grid: sub-*/anat/*_{T1w,T2w,T2wFS}.nii.gz; where there are no sidecars, TR and TE are
 those of the paper. The paper trains on one group of subjects and tests on another: name the second with

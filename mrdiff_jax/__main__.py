@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-from mrdiff_jax import cli
+from mrdiff_jax import __version__, cli
 from mrdiff_jax.fields import did_you_mean
 
 COMMANDS = {  # by the module that has its flags
@@ -19,8 +19,11 @@ def main() -> None:
     """Hands the arguments to the command that the first one names."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h", "help"):
-        print("usage: mrdiff COMMAND [FLAGS]; mrdiff COMMAND --help has its flags\n")
+        print("usage: mrdiff COMMAND [FLAGS]; mrdiff COMMAND --help has its flags, mrdiff --version tells the version\n")
         print(*(f"  {command:<12}{what}" for command, (_, what) in COMMANDS.items()), sep="\n")
+        return
+    if name == "--version":
+        print(__version__)
         return
     if name not in COMMANDS:
         print(f"error: {name}: no such command{did_you_mean(name, COMMANDS)}; mrdiff --help lists them", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Compares runs on the same test slices: python -m mrdiff_jax.compare runs/mrdiff runs/regression --output comparison.
+"""Compares runs on the same test slices: mrdiff compare runs/mrdiff runs/regression --output comparison.
 
 Each argument is a row of the tables: the workdir of a run, or those of several seeds, joined by commas.
 """

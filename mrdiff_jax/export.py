@@ -1,4 +1,4 @@
-"""Writes a model as two files to pass on: python -m mrdiff_jax.export --workdir=runs/mine --output=mine.safetensors."""
+"""Writes a model as two files to pass on: mrdiff export --workdir=runs/mine --output=mine.safetensors."""
 
 from absl import flags
 

@@ -1,7 +1,7 @@
 """Trains and evaluates a method on a data set.
 
-python -m mrdiff_jax.main --config=configs/demo.py --workdir=runs/demo
-python -m mrdiff_jax.main --config=configs/bids.py --workdir=runs/mine --config.data.root=SCANS --config.method.name=pix2pix
+mrdiff train --config=configs/demo.py --workdir=runs/demo
+mrdiff train --config=configs/bids.py --workdir=runs/mine --config.data.root=SCANS --config.method.name=pix2pix
 
 The configurations are in configs/ of a clone of the repository; --config.SECTION.FIELD=VALUE changes any field of them.
 mrdiff_jax/config.py has the sections that all methods share, and mrdiff_jax/methods each method's own.

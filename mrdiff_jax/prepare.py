@@ -1,4 +1,4 @@
-"""Scans to training slices: python -m mrdiff_jax.prepare --input SCANS --output SET --contrasts=T1w,FLAIR --reference=FLAIR.
+"""Scans to training slices: mrdiff prepare --input SCANS --output SET --contrasts=T1w,FLAIR --reference=FLAIR.
 
 Finished subjects are kept: after a stop, or with scans fixed or added, the same command does what is left.
 """

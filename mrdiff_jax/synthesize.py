@@ -1,8 +1,8 @@
 """Makes the scan that was not acquired: NIfTI or DICOM in, NIfTI out, on the grid of the first source.
 
-python -m mrdiff_jax.synthesize --demo
-python -m mrdiff_jax.synthesize --workdir=runs/mine --source T1w=t1.nii.gz --source T2w=dicom/ --output flair.nii.gz
-python -m mrdiff_jax.synthesize --workdir=runs/mine --bids SCANS --output DERIVATIVES
+mrdiff synthesize --demo
+mrdiff synthesize --workdir=runs/mine --source T1w=t1.nii.gz --source T2w=dicom/ --output flair.nii.gz
+mrdiff synthesize --workdir=runs/mine --bids SCANS --output DERIVATIVES
 """
 
 from __future__ import annotations

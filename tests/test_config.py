@@ -33,7 +33,7 @@ def test_every_config_is_valid_locked_and_builds_its_network(path, preset):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_heads_with_its_command(path):
-    assert f"python -m mrdiff_jax.main --config=configs/{path.name}" in path.read_text().split('"""')[1]
+    assert f"mrdiff train --config=configs/{path.name}" in path.read_text().split('"""')[1]
 
 
 def test_presets_differ_in_the_fields_of_the_table_alone():

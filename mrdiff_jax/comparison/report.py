@@ -107,7 +107,7 @@ def _made_by(comparison: Comparison) -> str:
         seeds = f", {comparison.several[name]} seeds" if name in comparison.several else ""
         steps = ", ".join(dict.fromkeys(str(seed.summary.step) for seed in run.results))
         runs.append(f"{name} ({run.summary.method}{seeds}, step {steps})")
-    return f"Runs: {', '.join(runs)}. Written by python -m mrdiff_jax.compare. Research use only: synthetic images can mislead."
+    return f"Runs: {', '.join(runs)}. Written by mrdiff compare. Research use only: synthetic images can mislead."
 
 
 def _count(number: int, thing: str) -> str:

@@ -24,7 +24,7 @@ def read(root: Path) -> SliceSet:
     """What a prepared set holds. Raises UserError where there is none, or it is damaged."""
     found = slice_set.read(root / DATASET_FOLDER)
     if found is None:
-        raise UserError(f"{root}: no prepared data set; make one with python -m mrdiff_jax.prepare --output={root}")
+        raise UserError(f"{root}: no prepared data set; make one with mrdiff prepare --output={root}")
     return found
 
 

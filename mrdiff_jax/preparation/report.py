@@ -47,7 +47,7 @@ def _about(contrast: str, index: int, done: Sequence[ExamRecord]) -> Iterator[st
 def _training(output: Path, options: Options) -> str:
     *sources, target = options.contrasts
     return (
-        "python -m mrdiff_jax.main --config=configs/bids.py"
+        "mrdiff train --config=configs/bids.py"
         " --workdir=runs/mine --config.data.name=prepared "
         f"--config.data.root={shlex.quote(str(output))} --config.data.image_size={options.image_size} "
         f"--config.data.sources={','.join(sources)} --config.data.target={target} --config.train.max_minutes=60"

@@ -154,8 +154,7 @@ def read_exam(files: ExamFiles, times: Mapping[str, SequenceTimes]) -> Exam:
     for volume in (*volumes[1:], *mask):
         if not same_grid(volumes[0], volume):
             raise UserError(
-                f"{volume.path}: its grid differs from that of {volumes[0].path}; "
-                "register them first, with python -m mrdiff_jax.prepare"
+                f"{volume.path}: its grid differs from that of {volumes[0].path}; register them first, with mrdiff prepare"
             )
     return Exam(
         name=files.name,

@@ -77,7 +77,7 @@ def _load_workdir(workdir: Path, maps: bool) -> Trained:
     from mrdiff_jax.storage.checkpoints import restore_part  # orbax, which an exported pair does without
 
     config = _config(json_files.read(workdir / "config.json", "not the workdir of a run"), workdir / "config.json")
-    fix = "python -m mrdiff_jax.main --mode=eval, with the config and the data of the run, writes it"
+    fix = "mrdiff train --mode=eval, with the config and the data of the run, writes it"
     described = workdir / "training_data.json"
     data = _training_data(json_files.read(described, fix), config, described, f"remove it, then {fix}")
     choose = _chooser(config, maps, workdir / "checkpoints")
@@ -87,8 +87,10 @@ def _load_workdir(workdir: Path, maps: bool) -> Trained:
 
 def _load_pair(weights: Path, description: Path, maps: bool) -> Trained:
     about = json_files.read(description, "it belongs beside its .safetensors file")
-    if about.get("format") != _FORMAT or not about.keys() >= _DESCRIPTION:
+    if about.get("format") != _FORMAT:
         raise UserError(f"{description}: does not describe an exported model; give the .json file of the export")
+    if missing := ", ".join(sorted(_DESCRIPTION - about.keys())):
+        raise UserError(f"{description}: says nothing of {missing}; it is of an older version, export the model again")
     if maps and not about["maps"]:
         raise UserError(f"{weights}: lacks what feature maps need; export it with --maps, or give --workdir the run itself")
     config = _config(about["config"], description)

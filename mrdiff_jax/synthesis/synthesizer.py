@@ -39,7 +39,7 @@ class Synthesizer:
 
     @classmethod
     def load(cls, path: str | Path, maps: bool = False) -> Self:
-        """Loads a model from the workdir of a run, or from a file that `python -m mrdiff_jax.export` wrote.
+        """Loads a model from the workdir of a run, or from a file that `mrdiff export` wrote.
 
         Args:
           path: of the folder or the file.

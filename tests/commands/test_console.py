@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import mrdiff_jax
 from mrdiff_jax.__main__ import COMMANDS
 
 
@@ -33,12 +34,16 @@ def test_the_commands_are_listed(arguments):
 def test_help_has_an_example_and_the_flags_with_their_defaults(command, flags):
     under_one_name, alone = mrdiff(command, "--help"), [sys.executable, "-m", f"mrdiff_jax.{COMMANDS[command][0]}", "--help"]
     assert (under_one_name.returncode, under_one_name.stderr) == (0, "")
-    assert f"python -m mrdiff_jax.{COMMANDS[command][0]} " in under_one_name.stdout
+    assert f"mrdiff {command} " in under_one_name.stdout
     assert all(f"  {flag}: " in under_one_name.stdout for flag in flags)
     by_module = subprocess.run(alone, capture_output=True, text=True).stdout
     described = [lines.index("") for lines in (under_one_name.stdout.splitlines(), by_module.splitlines())]
     assert under_one_name.stdout.splitlines()[: described[0]] == by_module.splitlines()[: described[1]]
     assert under_one_name.stdout.count("\n  --") == by_module.count("\n  --")
+
+
+def test_it_tells_its_version():
+    assert mrdiff("--version").stdout == f"{mrdiff_jax.__version__}\n"
 
 
 def test_a_reader_that_has_gone_is_no_mistake():

@@ -226,6 +226,11 @@ def test_a_description_of_another_model_is_refused(pair):
     change_description(pair, config__method={"name": "mrdiff"}, config__model={"heads": 3})
     with pytest.raises(UserError, match=r"config\.model\.heads: a field that this version does not know"):
         model_files.load(pair)
+    description = json.loads(pair.with_suffix(".json").read_text())
+    del description["maps"]
+    pair.with_suffix(".json").write_text(json.dumps(description))
+    with pytest.raises(UserError, match="says nothing of maps; it is of an older version, export the model again"):
+        model_files.load(pair)
     pair.with_suffix(".json").write_text("{}")
     with pytest.raises(UserError, match="does not describe an exported model"):
         model_files.load(pair)
@@ -278,7 +283,7 @@ def test_a_workdir_that_lacks_something_is_refused(workdir, tmp_path):
     cases = {
         "nothing": ((), "no such folder"),
         "no config": (("training_data.json",), "config.json: no such file"),
-        "old": (("config.json",), "training_data.json: no such file; python -m mrdiff_jax.main --mode=eval"),
+        "old": (("config.json",), "training_data.json: no such file; mrdiff train --mode=eval"),
         "untrained": (("config.json", "training_data.json"), "no checkpoint; train first"),
     }
     for name, (files, message) in cases.items():
