@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from mrdiff_jax import data
@@ -20,12 +19,11 @@ from mrdiff_jax.data.study import ExamRef, Study
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import split_names
 from mrdiff_jax.log import logger
-from mrdiff_jax.preparation import intensity, prepared_set, slice_set, tfds_builder
+from mrdiff_jax.preparation import example_files, intensity, prepared_set, slice_set
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.preparation.slice_set import ExamSlices
 from mrdiff_jax.preparation.slices import exam_examples
 from mrdiff_jax.preparation.splits import Assignment, assign_splits, read_splits, write_splits
-from mrdiff_jax.preparation.tfds_builder import TRUTHS, MRSlices
 from mrdiff_jax.scans.exam import Exam
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 from mrdiff_jax.scans.visits import look_alike
@@ -68,7 +66,7 @@ class Dataset:
 
     @cached_property
     def _records(self) -> Any:
-        return tfds.builder_from_directory(self.folder / tfds_builder.EXAMPLES_FOLDER).as_data_source(slice_set.WHOLE)
+        return example_files.read(self.folder)
 
     def _examples(self, rows: Sequence[int]) -> "Examples":
         channels = [self.contrasts.index(name) for name in self.sources]
@@ -118,7 +116,7 @@ class Examples:
             "spacing": record["spacing"],
             "slice_spacing": record["slice_spacing"],
         }
-        return example | {truth: record[truth] for truth in TRUTHS if truth in record}
+        return example | {truth: record[truth] for truth in example_files.TRUTHS if truth in record}
 
 
 def open_dataset(data_config: Any) -> Dataset:
@@ -142,7 +140,7 @@ def open_dataset(data_config: Any) -> Dataset:
         "slices": data_config.slices,
         "plane": data_config.plane,
     }
-    identity = [str(MRSlices.VERSION), READ_VERSION, data_config.name, study.contrasts, study.identity, splits, cut]
+    identity = [str(example_files.VERSION), READ_VERSION, data_config.name, study.contrasts, study.identity, splits, cut]
     fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     folder = cache_folder(data_config.cache) / f"{data_config.name}-{fingerprint}"
     preparation = Options(study.contrasts, sources[0], bias_correction=False, mask="none", **cut)
@@ -209,7 +207,7 @@ def _prepare(study: Study, splits: Mapping[str, str], folder: Path, options: Opt
 
     with scratch_folder(folder.parent, ".preparing-") as temporary:
         whole = temporary / folder.name
-        slice_set.write(whole, exams, options, fingerprint, study.truths)
+        slice_set.write(whole, exams(), options, fingerprint, study.truths)
         write_splits(whole / prepared_set.SPLITS_FILE, splits)
         try:
             whole.rename(folder)

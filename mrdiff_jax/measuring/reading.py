@@ -59,7 +59,7 @@ def large_set(slices: int, side: int, slices_an_exam: int = 50) -> Record:
 
 
 def _write(folder: Path, options: Options, exams: int, slices: int) -> None:
-    slice_set.write(folder, lambda: _exams(options, exams, slices), options, "noise")
+    slice_set.write(folder, _exams(options, exams, slices), options, "noise")
 
 
 def _exams(options: Options, exams: int, slices: int) -> Iterator[ExamSlices]:

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-_BLOCK = 512  # pixels
-_FEWEST_PIXELS, _FEWEST_CHANNELS = 256, 32  # of an image, and of its pixels: XLA is as fast with fewer
+_BLOCK = 256  # pixels
+_LARGE, _FEWEST_CHANNELS = 2**19, 32  # numbers of all images, and of a pixel: XLA is as fast with fewer
 _FEW_CORES = 2  # of a device: more of them are better used by XLA
 
 
@@ -47,7 +47,7 @@ convolve.defvjp(_forward, _backward)
 
 
 def _is_large(x: Array) -> bool:
-    return x.shape[1] * x.shape[2] >= _FEWEST_PIXELS and x.shape[3] >= _FEWEST_CHANNELS
+    return x.size >= _LARGE and x.shape[1] * x.shape[2] >= _BLOCK and x.shape[3] >= _FEWEST_CHANNELS
 
 
 def _of_kernel(x: Array, gradient: Array, size: int, padding: int) -> Array:

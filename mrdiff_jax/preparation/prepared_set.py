@@ -60,7 +60,7 @@ def write_dataset(output: Path, records: Sequence[ExamRecord], options: Options)
 
     with scratch_folder(output, ".dataset-") as temporary:
         whole = temporary / DATASET_FOLDER
-        slice_set.write(whole, slices, options, fingerprint)
+        slice_set.write(whole, slices(), options, fingerprint)
         replace_folder(whole, folder)
 
 

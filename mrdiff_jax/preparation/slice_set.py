@@ -1,19 +1,18 @@
 """Slices of exams on disk: one TFDS data set of all, and beside it whose they are; splits are applied when it is read."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.preparation import tfds_builder
+from mrdiff_jax.preparation import example_files
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.preparation.slices import SliceExample
 from mrdiff_jax.preparation.splits import SPLITS
 from mrdiff_jax.scans.sequence_times import SequenceTimes
 
-WHOLE = "slices"  # the one split that is written
 INFO_FILE = "prepared.json"
 
 
@@ -101,25 +100,20 @@ def read(folder: Path) -> SliceSet | None:
 
 def has_examples(folder: Path) -> bool:
     """Whether the slices of the set in a folder are there, written as this version reads them."""
-    return (folder / tfds_builder.EXAMPLES_FOLDER).is_dir()
+    return (folder / example_files.EXAMPLES_FOLDER).is_dir()
 
 
-def write(
-    folder: Path, exams: Callable[[], Iterable[ExamSlices]], options: Options, fingerprint: str, truths: Sequence[str] = ()
-) -> None:
-    """Writes a set into a folder that is not there yet; `truths` as `tfds_builder.MRSlices` has them."""
+def write(folder: Path, exams: Iterable[ExamSlices], options: Options, fingerprint: str, truths: Sequence[str] = ()) -> None:
+    """Writes a set into a folder that is not there yet; `truths` as `example_files.features` has them."""
     written: list[WrittenExam] = []
 
     def examples() -> Iterator[dict[str, Any]]:
-        written.clear()
-        for exam, subject, times, slices in exams():
+        for exam, subject, times, slices in exams:
             count = 0
             for count, example in enumerate(slices, 1):  # noqa: B007
                 yield example.features()
             written.append(WrittenExam(exam, subject, tuple(SequenceTimes(*map(float, of)) for of in times), count))
 
-    tfds_builder.write(
-        folder, examples={WHOLE: examples}, contrasts=options.contrasts, image_size=options.image_size, truths=truths
-    )
+    example_files.write(folder, examples(), options.contrasts, options.image_size, truths)
     described = SliceSet(options, fingerprint, tuple(written)).to_json()
     (folder / INFO_FILE).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")

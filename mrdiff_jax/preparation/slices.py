@@ -87,7 +87,7 @@ def _wanted_slices(shares: np.ndarray, slices: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class SliceExample:
-    """One slice of an exam in all contrasts: the features of `tfds_builder.MRSlices`, of the truths those that are known."""
+    """One slice of an exam in all contrasts: the features of `example_files.features`, of the truths those that are known."""
 
     image: np.ndarray
     scale: np.ndarray

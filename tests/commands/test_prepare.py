@@ -20,7 +20,7 @@ from helpers.scans import data_config, write_scan
 from mrdiff_jax.data import datasets
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation import scoring
-from mrdiff_jax.preparation import checks, exam_task, placement, prepared_set, slice_set, tfds_builder
+from mrdiff_jax.preparation import checks, exam_task, example_files, placement, prepared_set, slice_set
 from mrdiff_jax.preparation.exam_task import Task
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.preparation.records import ExamRecord, Placement, ScanRecord
@@ -286,7 +286,7 @@ def test_a_network_trains_on_the_set_and_then_sees_scans_as_in_training(made, co
     [
         ({"image_size": 64}, ("32 x 32", "--config.data.image_size=32")),
         ({"target": "FLAIR"}, ("no contrast 'FLAIR'", "T1w, T2w")),
-        ({"root": "nowhere"}, ("nowhere", "mrdiff_jax.prepare")),
+        ({"root": "nowhere"}, ("nowhere", "mrdiff prepare")),
     ],
 )
 def test_a_set_that_does_not_fit_the_config_is_refused(made, changes, words):
@@ -299,7 +299,7 @@ def test_a_set_that_does_not_fit_the_config_is_refused(made, changes, words):
 
 def test_a_set_of_another_version_is_refused(made, tmp_path):
     shutil.copytree(made[0], tmp_path / "old")
-    examples = tmp_path / "old" / "dataset" / tfds_builder.EXAMPLES_FOLDER
+    examples = tmp_path / "old" / "dataset" / example_files.EXAMPLES_FOLDER
     examples.rename(examples.with_name("0.0.1"))
     with pytest.raises(
         UserError, match=r"old: was prepared by another version of the package; give the command of prepare again"

@@ -31,6 +31,7 @@ def plain(x, kernel, padding):
 @pytest.fixture(params=["few cores", "many cores"], autouse=True)
 def cores(request, monkeypatch):
     monkeypatch.setattr(kernel_gradients.os, "cpu_count", lambda: 1 if request.param == "few cores" else 64)
+    monkeypatch.setattr(kernel_gradients, "_LARGE", 2**10)
 
 
 @pytest.mark.parametrize(("side", "c", "d", "size", "padding"), SHAPES)
