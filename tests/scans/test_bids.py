@@ -282,7 +282,7 @@ def test_a_missing_contrast_names_subject_contrast_and_what_there_is(root):
 @pytest.mark.parametrize("grid", [{"data": head(shape=(20, 24, 5))}, {"affine": np.diag([1, 1, 1.01, 1])}])
 def test_different_grids_ask_for_registration_and_name_both_files(root, grid):
     path = write_scan(root, "sub-01", "T2w", **grid)
-    refused(data_config(root), path, path.with_name("sub-01_T1w.nii.gz"), "mrdiff_jax.prepare")
+    refused(data_config(root), path, path.with_name("sub-01_T1w.nii.gz"), "mrdiff prepare")
 
 
 def test_rounding_of_the_affine_is_no_different_grid(root):
@@ -346,7 +346,7 @@ def test_real_scans_without_sidecars(tmp_path):
 def test_real_scans_on_their_own_grids_ask_for_registration(tmp_path):
     root = real_scans("open_ms/unregistered")
     config = data_config(root, sources="T1w,T2w", target="FLAIR", cache=str(tmp_path))
-    refused(config, "mrdiff_jax.prepare")
+    refused(config, "mrdiff prepare")
 
 
 def test_training_slices_are_described_for_synthesis(root):
