@@ -44,7 +44,7 @@ class MethodName:
 
 @dataclass(frozen=True)
 class Data:
-    """What is trained on. Of a set that `mrdiff_jax.prepare` wrote (name 'prepared'), `image_size` must be that of its slices,
+    """What is trained on. Of a set that `mrdiff prepare` wrote (name 'prepared'), `image_size` must be that of its slices,
     and its splits.csv counts unless `splits_file` names another."""
 
     name: str = field("bids", "kind of data set, one of " + ", ".join(data_sets.NAMES))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # importing them takes seconds
     from mrdiff_jax.synthesis.from_scans import SynthesisOptions
     from mrdiff_jax.synthesis.synthesizer import Synthesizer
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run, or a file that mrdiff_jax.export wrote.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a trained run, or a file that mrdiff export wrote.")
 _SOURCE = flags.DEFINE_multi_string("source", [], "NAME=PATH of a source: NIfTI, .mha, .nrrd or a DICOM folder; once for each.")
 _OUTPUT = flags.DEFINE_string("output", None, "NIfTI file to write; with --bids the folder of the derivative.")
 _GRID = flags.DEFINE_string("grid", None, "A scan on whose grid to write; default: the first source.")

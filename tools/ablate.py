@@ -2,7 +2,7 @@
 
     python tools/ablate.py --config=configs/demo.py --output=runs/ablation --parts=components --minutes=8 --seeds=0,1,2
 
-Takes any configuration and any of its fields, as `mrdiff_jax.main` does; they count for all rows, so that parts are crossed
+Takes any configuration and any of its fields, as `mrdiff train` does; they count for all rows, so that parts are crossed
 with a field by another call (`--config.mrdiff.decoder_skips=False`). Each of --parts is some rows of the table:
 
     components   L_G alone; with L_D, but without the physics M before D; with M; with L_CCT, which is all

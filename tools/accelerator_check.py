@@ -2,7 +2,7 @@
 
     python tools/accelerator_check.py --output=check --set=PREPARED --sources=T1w,T2w --target=FLAIR [--minutes=8]
 
-PREPARED is a folder that mrdiff_jax.prepare wrote, or a configuration file, whose data are then taken. Without --set nothing is
+PREPARED is a folder that mrdiff prepare wrote, or a configuration file, whose data are then taken. Without --set nothing is
 trained. Leaves results.json and results.md in the output folder. Every measurement is written when it is made, and every part
 runs in a process of its own that is stopped when its time is up: what was measured until then stays. One device is timed,
 compilation is cold; training uses all devices.

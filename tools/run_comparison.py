@@ -2,7 +2,7 @@
 
     python tools/run_comparison.py --config=configs/demo.py --output=runs/table1 --rule=time --minutes=8 --seeds=0,1
 
-Takes any configuration and any of its fields, as `mrdiff_jax.main` does; a method's own fields count for that method alone
+Takes any configuration and any of its fields, as `mrdiff train` does; a method's own fields count for that method alone
 (`--config.hinet.optimizer.learning_rate=1e-3`). The rule says how many optimiser steps each method gets:
 
     time     as many as it takes in --minutes of training on this machine. The speed of each method is measured once, in
@@ -11,9 +11,9 @@ Takes any configuration and any of its fields, as `mrdiff_jax.main` does; a meth
     steps    config.train.steps, the same for all
     recipe   a --share of its published training, by slices seen
 
-The first of --methods is the one that the others are tested against. Each run is a call of `mrdiff_jax.main`, in sequence, or
+The first of --methods is the one that the others are tested against. Each run is a call of `mrdiff train`, in sequence, or
 --parallel=N at a time on the first N GPUs. The output folder holds plan.json with the steps of each method, a workdir and a log
-for each method and seed, runs.csv, and comparison/ as `mrdiff_jax.compare` writes it. The same command again goes on where a
+for each method and seed, runs.csv, and comparison/ as `mrdiff compare` writes it. The same command again goes on where a
 killed one was; a run that failed is tried again, and the others are compared without it.
 """
 

@@ -30,7 +30,7 @@ BODY_LEVEL = 0.1
 
 def about(synthetic: Path) -> dict[str, Any]:
     """The sidecar of a synthetic volume."""
-    return json_files.read(sidecar_path(synthetic), "--synthetic takes what mrdiff_jax.synthesize wrote")
+    return json_files.read(sidecar_path(synthetic), "--synthetic takes what mrdiff synthesize wrote")
 
 
 def scaled(volume: Volume, offset: float, factor: float) -> np.ndarray:

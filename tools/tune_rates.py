@@ -2,7 +2,7 @@
 
     python tools/tune_rates.py --config=configs/demo.py --output=rates.csv --minutes=2 --factors=0.3,1,3
 
-Takes any configuration and any of its fields, as `mrdiff_jax.main` does. Each training gets as many steps as fit into --minutes
+Takes any configuration and any of its fields, as `mrdiff train` does. Each training gets as many steps as fit into --minutes
 at the method's speed, which is measured before its first; so a busy machine takes longer, and finds the same. The test subjects
 are not looked at. The CSV has a row for each training, written as it ends, with the mean scores of the validation subjects
 (`config.evaluate.slices` of their slices; empty where the training diverged); the same command again does what is missing, of

@@ -161,7 +161,7 @@ def _check_names(sources: tuple[str, ...], target: str, contrasts: Sequence[str]
 
 
 def _open_prepared(config: Any, sources: tuple[str, ...], target: str) -> Dataset:
-    """The set that `mrdiff_jax.prepare` wrote, split as its `splits.csv` says now."""
+    """The set that `mrdiff prepare` wrote, split as its `splits.csv` says now."""
     root = local_path(config.root, "--config.data.root")
     written = prepared_set.read(root)
     contrasts, side = written.options.contrasts, written.options.image_size

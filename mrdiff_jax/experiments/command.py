@@ -64,7 +64,7 @@ def distinct(flag: str, text: str) -> list[str]:
 
 
 def _settings(arguments: Sequence[str], rows: Rows) -> list[str]:
-    """The arguments that set the configuration, for `mrdiff_jax.main`."""
+    """The arguments that set the configuration, for `mrdiff train`."""
     words = cli.config_words(arguments)
     taken = {"train.seed", "train.max_minutes"}.union(*rows.values()) | ({"train.steps"} if _RULE.value != "steps" else set())
     for word in words:

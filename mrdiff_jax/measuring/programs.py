@@ -61,7 +61,8 @@ def compile_and_weigh(
         compiled = parallel.pmap(function, devices, donate).lower(*shapes).compile()
     except jax.errors.JaxRuntimeError as error:
         return None, _failure(error)
-    record = {"devices": len(devices), "compile_s": time.perf_counter() - start, "gflop": gflop(function, shapes)}
+    record = {"devices": len(devices), "compile_s": time.perf_counter() - start}
+    record["gflop"] = gflop(function, shapes) or len(devices) * _gflop_of(compiled)
     memory = compiled.memory_analysis()
     needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
     needed -= memory.alias_size_in_bytes
@@ -75,13 +76,19 @@ def compile_and_weigh(
 def gflop(function: Callable[..., Any], shapes: Any) -> float:
     """10^9 operations of a call on all devices: by the cost analysis of the program for accelerators, which has no blocks.
 
-    The body of a loop counts once; 0 where there is no such analysis.
+    The body of a loop counts once; 0 where programs are analysed only when they are compiled.
     """
     every = jax.jit(jax.vmap(function, axis_name=parallel.AXIS))
+    return _gflop_of(every.trace(*shapes).lower(lowering_platforms=("tpu",)))
+
+
+def _gflop_of(stage: Any) -> float:
     try:
-        return every.trace(*shapes).lower(lowering_platforms=("tpu",)).cost_analysis()["flops"] / 1e9
+        costs = stage.cost_analysis()
     except (NotImplementedError, jax.errors.JaxRuntimeError):
         return 0.0
+    costs = costs[0] if isinstance(costs, list) else costs
+    return float((costs or {}).get("flops", 0.0)) / 1e9
 
 
 def peak_mib() -> float:

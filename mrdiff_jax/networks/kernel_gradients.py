@@ -15,7 +15,7 @@ from jax import Array, lax
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 _BLOCK = 256  # pixels
-_LARGE, _FEWEST_CHANNELS = 2**19, 32  # numbers of all images, and of a pixel: XLA is as fast with fewer
+_LARGE, _FEWEST_CHANNELS = 2**19, 32  # elements of a batch of images, and channels: with fewer XLA is as fast
 _FEW_CORES = 2  # of a device: more of them are better used by XLA
 
 
@@ -52,6 +52,8 @@ def _is_large(x: Array) -> bool:
 
 def _of_kernel(x: Array, gradient: Array, size: int, padding: int) -> Array:
     """The gradient of the kernel (k, k, C, D), from images and the gradient of their convolution (B, H', W', D)."""
+    if size == 1 and not padding:
+        return jnp.einsum("bhwc,bhwd->cd", x, gradient)[None, None]
     examples_last, margins = ("CHWN", "IHWO", "HWNC"), ((padding, padding), (padding, padding))
     return lax.conv_general_dilated(x, gradient, (1, 1), margins, dimension_numbers=examples_last)
 

@@ -27,6 +27,12 @@ def test_what_is_weighed_is_what_the_program_computes(devices):
     np.testing.assert_array_equal(compiled(arguments, arguments)[0], A @ A)
 
 
+def test_operations_are_those_of_the_compiled_program_where_no_other_is_analysed(monkeypatch):
+    monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", lambda self: None)  # as on a GPU
+    _, record = compile_and_weigh(jnp.matmul, (A[None], A[None]), jax.local_devices()[:1])
+    assert record["gflop"] == pytest.approx(GFLOP, rel=1e-3)
+
+
 def test_operations_count_whatever_way_a_gradient_is_summed(monkeypatch):
     monkeypatch.setattr(kernel_gradients.os, "cpu_count", lambda: 1)  # in blocks, in a loop
     monkeypatch.setattr(kernel_gradients, "_LARGE", 0)

@@ -15,6 +15,7 @@ from mrdiff_jax.methods.mrdiff.method import build_network
 from mrdiff_jax.methods.mrdiff.network import Network, ScanParameters
 from mrdiff_jax.methods.reading import read_by
 from mrdiff_jax.networks.initializers import init_on_host
+from mrdiff_jax.networks.layers import power_iteration
 from mrdiff_jax.networks.unet import Backbone
 from mrdiff_jax.streams import normal_like, steps_like, stream
 
@@ -164,14 +165,14 @@ def test_a_decoder_per_source_that_knows_them_otherwise_is_refused(fields):
         methods.create(resolve(config))
 
 
-@pytest.mark.parametrize("loss_draws", ["all", "first"])
-def test_draws_by_vmap_equal_a_loop(loss_draws):
-    """Eq. 9 and the losses around it, draw by draw, with the keys of the vectorised form."""
+@pytest.mark.parametrize(("loss_draws", "spectral_norm"), [("all", False), ("first", True)])
+def test_draws_in_one_batch_equal_a_loop(loss_draws, spectral_norm):
+    """Eq. 9 and the losses around it, draw by draw, with the same keys."""
     config = default("paper")
     config.model.update(base_channels=8, channel_mult=(1,), attention_levels=(), head_channels=8)
     config.mrdiff.map_channels = 4
     config.data.update(image_size=16)
-    config.mrdiff.loss_draws = loss_draws
+    config.mrdiff.update(loss_draws=loss_draws, spectral_norm=spectral_norm)
     config = resolve(config)
     method, network, batch = methods.create(config), build_network(config), make_batch(2)
     keys = jax.random.split(jax.random.key(2), 2)
@@ -183,10 +184,11 @@ def test_draws_by_vmap_equal_a_loop(loss_draws):
     x_0, y = 2 * batch["target"][..., None] - 1, 2 * batch["sources"] - 1
     scan = ScanParameters(batch["tr"], batch["te"], batch["ti"])
     t = steps_like(stream(keys, "t"), 1000)
-    outputs = []
+    outputs, vectors = [], variables.state["generator"]["spectral"]
     for draw in range(3):
         x_t = diffusion.q_sample(schedule, x_0, t, normal_like(x_0, stream(keys, "noise", draw)))
-        outputs.append(jax.jit(network.apply)({"params": params}, x_t, y, t, scan))
+        vectors = power_iteration(params, vectors)
+        outputs.append(jax.jit(network.apply)({"params": params, "spectral": vectors}, x_t, y, t, scan))
     content = sum(features.e_t for features, _, _ in outputs) / 3
     l_cct = np.mean([jnp.square(features.e_t - content).mean() for features, _, _ in outputs])
     used = outputs if loss_draws == "all" else outputs[:1]

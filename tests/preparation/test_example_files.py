@@ -33,9 +33,9 @@ def test_they_come_back(in_a_file, tmp_path, monkeypatch):
             np.testing.assert_array_equal(found.decode() if name == "subject" else found, value)
 
 
-def test_one_example_at_a_time_is_held(tmp_path):
+def test_one_example_at_a_time_is_held(tmp_path, monkeypatch):
     """Whatever the size of a set: TFDS's own builder holds a gigabyte, and then asks for TensorFlow."""
-    held, most = weakref.WeakSet(), []
+    held, most, complete = weakref.WeakSet(), [], []
 
     class Image(np.ndarray):  # which, unlike an array, can be in a set
         __hash__ = object.__hash__
@@ -47,14 +47,9 @@ def test_one_example_at_a_time_is_held(tmp_path):
             yield example(index) | {"image": image}
             del image
             most.append(len(held))
+            complete.append(len(list(tmp_path.rglob("*array_record*"))) - 1)
 
+    monkeypatch.setattr(example_files, "_FILE_BYTES", 2 * 2 * SIDE**2 * 4)
     example_files.write(tmp_path, examples(), CONTRASTS, SIDE, ["lesions"])
     assert max(most) <= 2
-
-
-def test_the_same_examples_are_the_same_bytes(tmp_path):
-    contents = []
-    for name in ("a", "b"):
-        example_files.write(tmp_path / name, map(example, range(3)), CONTRASTS, SIDE, ["lesions"])
-        contents.append({path.name: path.read_bytes() for path in (tmp_path / name).rglob("*array_record*") if path.is_file()})
-    assert contents[0] == contents[1]
+    assert complete[-1] >= 3  # of its five files

@@ -37,9 +37,9 @@ def test_two_devices_take_the_step_of_one_and_the_average_warms_up(tiny_config, 
         losses.append(parallel.unreplicate(metrics))
     for name, value in losses[0].items():
         assert losses[1][name] == pytest.approx(value, rel=1e-3), name
-    # Adam divides by the gradient's size, so where that is all but zero rounding decides: compare with the step's length
-    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), states[0].variables.params, states[1].variables.params)
-    assert max(jax.tree.leaves(moved)) < 0.2 * config.optimizer.learning_rate
+    # Adam divides by the gradient's size, so where that is all but zero rounding decides: means beside the step's length
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).mean(), states[0].variables.params, states[1].variables.params)
+    assert max(jax.tree.leaves(moved)) < 0.05 * config.optimizer.learning_rate
     assert np.mean(jax.tree.leaves(moved)) < 0.01 * config.optimizer.learning_rate
 
     state, _ = pmapped(state, parallel.shard(batch, count), progress + 1)  # at the end the rate is 0

@@ -113,7 +113,7 @@ class MRDiff(Method):
             noise = normal_like(examples.x_0, stream(examples.rng, "noise", draw))
             return diffusion.q_sample(self.schedule, examples.x_0, examples.t, noise)
 
-        x_t = jnp.concatenate([noised(draw) for draw in range(draws)])
+        x_t = jax.vmap(noised)(jnp.arange(draws)).reshape(-1, *examples.x_0.shape[1:])
         return self._apply(variables, x_t, examples.y, examples.t, method=Network.encode)
 
     def synthesize(self, variables: Variables, batch: Batch, rng: Array) -> Array:
