@@ -1,9 +1,9 @@
 """Convolutions of images, the gradient of whose kernel a small CPU sums up block by block.
 
 XLA computes that gradient as a convolution of the images with the gradients of its output, for which it turns channels into
-examples and back. On two cores this takes half of a training step. Here a block of rows that fits into the cache is multiplied
-with the gradients around each of its pixels, one block after another; each is a product of two matrices. Devices with many
-cores, accelerators and small arrays are left to XLA.
+examples and back. On a core or two this is half of a wide network's training step. Here a block of rows that fits into the
+cache is multiplied with the gradients around each of its pixels, one block after another; each is a product of two matrices.
+Devices with many cores, accelerators and small arrays are left to XLA.
 """
 
 import functools
