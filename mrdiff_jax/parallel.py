@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mrdiff_jax.allocator import keep_freed_memory
+from mrdiff_jax import host
 from mrdiff_jax.errors import UserError
 
 AXIS = "data"
@@ -44,11 +44,11 @@ def initialize(batch_size: int) -> None:
                 f"JAX_COORDINATOR_ADDRESS={os.environ['JAX_COORDINATOR_ADDRESS']}: cannot join ({_first_sentence(error)});"
                 " set JAX_NUM_PROCESSES and JAX_PROCESS_ID, too, or unset it"
             ) from error
-    elif batch_size % 2 == 0 and os.cpu_count() > 1 and "XLA_FLAGS" not in os.environ:
+    elif batch_size % 2 == 0 and host.cores() > 1 and "XLA_FLAGS" not in os.environ:
         jax.config.update("jax_num_cpu_devices", 2)
     try:
         if jax.devices()[0].platform == "cpu":
-            keep_freed_memory()
+            host.keep_freed_memory()
     except (RuntimeError, AssertionError) as error:  # the latter is what JAX says where a platform has no device
         why = _first_sentence(error) or "no such device"
         raise UserError(

@@ -3,13 +3,12 @@
 Finished subjects are kept: after a stop, or with scans fixed or added, the same command does what is left.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 
 from absl import flags
 
-from mrdiff_jax import cli
+from mrdiff_jax import cli, host
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import split_names
 from mrdiff_jax.preparation.options import INTERPOLATIONS, MASKS, PLANES, REGISTRATIONS, Options
@@ -49,7 +48,7 @@ _TEST_FRACTION = flags.DEFINE_float("test-fraction", 0.2, "That share.", 0.0, 1.
 _VALIDATION_FRACTION = flags.DEFINE_float("validation-fraction", 0.1, "Share of subjects for validation.", 0.0, 1.0)
 _SPLITS = flags.DEFINE_string("splits", "", "CSV of splits, with columns subject, split; others are assigned as below.")
 _SPLIT_SEED = flags.DEFINE_integer("split-seed", 0, "Of the random splits.", 0, 2**32 - 1)
-_PROCESSES = flags.DEFINE_integer("processes", os.cpu_count(), "Subjects that are prepared at a time.", 1)
+_PROCESSES = flags.DEFINE_integer("processes", host.cores(), "Subjects that are prepared at a time.", 1)
 _BEAM = flags.DEFINE_string("beam", None, "Run on Apache Beam with these options, as '--runner=DirectRunner', not locally.")
 _ALLOW_FAILURES = flags.DEFINE_bool("allow-failures", False, "Exit with 0 although subjects failed.")
 flags.mark_flags_as_required(["input", "output", "contrasts"])

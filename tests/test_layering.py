@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mrdiff_jax"
 
 LAYERS = [
-    "__init__ errors log fields streams plotting pages allocator",
+    "__init__ errors log fields streams plotting pages host",
     "storage.files storage.paths storage.json_files storage.checksums storage.lock storage.checkpoints",
     "scans.scan_path scans.wrap_around scans.air",
     "wavelets physics metrics.* metrics.conventions parallel",

@@ -109,7 +109,7 @@ def check_benchmark(save: Save, options: argparse.Namespace) -> None:
     about = {"parameters": networks.parameters(state.variables), "batch": config.data.batch_size, "draws": config.own.draws}
     save("network", about)
     measure(save, {"training_step": partial(networks.training_step, config, state, one)})
-    for name, steps in ((f"synthesis_of_{config.sample.steps}_steps", config.sample.steps), ("reverse_step", 1)):
+    for name, steps in (("reverse_step", 1), (f"synthesis_of_{config.sample.steps}_steps", config.sample.steps)):
         changed = networks.with_steps(config, steps)
         measure(save, {name: partial(networks.synthesis, changed, state.evaluated(), config.data.batch_size, one)})
 
@@ -204,9 +204,10 @@ def tasks(options: argparse.Namespace) -> list[tuple[str, list[str], float]]:
     return found
 
 
-def run(options: argparse.Namespace, arguments: list[str], report: Report) -> None:
-    """Runs all tasks; what one does not use of its time, the rest may."""
+def run(options: argparse.Namespace, arguments: list[str], report: Report) -> bool:
+    """Runs all tasks; what one does not use of its time, the rest may. Whether none failed."""
     report.begin()
+    well = True
     end, left = time.monotonic() + 60 * options.minutes, tasks(options)
     while left:
         remaining = end - time.monotonic()
@@ -216,7 +217,8 @@ def run(options: argparse.Namespace, arguments: list[str], report: Report) -> No
         left.pop(0)
         print(f"{name}: about {budget:.0f} s, at most {limit:.0f} s", flush=True)
         own = [f"--work={part}", f"--task={name}", f"--budget={budget}", *flags]
-        report.run(name, [sys.executable, __file__, *arguments, *own], limit)
+        well &= report.run(name, [sys.executable, __file__, *arguments, *own], limit)
+    return well
 
 
 def markdown(results: Results) -> str:
@@ -251,22 +253,22 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--output", required=True, help="folder for results.json and results.md")
     parser.add_argument("--minutes", type=float, default=8.0, help="for all of it")
     parser.add_argument("--parts", default=",".join(PARTS), help="those wanted, in their order")
-    parser.add_argument("--sizes", default="paper,base64", help=f"networks of the benchmark, of {', '.join(SIZES)}")
+    parser.add_argument("--sizes", default="base64,paper", help=f"networks of the benchmark, of {', '.join(SIZES)}")
     parser.add_argument("--set", default="", help="a prepared set, or a configuration file with the data to train on")
     parser.add_argument("--sources", default="", help="contrasts to train from, as T1w,T2w")
     parser.add_argument("--target", default="", help="contrast to train for")
-    parser.add_argument("--methods", default="mrdiff,regression", help="to train")
+    parser.add_argument("--methods", default="mrdiff,regression,pix2pix", help="to train")
     parser.add_argument("--base-channels", type=int, default=64, help="of the trained networks")
     parser.add_argument("--batch-size", type=int, default=16, help="of training")
     parser.add_argument("--evaluate-batch", type=int, default=64, help="slices that are synthesised at a time")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--dtype", default="float32", help="of training")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of training")
     for hidden in ("work", "task", "size", "method"):  # of the processes that this one starts
         parser.add_argument(f"--{hidden}", help=argparse.SUPPRESS)
     parser.add_argument("--budget", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     for flag, known in (("parts", PARTS), ("sizes", SIZES), ("methods", methods.NAMES)):
-        for name in split_names(getattr(options, flag)):
+        for name in split_names(getattr(options, flag)) or ("",):
             if name not in known:
                 parser.error(f"--{flag}: no {name!r}; choose from {', '.join(known)}")
     report = Report(Path(options.output), markdown)
@@ -278,9 +280,9 @@ def main(arguments: list[str]) -> None:
             prepared_set.read(Path(options.set))
         except UserError as error:
             parser.error(f"--set: {error}")
-    run(options, arguments, report)
+    well = run(options, arguments, report)
     print(f"results.json and results.md are in {options.output}")
-    sys.exit(report.failed())
+    sys.exit(not well)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """How fast training and synthesis are here, what they need, and how others do where there are others.
 
-    python tools/benchmark.py --output=bench [--networks=demo,bids,paper] [--parts=device,networks,start,...]
+    python tools/benchmark.py --output=bench [--networks=demo,bids,base32,base64,paper] [--parts=device,networks,start,...]
 
 Leaves results.json and results.md in the output folder, written with every measurement, and in the end growth.png, time
-against size. Every part runs in a process of its own: its peak of memory is its own, and one that fails leaves the others. What
-is compared is called in turn in one process; on a busy machine trust ratios more than seconds, and CPU seconds more than wall
-seconds; peers only on one that does nothing else, for PyTorch's threads spin while they wait for one another. Some alternatives
-are timed only where they are installed: pip install -e '.[bench]' brings piq, torch, diffusers and monai.
+against size; parts measured into that folder before stay, with their commits. Every part runs in a process of its own: its
+peak of memory is its own, and one that fails leaves the others. What is compared is called in turn in one process; on a
+busy machine trust ratios more than seconds, and CPU seconds more than wall seconds; peers only on one that does nothing
+else, for PyTorch's threads spin while they wait for one another. Some alternatives are timed only where they are installed:
+pip install -e '.[bench]' brings piq, torch, diffusers and monai.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import os
 import runpy
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +28,7 @@ from ml_collections import ConfigDict
 
 from mrdiff_jax import parallel
 from mrdiff_jax.config import Config, default, resolve
+from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import split_names
 from mrdiff_jax.measuring import alternatives, device, growth, networks
 from mrdiff_jax.measuring.peers import LIBRARIES, Peer
@@ -38,7 +40,9 @@ from mrdiff_jax.methods.contract import Variables
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("device", "networks", "start", "evaluation", "data", "reading", "growth", "pieces", "peers")
-NETWORKS = ("demo", "bids", "paper")
+NETWORKS = ("demo", "bids", "base32", "base64", "paper")
+WIDTHS = {"base32": ("authors", 32), "base64": ("paper", 64)}  # the paper's network at 128 x 128, narrower: preset and width
+PRODUCT = "matrix product"  # whose rate the others are held against
 AT_A_TIME, CALLS = 8, 3  # slices that `synthesize` takes at once; how often it does for a volume of 24
 STEPS = 50  # reverse steps at which every network is timed
 LONGEST = 120.0  # seconds: a volume that would take longer is not synthesised
@@ -81,7 +85,7 @@ LEGEND = {
     "seconds, cpu_seconds": "medians of a call: wall, and user + system of all threads",
     "gflop": "10^9 operations of a call on all devices, by the cost analysis of the program as written for accelerators",
     "gflops": "gflop / seconds",
-    "share_of_gemm": "gflops beside those of a large matrix product of the same type",
+    "share_of_gemm": "gflops beside those of a large matrix product of the same type, called in turn with the programs",
     "needs_mib, scratch_mib": "memory of a device that the compiled program asks for, and what of it only the call needs",
     "peak_mib": "what the device, or the process where the device does not tell, had held when the program had run once",
     "times_the_first": "seconds beside those of the first of the group",
@@ -106,7 +110,7 @@ def check_training(save: Save, options: argparse.Namespace, name: str) -> None:
     save("network", about(name, config, state.variables))
     places = {"training step": every} | ({"training step, one device": every[:1]} if len(every) > 1 else {})
     programs = {label: partial(networks.training_step, config, state, devices) for label, devices in places.items()}
-    measure(with_share(save, options, config), programs)
+    measure_beside_product(save, config, programs)
 
 
 def check_synthesis(save: Save, options: argparse.Namespace, name: str) -> None:
@@ -114,10 +118,12 @@ def check_synthesis(save: Save, options: argparse.Namespace, name: str) -> None:
     config = network(name)
     variables, every = networks.fresh_variables(config), jax.local_devices()
     save("network", about(name, config, variables))
-    one, save = networks.with_steps(config, 1), with_share(save, options, config)
+    one = networks.with_steps(config, 1)
     single = partial(networks.synthesis, one, variables, 1, every[:1])
     several = partial(networks.synthesis, one, variables, AT_A_TIME, every)
-    found = measure(save, {"reverse step, 1 slice": single, f"reverse step, {AT_A_TIME} slices": several})
+    found = measure_beside_product(
+        save, config, {"reverse step, 1 slice": single, f"reverse step, {AT_A_TIME} slices": several}
+    )
     seconds = CALLS * found[f"reverse step, {AT_A_TIME} slices"].get("seconds", np.inf)
     volumes = {}
     for steps in sorted({STEPS, config.sample.steps}):
@@ -126,7 +132,7 @@ def check_synthesis(save: Save, options: argparse.Namespace, name: str) -> None:
             save(label, {"note": f"not run: {steps * seconds:.0f} s by the reverse step"})
         else:
             volumes[label] = partial(volume, networks.with_steps(config, steps), variables)
-    measure(save, volumes)
+    measure_beside_product(save, config, volumes)
 
 
 def network(name: str) -> Config:
@@ -136,6 +142,12 @@ def network(name: str) -> Config:
         parallel.initialize(1)
         if jax.default_backend() == "cpu":  # which has neither the memory nor the time for more
             config.data.batch_size = 1
+        return resolve(config)
+    if name in WIDTHS:
+        preset, width = WIDTHS[name]
+        config = default(preset)
+        config.data.image_size, config.model.base_channels, config.model.head_channels = 128, width, min(width, 64)
+        parallel.initialize(config.data.batch_size)
         return resolve(config)
     config = read("demo", networks.TINY) if name == "tiny" else read(name)
     parallel.initialize(config.data.batch_size)
@@ -165,17 +177,18 @@ def volume(config: Config, variables: Variables) -> Program:
     return call and (lambda: [call() for _ in range(CALLS)]), record
 
 
-def with_share(save: Save, options: argparse.Namespace, config: Config) -> Save:
-    """Saves a program's rate beside that of the matrix product, where that was measured."""
-    gemm = options.report.read().get("device", {}).get(f"gemm_{config.model.dtype}")
-
-    def save_with_share(name: str, record: Record) -> None:
-        if gemm and "gflops" in record:
-            devices = 1 if jax.default_backend() == "cpu" else record["devices"]  # two that share the cores have one's rate
-            record = record | {"share_of_gemm": record["gflops"] / (1e3 * devices * gemm["tflops"])}
-        save(name, record)
-
-    return save_with_share
+def measure_beside_product(save: Save, config: Config, programs: Mapping[str, Callable[[], Program]]) -> Mapping[str, Record]:
+    """Measures programs, and what share they reach of the rate of a large matrix product of the same moment."""
+    product = partial(device.product, config.model.dtype)
+    found = measure(save, {PRODUCT: product} | programs) if programs else {}
+    for name in programs:
+        if "gflops" in found[name]:
+            devices = (
+                1 if jax.default_backend() == "cpu" else found[name]["devices"]
+            )  # two that share the cores have one's rate
+            share = found[name]["gflops"] / (devices * found[PRODUCT]["gflops"])
+            save(name, found[name] | {"share_of_gemm": share})
+    return found
 
 
 def check_start(save: Save, options: argparse.Namespace) -> None:
@@ -325,7 +338,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--work", help=argparse.SUPPRESS)  # of the processes that this one starts
     options = parser.parse_args(arguments)
     for flag, known in (("networks", NETWORKS), ("parts", PARTS)):
-        for name in split_names(getattr(options, flag)):
+        for name in split_names(getattr(options, flag)) or ("",):
             if name not in known:
                 parser.error(f"--{flag}: no {name!r}; choose from {', '.join(known)}")
     options.report, options.sizes = Report(Path(options.output), markdown), TINY if options.tiny else FULL
@@ -333,13 +346,17 @@ def main(arguments: list[str]) -> None:
         check, *name = options.work.split()
         CHECKS[check](partial(options.report.add, options.work), options, *name)
         return
-    options.report.begin()
+    try:
+        options.report.begin(keep=True)
+    except UserError as error:
+        parser.error(f"--output: {error}")
+    well = True
     for task in tasks(options):
         print(task, flush=True)
-        options.report.run(task, [sys.executable, __file__, *arguments, f"--work={task}"])
+        well &= options.report.run(task, [sys.executable, __file__, *arguments, f"--work={task}"])
     growth.picture(options.report.read(), Path(options.output, "growth.png"))
     print(f"results.json and results.md are in {options.output}")
-    sys.exit(options.report.failed())
+    sys.exit(not well)
 
 
 if __name__ == "__main__":

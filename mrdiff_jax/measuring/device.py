@@ -1,6 +1,5 @@
 """What the device is, and the most that it computes a second."""
 
-import os
 import platform
 import sys
 from importlib.metadata import version
@@ -9,7 +8,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from mrdiff_jax.measuring.programs import MIB
+from mrdiff_jax import host
+from mrdiff_jax.measuring.programs import MIB, Program
 from mrdiff_jax.measuring.timing import Record, interleaved
 from mrdiff_jax.storage.files import commit
 
@@ -20,7 +20,7 @@ def about() -> Record:
     """Names, versions, cores and memory."""
     device = jax.local_devices()[0]
     names = {"device": device.device_kind, "platform": device.platform, "devices": jax.device_count()}
-    machine = {"processor": _processor(), "cores": os.cpu_count(), "python": sys.version.split()[0], "commit": commit()}
+    machine = {"processor": _processor(), "cores": host.cores(), "python": sys.version.split()[0], "commit": commit()}
     versions = {name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
     memory = device.memory_stats() or {}
     return names | machine | versions | {"memory_limit_mib": memory.get("bytes_limit", 0) // MIB}
@@ -34,9 +34,15 @@ def _processor() -> str:
 
 def gemm(dtype: str, precision: str = "default") -> Record:
     """The rate of a large matrix product on one device; of the cores that is all of them."""
+    call, record = product(dtype, precision)
+    (timing,) = interleaved(call, most=2.0)
+    return {"side": record["side"], "tflops": record["gflop"] / timing["seconds"] / 1e3} | timing
+
+
+def product(dtype: str, precision: str = "default") -> Program:
+    """That product, as a program."""
     side = 1024 if jax.local_devices()[0].platform == "cpu" else 8192
     a, b = (jax.random.normal(jax.random.key(i), (side, side), dtype) for i in range(2))
     with jax.default_matmul_precision(precision):
-        product = jax.jit(jnp.matmul).lower(a, b).compile()
-    (timing,) = interleaved(lambda: product(a, b), most=2.0)
-    return {"side": side, "tflops": 2 * side**3 / timing["seconds"] / 1e12}
+        compiled = jax.jit(jnp.matmul).lower(a, b).compile()
+    return lambda: compiled(a, b), {"devices": 1, "side": side, "gflop": 2 * side**3 / 1e9}

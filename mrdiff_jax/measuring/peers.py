@@ -1,11 +1,11 @@
 """PyTorch networks of the size of ours, from libraries that people use; eager and in float32, as these come."""
 
-import os
 from typing import Any
 
 import jax
 import numpy as np
 
+from mrdiff_jax import host
 from mrdiff_jax.fields import Model
 
 
@@ -63,7 +63,7 @@ class Peer:
         """Sources (B, H, W, K) and target (B, H, W), as ours takes them."""
         import torch
 
-        torch.set_num_threads(os.cpu_count())
+        torch.set_num_threads(host.cores())
         self._torch, self.device = torch, "cuda" if jax.default_backend() == "gpu" else "cpu"
         network, self._apply = LIBRARIES[library](size, sources.shape[1], sources.shape[-1])
         self._network = network.to(self.device)

@@ -1,6 +1,5 @@
 """results.json and results.md: what the parts of a measurement find, each in a process of its own."""
 
-import json
 import os
 import subprocess
 import tempfile
@@ -12,7 +11,7 @@ from typing import Any
 
 from mrdiff_jax.measuring.timing import Record
 from mrdiff_jax.storage import json_files
-from mrdiff_jax.storage.files import write_text
+from mrdiff_jax.storage.files import commit, write_text
 
 Results = dict[str, dict[str, Record]]  # by part and by measurement
 Save = Callable[[str, Record], None]
@@ -31,14 +30,19 @@ class Report:
     folder: Path
     markdown: Callable[[Results], str]
 
-    def begin(self) -> None:
-        """Makes the folder, and leaves nothing of an earlier measurement in its files."""
+    def begin(self, keep: bool = False) -> None:
+        """Makes the folder; what was measured into it before goes, or stays until its part is measured again.
+
+        Raises:
+          UserError: results to keep are not readable.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._write({})
+        self._write(self.read() if keep else {})
 
     def read(self) -> Results:
         """All that was found until now."""
-        return json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
+        path = self.folder / "results.json"
+        return json_files.read(path, "remove it") if path.exists() else {}
 
     def add(self, part: str, name: str, record: Record) -> None:
         """Writes a measurement of a part, in the place of an earlier one of its name."""
@@ -47,15 +51,13 @@ class Report:
         self._write(results)
         print(f"  {name}: {brief(record)}", flush=True)
 
-    def run(self, part: str, command: Sequence[Any], limit: float | None = None) -> None:
-        """Runs the process of a part, which adds what it finds, for at most `limit` seconds."""
+    def run(self, part: str, command: Sequence[Any], limit: float | None = None) -> bool:
+        """Runs the process of a part, which adds what it finds, for at most `limit` seconds; whether it did not fail."""
+        self._write({name: found for name, found in self.read().items() if name != part})
         begun = time.monotonic()
         ended = wait(command, limit)
-        self.add(part, PROCESS, {"ended": ended, "seconds": time.monotonic() - begun})
-
-    def failed(self) -> bool:
-        """Whether some part did not end as it should."""
-        return any(found.get(PROCESS, {}).get("ended", "").startswith("failed") for found in self.read().values())
+        self.add(part, PROCESS, {"ended": ended, "seconds": time.monotonic() - begun, "commit": commit()})
+        return not ended.startswith("failed")
 
     def _write(self, results: Results) -> None:
         json_files.write(self.folder / "results.json", results)

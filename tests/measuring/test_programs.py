@@ -34,7 +34,7 @@ def test_operations_are_those_of_the_compiled_program_where_no_other_is_analysed
 
 
 def test_operations_count_whatever_way_a_gradient_is_summed(monkeypatch):
-    monkeypatch.setattr(kernel_gradients.os, "cpu_count", lambda: 1)  # in blocks, in a loop
+    monkeypatch.setattr(kernel_gradients.host, "cores", lambda: 1)  # in blocks, in a loop
     monkeypatch.setattr(kernel_gradients, "_LARGE", 0)
     x, kernel = np.ones((1, 2, 32, 32, 32), np.float32), np.ones((1, 3, 3, 32, 8), np.float32)
 

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from mrdiff_jax.errors import UserError
 from mrdiff_jax.measuring.reports import Report, brief, measurements, table, wait
 
 
@@ -24,22 +25,32 @@ def test_every_measurement_is_written(report):
     assert report.read() == {}
 
 
+def test_what_was_measured_before_stays_until_its_part_is_measured_again(report):
+    report.add("device", "gemm", {"tflops": 1.5})
+    report.add("data", "demo", {"idle": 0.1})
+    report.begin(keep=True)
+    assert set(report.read()) == {"device", "data"}
+    report.run("data", [sys.executable, "-c", ""])
+    assert set(report.read()["data"]) == {"process"}
+    assert report.read()["device"] == {"gemm": {"tflops": 1.5}}
+    (report.folder / "results.json").write_text("{")
+    with pytest.raises(UserError, match="not readable"):
+        report.begin(keep=True)
+
+
 def test_a_part_out_of_time_keeps_what_it_has(report, tmp_path):
     file = tmp_path / "found.txt"
     code = f"import pathlib, time; pathlib.Path({str(file)!r}).write_text('1'); time.sleep(60)"
-    report.run("slow", [sys.executable, "-c", code], limit=2)
+    assert report.run("slow", [sys.executable, "-c", code], limit=2)
     assert report.read()["slow"]["process"]["ended"] == "out of time"
     assert measurements(report.read()["slow"]) == {}
     assert file.read_text() == "1"
-    assert not report.failed()
 
 
 def test_a_part_that_fails_is_told_of(report):
-    report.run("well", [sys.executable, "-c", ""])
-    assert not report.failed()
-    report.run("badly", [sys.executable, "-c", "raise SystemExit('no such thing')"])
+    assert report.run("well", [sys.executable, "-c", ""])
+    assert not report.run("badly", [sys.executable, "-c", "raise SystemExit('no such thing')"])
     assert report.read()["badly"]["process"]["ended"] == "failed (1): no such thing"
-    assert report.failed()
     assert wait([sys.executable, "-c", ""], 30) == "finished"
 
 

@@ -120,7 +120,9 @@ def test_peers_are_timed_where_they_are_installed():
     assert all(any(library in name for name in found) for library in benchmark.LIBRARIES)
 
 
-@pytest.mark.parametrize(("flag", "says"), [("--parts=device,x", "no 'x'"), ("--networks=huge", "no 'huge'")])
+@pytest.mark.parametrize(
+    ("flag", "says"), [("--parts=device,x", "no 'x'"), ("--networks=huge", "no 'huge'"), ("--parts=", "no ''")]
+)
 def test_mistakes_are_told_before_anything_runs(tmp_path, capsys, flag, says):
     with pytest.raises(SystemExit) as ended:
         benchmark.main([f"--output={tmp_path / 'out'}", flag])

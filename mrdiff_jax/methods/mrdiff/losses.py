@@ -6,20 +6,23 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+Distance = Literal["l1", "l2"]
+DISTANCES = {"l1": jnp.abs, "l2": jnp.square}
 Reduction = Literal["mean", "sum"]
 
 
-def image_loss(image: Array, estimate: Array) -> Array:
-    """l2 loss of the generator, x_0 against x0_hat (Eq. 3), and of the decoder, y against y_hat (Eq. 8).
+def image_loss(image: Array, estimate: Array, distance: Distance = "l2") -> Array:
+    """Loss of the generator, x_0 against x0_hat (Eq. 3), and of the decoder, y against y_hat (Eq. 8).
 
     Args:
       image: (B, H, W, C).
       estimate: (N, B, H, W, C), one a noise draw.
+      distance: "l2", the paper's squared difference, or "l1", the absolute one.
 
     Returns:
       (N,) losses, one a draw.
     """
-    return jnp.mean(jnp.square(estimate - image), axis=(1, 2, 3, 4))
+    return jnp.mean(DISTANCES[distance](estimate - image), axis=(1, 2, 3, 4))
 
 
 def global_content(e_t: Array) -> Array:

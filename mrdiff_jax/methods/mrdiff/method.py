@@ -93,18 +93,18 @@ class MRDiff(Method):
             features, by_draw = jax.tree.map(lambda leaf: leaf[:count], features), jax.tree.map(lambda leaf: leaf[:1], by_draw)
         seen = _with_vectors(variables, by_draw)
         x0_hat = self._apply(seen, features, method=Network.generate)
-        l_g = image_loss(examples.x_0, _by_draw(x0_hat, restored))
+        l_g = image_loss(examples.x_0, _by_draw(x0_hat, restored), own.distance)
         if not own.lambda_d:  # no time for what is not trained
             return l_g, jnp.zeros_like(l_g), l_cct
         scan = jax.tree.map(lambda times: jnp.tile(times, (restored, 1)), examples.scan)
         y_hat = self._apply(seen, features, scan, method=Network.reconstruct)
-        return l_g, image_loss(examples.y, _by_draw(y_hat, restored)), l_cct
+        return l_g, image_loss(examples.y, _by_draw(y_hat, restored), own.distance), l_cct
 
     def _generator_loss(self, variables: Variables, examples: Examples, by_draw: Tree) -> Array:
         """L_G (1,) of the first draw."""
         seen = _with_vectors(variables, jax.tree.map(lambda leaf: leaf[:1], by_draw))
         x0_hat = self._apply(seen, self._encode(seen, examples, 1), method=Network.generate)
-        return image_loss(examples.x_0, x0_hat[None])
+        return image_loss(examples.x_0, x0_hat[None], self.settings.distance)
 
     def _encode(self, variables: Variables, examples: Examples, draws: int) -> Features:
         """E of the examples, with the noise of the first draws: (N B, ...), the examples of a draw together."""

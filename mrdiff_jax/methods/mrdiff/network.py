@@ -80,7 +80,7 @@ class Network(nn.Module):
     def encode(self, x_t: Array, y: Array, t: Array) -> Features:
         """E: N noisy versions of each target, clean sources (B, H, W, K) and steps (B,) to the versions' features.
 
-        The versions are (N B, H, W, 1), those of one draw together; what depends on the sources alone is computed once.
+        The versions are (N B, H, W, 1), those of one draw together; the stem of the sources is computed once for all of them.
 
         Raises:
           ValueError: a side is not a multiple of what the levels need.
