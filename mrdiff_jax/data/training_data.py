@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,8 @@ def describe_training(dataset: Dataset, inverted: Collection[str] = ()) -> Train
         for name, values in columns.items():
             values.append(example[name])
     median = {name: np.median(values, axis=0).tolist() for name, values in columns.items()}
-    median["ti"] = [np.median(known) if len(known := of[of > 0]) else 0.0 for of in np.array(columns["ti"]).T]
+    known = [times[times > 0].tolist() for times in np.array(columns["ti"]).T]
+    median["ti"] = [statistics.median(times) if times else 0.0 for times in known]
     offset, factor = median["scale"]
     times = zip(median["tr"], median["te"], median["ti"], strict=True)
     return TrainingData(

@@ -41,6 +41,11 @@ def disturbed(variables):
     return variables.with_params("generator", params)
 
 
+def assert_close(tree, expected):
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * largest), tree, expected)
+
+
 def changes(a, b):
     return float(jnp.abs(a - b).max()) > 1e-4
 
@@ -177,26 +182,37 @@ def test_draws_in_one_batch_equal_a_loop(loss_draws, spectral_norm):
     method, network, batch = methods.create(config), build_network(config), make_batch(2)
     keys = jax.random.split(jax.random.key(2), 2)
     variables = disturbed(method.init(jax.random.key(0), batch))
-    params = variables.params["generator"]
-    _, outcome = jax.jit(method.loss)(variables, batch, keys, 0.0)
 
     schedule = diffusion.cosine_schedule(1000)
     x_0, y = 2 * batch["target"][..., None] - 1, 2 * batch["sources"] - 1
     scan = ScanParameters(batch["tr"], batch["te"], batch["ti"])
     t = steps_like(stream(keys, "t"), 1000)
-    outputs, vectors = [], variables.state["generator"]["spectral"]
-    for draw in range(3):
-        x_t = diffusion.q_sample(schedule, x_0, t, normal_like(x_0, stream(keys, "noise", draw)))
-        vectors = power_iteration(params, vectors)
-        outputs.append(jax.jit(network.apply)({"params": params, "spectral": vectors}, x_t, y, t, scan))
-    content = sum(features.e_t for features, _, _ in outputs) / 3
-    l_cct = np.mean([jnp.square(features.e_t - content).mean() for features, _, _ in outputs])
-    used = outputs if loss_draws == "all" else outputs[:1]
-    l_g = np.mean([jnp.square(x0_hat - x_0).mean() for _, x0_hat, _ in used])
-    l_d = np.mean([jnp.square(y_hat - y).mean() for _, _, y_hat in used])
-    assert outcome.metrics["L_CCT"] == pytest.approx(l_cct, rel=1e-3)
-    assert outcome.metrics["L_G"] == pytest.approx(l_g, rel=1e-4)
-    assert outcome.metrics["L_D"] == pytest.approx(l_d, rel=1e-4)
+
+    def loss(params):
+        return method.loss(variables.with_params("generator", params), batch, keys, 0.0)
+
+    def draw_by_draw(params):
+        outputs, vectors = [], variables.state["generator"]["spectral"]
+        for draw in range(3):
+            x_t = diffusion.q_sample(schedule, x_0, t, normal_like(x_0, stream(keys, "noise", draw)))
+            vectors = power_iteration(params, vectors)
+            outputs.append(network.apply({"params": params, "spectral": vectors}, x_t, y, t, scan))
+        content = sum(features.e_t for features, _, _ in outputs) / 3
+        used = outputs if loss_draws == "all" else outputs[:1]
+        losses = {
+            "L_G": sum(jnp.square(x0_hat - x_0).mean() for _, x0_hat, _ in used) / len(used),
+            "L_D": sum(jnp.square(y_hat - y).mean() for _, _, y_hat in used) / len(used),
+            "L_CCT": sum(jnp.square(features.e_t - content).mean() for features, _, _ in outputs) / 3,
+        }
+        return losses["L_G"] + losses["L_D"] + 0.01 * losses["L_CCT"], losses
+
+    params = variables.params["generator"]
+    (total, outcome), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    (expected_total, losses), expected = jax.jit(jax.value_and_grad(draw_by_draw, has_aux=True))(params)
+    assert total == pytest.approx(float(expected_total), rel=1e-4)
+    for name, value in losses.items():
+        assert outcome.metrics[name] == pytest.approx(float(value), rel=1e-3), name
+    assert_close(gradient, expected)
 
 
 def test_the_sources_of_inversion_recovery_are_named():
@@ -258,15 +274,21 @@ def test_every_nth_example_has_all_losses_and_the_others_that_of_the_generator()
     batch, keys = make_batch(4), jax.random.split(jax.random.key(2), 4)
     variables = disturbed(methods.create(resolve(config)).init(jax.random.key(0), batch))
 
-    def metrics(every, draws, examples):
-        config.mrdiff.update(physics_every=every, draws=draws)
-        picked = jax.tree.map(lambda leaf: leaf[np.array(examples)], (batch, keys))
-        return jax.device_get(jax.jit(methods.create(resolve(config)).loss)(variables, *picked, 0.0)[1].metrics)
+    def loss_and_gradient(examples, **settings):
+        config.mrdiff.update(settings)
+        method, picked = methods.create(resolve(config)), jax.tree.map(lambda leaf: leaf[np.array(examples)], (batch, keys))
+        (_, outcome), gradient = jax.jit(
+            jax.value_and_grad(lambda p: method.loss(variables.with_params("generator", p), *picked, 0.0), has_aux=True)
+        )(variables.params["generator"])
+        return jax.device_get(outcome.metrics), gradient
 
-    whole, chosen, others = metrics(2, 3, [0, 1, 2, 3]), metrics(1, 3, [0, 2]), metrics(1, 1, [1, 3])
+    whole, gradient = loss_and_gradient([0, 1, 2, 3], physics_every=2)
+    chosen, of_chosen = loss_and_gradient([0, 2], physics_every=1, lambda_g=0.5)
+    others, of_others = loss_and_gradient([1, 3], draws=1, lambda_d=0.0, lambda_cct=0.0)
     assert whole["L_D"] == pytest.approx(chosen["L_D"], rel=1e-5)
     assert whole["L_CCT"] == pytest.approx(chosen["L_CCT"], rel=1e-4)
     assert whole["L_G"] == pytest.approx((chosen["L_G"] + others["L_G"]) / 2, rel=1e-5)
+    assert_close(gradient, jax.tree.map(jnp.add, of_chosen, of_others))
 
 
 def test_examples_with_physics_are_a_share_of_a_devices_batch():

@@ -371,7 +371,8 @@ def test_a_training_scan_without_the_inversion_time_it_needs_is_refused_by_name(
     config = data_config(root, sources="T1w,FLAIR", target="T2w", test_subjects="sub-03", validation_fraction=0.0)
     dataset = datasets.open_dataset(config)
     described = describe_training(dataset, ())
-    assert (described.sources["T1w"].ti, described.sources["FLAIR"].ti) == (0, 2500)  # of the scans that have one
+    about = json.loads(json.dumps(described.to_json()))["sources"]
+    assert (about["T1w"]["ti"], about["FLAIR"]["ti"]) == (0, 2500)  # of the scans that have one
     with pytest.raises(UserError, match=r"sub-02: its FLAIR has no inversion time.*--config\.data\.ti=FLAIR="):
         describe_training(dataset, ("FLAIR",))
 

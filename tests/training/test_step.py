@@ -73,11 +73,14 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(tiny_config, batch):
         held = jax.local_devices()[:1]
         step = parallel.pmap(make_train_step(method, recipe, jax.random.key(1)), held)
         state_after, metrics = step(parallel.replicate(state, held), parallel.shard(batch, 1), np.zeros(1, np.float32))
-        seen.append((parallel.unreplicate(metrics), parallel.unreplicate(state_after).variables.state))
-    (whole, vectors), (in_parts, vectors_of_parts) = seen
+        after = parallel.unreplicate(state_after)
+        seen.append((parallel.unreplicate(metrics), after.variables.state, optax.tree.get(after.opt_state, "mu")))
+    (whole, vectors, gradient), (in_parts, vectors_of_parts, gradient_of_parts) = seen
     for name, value in whole.items():
         assert in_parts[name] == pytest.approx(value, rel=1e-4), name
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), vectors, vectors_of_parts)
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * largest), gradient, gradient_of_parts)
 
 
 @pytest.mark.parametrize("remat", [False, True])
