@@ -15,6 +15,7 @@ AXES = {  # what grows, and its values; all else is as in configs/bids.py, with 
     "sources": (1, 2, 3, 4),
     "devices": (1, 2, 4, 8),
 }
+PROPORTION = {"side": 2, "batch": 1, "draws": 1, "sources": 1}  # powers with which the work grows, if all of it did
 PROGRAMS = ("training step", "reverse step")
 _CONTRASTS = ("T1w", "T2w", "PDw", "FLAIR")
 _TASK = "growth"  # the first word of a part's name; the second is the axis
@@ -35,7 +36,8 @@ def changes(axis: str, value: int, devices: int) -> dict[str, Any]:
 def picture(results: Results, path: Path) -> None:
     """Draws seconds against what grew, for every axis that was measured; no picture where there was none.
 
-    Both scales are logarithmic; the dashed lines grow in proportion, from the first measurement on.
+    Both scales are logarithmic. The dashed lines grow with the pixels, or what else there is more of, from the first
+    measurement on; on more devices the work stays the same.
     """
     found = {task.split()[1]: measurements(rows) for task, rows in results.items() if task.split()[0] == _TASK}
     drawn = {axis: rows for axis, rows in found.items() if any("seconds" in row for row in rows.values())}
@@ -54,7 +56,8 @@ def _draw(ax: Axes, axis: str, rows: Mapping[str, Record]) -> None:
         x, y = _series(axis, program, rows)
         if x:
             ax.plot(x, y, "o-", color=color, label=program, markersize=4)
-            ax.plot(x, [y[0] * value / x[0] for value in x], "--", color=color, linewidth=0.8)
+            if axis in PROPORTION:
+                ax.plot(x, [y[0] * (value / x[0]) ** PROPORTION[axis] for value in x], "--", color=color, linewidth=0.8)
     ax.set(xscale="log", yscale="log", title=axis)
     ax.set_xticks(AXES[axis], [str(value) for value in AXES[axis]])
     ax.minorticks_off()
