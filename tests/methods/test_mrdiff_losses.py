@@ -42,10 +42,11 @@ def test_stopped_gradient_makes_the_content_a_constant(e_t):
     np.testing.assert_allclose(stopped, expected, atol=1e-7)
 
 
-def test_image_loss_is_the_mean_square_of_each_draw():
+def test_image_loss_is_the_mean_square_of_each_draw_or_the_mean_distance():
     image = jnp.zeros((2, 4, 4, 1))
     estimates = jnp.stack([jnp.full(image.shape, 0.5), jnp.full(image.shape, 2.0)])
     np.testing.assert_allclose(losses.image_loss(image, estimates), [0.25, 4.0])
+    np.testing.assert_allclose(losses.image_loss(image, estimates, "l1"), [0.5, 2.0])
 
 
 def test_joint_weights_make_one_mean_over_target_and_sources():
