@@ -22,8 +22,8 @@ def about() -> Record:
     names = {"device": device.device_kind, "platform": device.platform, "devices": jax.device_count()}
     machine = {"processor": _processor(), "cores": host.cores(), "python": sys.version.split()[0], "commit": commit()}
     versions = {name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
-    memory = device.memory_stats() or {}
-    return names | machine | versions | {"memory_limit_mib": memory.get("bytes_limit", 0) // MIB}
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    return names | machine | versions | ({"memory_limit_mib": limit // MIB} if limit else {})
 
 
 def _processor() -> str:
