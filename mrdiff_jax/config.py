@@ -112,29 +112,13 @@ class Evaluate:
     segmenter: str = field("", "of the study 'segmentation': a command with {input}, a NIfTI file, and {output}, its labels")
 
 
-_QUICK = {"hold": 0.0, "ema_decay": 0.99, "clip_norm": 1.0}
-SMALL = {  # docs/results-more.md has the search for rates and levels of cm, docs/results.md that for reverse steps
-    "model": {
-        **{"base_channels": 16, "channel_mult": (1, 2, 4), "attention_levels": (2,), "head_channels": 32},
-        "norm_groups": 4,  # a few channels each: brightness gets lost in groups of one
-    },
-    "mrdiff": {
-        **{"map_channels": 16, "loss_draws": "first", "sample": {"steps": 2}},
-        "optimizer": {"learning_rate": 3e-3, **_QUICK},
-    },
-    "regression": {"optimizer": {"learning_rate": 3e-3, **_QUICK}},
-    "pix2pix": {"base_channels": 16, "discriminator_channels": 16, "optimizer": {"learning_rate": 6e-3}},
-    "hinet": {"base_channels": 8, "discriminator_channels": 8, "optimizer": {"learning_rate": 2e-3}},
-    "resvit": {
-        **{"base_channels": 8, "discriminator_channels": 8, "vit_layers": 2, "vit_width": 64, "vit_heads": 4},
-        "optimizer": {"learning_rate": 6e-3},
-    },
-    "blochgan": {"base_channels": 8, "discriminator_channels": 8, "map_channels": 8, "optimizer": {"learning_rate": 2e-3}},
-    "cm": {"last_levels": 2, "optimizer": {"learning_rate": 1e-3, **_QUICK}},  # no time to climb to 151 noise levels
-    "cdpm": {"attention_levels": (1,), "sample": {"steps": 5}, "optimizer": {"learning_rate": 3e-3, **_QUICK}},
-    "m2dn": {"widths": (16, 32, 32), "sample": {"steps": 2}, "optimizer": {"learning_rate": 1e-3, **_QUICK}},
+SMALL_MODEL = {
+    "base_channels": 16,
+    "channel_mult": (1, 2, 4),
+    "attention_levels": (2,),
+    "head_channels": 32,
+    "norm_groups": 4,  # a few channels each: brightness gets lost in groups of one
 }
-
 SHARED = {
     "method": MethodName,
     "data": Data,
@@ -193,7 +177,9 @@ def default(preset: str | None = None) -> ConfigDict:
 def small(preset: str | None = None) -> ConfigDict:
     """The same, with networks and rates of every method for minutes of training rather than for its paper's results."""
     config = default(preset)
-    config.update(SMALL)
+    config.model.update(SMALL_MODEL)
+    for name in methods.NAMES:
+        config[name].update(getattr(methods.settings(name), "small", {}))
     return config
 
 

@@ -7,7 +7,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from mrdiff_jax.errors import UserError
 
@@ -132,6 +132,16 @@ class Model:
     wavelet_levels: int = field(1, "of the Haar transform on whose bands networks work; 0 is pixels", least=0)
     dtype: Literal["float32", "bfloat16"] = field("float32", "of the computation", choices=("float32", "bfloat16"))
     remat: bool = field(False, "computes features again for the gradient in place of keeping them: less memory, more time")
+
+
+QUICK = {"hold": 0.0, "ema_decay": 0.99, "clip_norm": 1.0}  # of an optimiser, for minutes of training
+
+
+class Length(NamedTuple):
+    """Of a training."""
+
+    count: int
+    unit: Literal["epochs", "steps of 8 slices"]
 
 
 MODEL_FIELDS = tuple(entry.name for entry in dataclasses.fields(Model))

@@ -12,7 +12,7 @@ from mrdiff_jax import cli, methods
 from mrdiff_jax.config import resolve
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.experiments import plan, runs
-from mrdiff_jax.experiments.plan import PUBLISHED, Rows, Rule
+from mrdiff_jax.experiments.plan import Rows, Rule
 from mrdiff_jax.experiments.runs import Entry
 from mrdiff_jax.fields import split_names
 from mrdiff_jax.storage.paths import check_writable, local_path
@@ -90,8 +90,8 @@ def _check(shared: ConfigDict, rows: Rows, seeds: Sequence[str]) -> None:
     for fields in rows.values():
         own = resolve(plan.chosen(shared, fields))
         methods.create(own)
-        if _RULE.value == "recipe" and own.method.name not in PUBLISHED:
+        if _RULE.value == "recipe" and not hasattr(own.own, "published"):
             raise UserError(
-                f"--rule=recipe: the length of the training of {own.method.name} is not known; write it into PUBLISHED in"
-                f" {plan.__file__}"
+                f"--rule=recipe: the length of the training of {own.method.name} is not known; write it into its settings, as"
+                " `published`"
             )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from mrdiff_jax import cli, parallel
+from mrdiff_jax import cli, methods, parallel
 from mrdiff_jax.config import resolve
 from mrdiff_jax.data.datasets import open_dataset
 from mrdiff_jax.errors import UserError
@@ -24,18 +24,6 @@ from mrdiff_jax.training import speed
 Rows = Mapping[str, Mapping[str, Any]]  # of the table: by name, the fields of the configuration that make a row what it is
 PLAN_FILE = "plan.json"
 ROUNDS = 3  # of measuring a row's speed
-EPOCHS, STEPS_OF_8 = "epochs", "steps of 8 slices"
-PUBLISHED = {  # lengths of training
-    "mrdiff": (350_000, STEPS_OF_8),
-    "regression": (350_000, STEPS_OF_8),  # MRDiff's, whose network it has
-    "pix2pix": (200, EPOCHS),
-    "hinet": (400, EPOCHS),
-    "resvit": (150, EPOCHS),
-    "blochgan": (200, EPOCHS),  # not published: that of pix2pix, whose recipe it has
-    "cm": (350_000, STEPS_OF_8),  # these three not published for such data: MRDiff's
-    "cdpm": (350_000, STEPS_OF_8),
-    "m2dn": (350_000, STEPS_OF_8),
-}
 
 
 class Rule(NamedTuple):
@@ -124,8 +112,8 @@ def _steps(config: ConfigDict, rule: Rule, seconds: float | None, slices: int) -
 
 def published_steps(method: str, slices: int, batch_size: int) -> float:
     """Optimiser steps that show a method as many slices as its publication did, of a set with that many to train on."""
-    length, unit = PUBLISHED[method]
-    return length * (slices if unit == EPOCHS else 8) / batch_size
+    length = methods.settings(method).published
+    return length.count * (slices if length.unit == "epochs" else 8) / batch_size
 
 
 def measure(configs: Mapping[str, ConfigDict], environment: Mapping[str, str]) -> dict[str, float]:

@@ -26,6 +26,7 @@ Choices, where publications differ or are silent:
   starts all methods alike.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -40,7 +41,7 @@ from jax import Array
 from mrdiff_jax.diffusion import consistency
 from mrdiff_jax.diffusion.preconditioning import Preconditioning
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.fields import MODEL_FIELDS, Optimizer, Sampling, field
+from mrdiff_jax.fields import MODEL_FIELDS, QUICK, Length, Optimizer, Sampling, field
 from mrdiff_jax.methods.contract import Batch, Method, Outcome, Player, Tree, Variables
 from mrdiff_jax.methods.optimizers import make_optimizer
 from mrdiff_jax.methods.transfer import fitting, trained_params
@@ -68,6 +69,11 @@ class Settings:
     optimizer: Optimizer = Optimizer("radam", learning_rate=5e-5)
     sample: Sampling = Sampling(steps=2)
     model_fields: ClassVar[tuple[str, ...]] = MODEL_FIELDS
+    published: ClassVar[Length] = Length(350_000, "steps of 8 slices")  # none for such data: MRDiff's
+    small: ClassVar[Mapping[str, Any]] = {  # no time to climb to 151 noise levels
+        "last_levels": 2,
+        "optimizer": {"learning_rate": 1e-3, **QUICK},
+    }
 
 
 class Network(nn.Module):

@@ -23,8 +23,9 @@ At synthesis the target is missing, and of the sources those that the batch says
 and 0 for each that is not, whose image is not read. Without that entry all are.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ from jax import Array
 
 from mrdiff_jax import diffusion
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.fields import Optimizer, Sampling, field
+from mrdiff_jax.fields import QUICK, Length, Optimizer, Sampling, field
 from mrdiff_jax.methods.contract import Batch, Method, Outcome, Player, Variables
 from mrdiff_jax.methods.optimizers import make_optimizer
 from mrdiff_jax.networks.convolutions import Convolution, Upconvolution
@@ -55,6 +56,12 @@ class Settings:
     chain: int = field(1000, "T, the steps of the forward process", least=2)
     optimizer: Optimizer = Optimizer(learning_rate=1e-4)
     sample: Sampling = Sampling()
+    published: ClassVar[Length] = Length(350_000, "steps of 8 slices")  # none for such data: MRDiff's
+    small: ClassVar[Mapping[str, Any]] = {
+        "widths": (16, 32, 32),
+        "sample": {"steps": 2},
+        "optimizer": {"learning_rate": 1e-3, **QUICK},
+    }
 
 
 class Part(nn.Module):

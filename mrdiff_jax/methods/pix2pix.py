@@ -5,13 +5,14 @@ than cross entropy, as CycleGAN and most MR synthesis have it; dropout in traini
 so that a result depends neither on chance nor on the rest of the batch (the published test keeps both).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from jax import Array
 
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.fields import Optimizer, field
+from mrdiff_jax.fields import Length, Optimizer, field
 from mrdiff_jax.methods.conditional_gan import ConditionalGAN
 from mrdiff_jax.methods.contract import Batch, Tree, Variables
 from mrdiff_jax.networks.image_to_image import ResNet, SkipUNet
@@ -31,6 +32,12 @@ class Settings:
     dropout: float = field(0.5, "rate, in training", least=0, most=0.99)
     lambda_l1: float = field(100.0, "weight of L1", least=0)
     optimizer: Optimizer = Optimizer(b1=0.5, hold=0.5, ema_decay=0.0)
+    published: ClassVar[Length] = Length(200, "epochs")
+    small: ClassVar[Mapping[str, Any]] = {
+        "base_channels": 16,
+        "discriminator_channels": 16,
+        "optimizer": {"learning_rate": 6e-3},
+    }
 
 
 class Pix2Pix(ConditionalGAN):

@@ -3,6 +3,7 @@
 The baseline that says what diffusion adds: the same blocks, wavelet domain, data and loop.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -10,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from mrdiff_jax.fields import MODEL_FIELDS, Optimizer, field
+from mrdiff_jax.fields import MODEL_FIELDS, QUICK, Length, Optimizer, field
 from mrdiff_jax.methods.contract import Batch, Method, Outcome, Player, Variables
 from mrdiff_jax.methods.optimizers import make_optimizer
 from mrdiff_jax.networks.initializers import init_on_host
@@ -25,6 +26,8 @@ class Settings:
     distance: Literal["l1", "l2"] = field("l1", "between prediction and target", choices=("l1", "l2"))
     optimizer: Optimizer = Optimizer()
     model_fields: ClassVar[tuple[str, ...]] = MODEL_FIELDS
+    published: ClassVar[Length] = Length(350_000, "steps of 8 slices")  # MRDiff's
+    small: ClassVar[Mapping[str, Any]] = {"optimizer": {"learning_rate": 3e-3, **QUICK}}
 
 
 class Network(nn.Module):

@@ -1,5 +1,6 @@
 """cDPM as a method: sources and target as frames, of which the target is latent."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -9,7 +10,7 @@ from jax import Array
 
 from mrdiff_jax import diffusion
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.fields import MODEL_FIELDS, Optimizer, Sampling, field
+from mrdiff_jax.fields import MODEL_FIELDS, QUICK, Length, Optimizer, Sampling, field
 from mrdiff_jax.methods.cdpm.attention import Frames
 from mrdiff_jax.methods.cdpm.network import Network
 from mrdiff_jax.methods.contract import Batch, Method, Outcome, Player, Variables
@@ -36,6 +37,12 @@ class Settings:
     optimizer: Optimizer = Optimizer(learning_rate=1e-4)
     sample: Sampling = Sampling()
     model_fields: ClassVar[tuple[str, ...]] = tuple(name for name in MODEL_FIELDS if name not in _ATTENTION)
+    published: ClassVar[Length] = Length(350_000, "steps of 8 slices")  # none for such data: MRDiff's
+    small: ClassVar[Mapping[str, Any]] = {
+        "attention_levels": (1,),
+        "sample": {"steps": 5},
+        "optimizer": {"learning_rate": 3e-3, **QUICK},
+    }
 
 
 class CDPM(Method):

@@ -1,9 +1,10 @@
 """The settings of MRDiff: what the paper says, and what the authors' published code does instead."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from mrdiff_jax.fields import MODEL_FIELDS, Optimizer, Sampling, field
+from mrdiff_jax.fields import MODEL_FIELDS, QUICK, Length, Optimizer, Sampling, field
 from mrdiff_jax.networks.bloch import POSITIVITIES
 
 
@@ -37,6 +38,13 @@ class Settings:
     optimizer: Optimizer = Optimizer()
     sample: Sampling = Sampling()
     model_fields: ClassVar[tuple[str, ...]] = MODEL_FIELDS
+    published: ClassVar[Length] = Length(350_000, "steps of 8 slices")
+    small: ClassVar[Mapping[str, Any]] = {
+        "map_channels": 16,
+        "loss_draws": "first",
+        "sample": {"steps": 2},
+        "optimizer": {"learning_rate": 3e-3, **QUICK},
+    }
 
 
 PRESETS = {  # what each changes of the defaults
