@@ -21,7 +21,7 @@ PARTS: Mapping[str, Rows] = {
     },
     "draws": {f"N_{count}": {"mrdiff.draws": count} for count in (1, 2, 3, 5)},
     "consistency": {f"lambda_3_{weight:g}": {"mrdiff.lambda_cct": weight} for weight in (0.001, 0.1)},
-    "distance": {f"distance_{name}": {"mrdiff.distance": name} for name in ("l1", "l2")},
+    "distance": {f"distance_{name}": {"mrdiff.distance": name} for name in ("l2", "wavelet_l1")},
     "wavelets": {f"wavelet_levels_{levels}": {"model.wavelet_levels": levels} for levels in (0, 1, 2)},
 }
 

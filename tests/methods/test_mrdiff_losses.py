@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import pywt
 
 from mrdiff_jax.methods.mrdiff import losses
 
@@ -42,11 +43,18 @@ def test_stopped_gradient_makes_the_content_a_constant(e_t):
     np.testing.assert_allclose(stopped, expected, atol=1e-7)
 
 
-def test_image_loss_is_the_mean_square_of_each_draw_or_the_mean_distance():
+def test_image_loss_is_the_mean_square_of_each_draw():
     image = jnp.zeros((2, 4, 4, 1))
     estimates = jnp.stack([jnp.full(image.shape, 0.5), jnp.full(image.shape, 2.0)])
     np.testing.assert_allclose(losses.image_loss(image, estimates), [0.25, 4.0])
-    np.testing.assert_allclose(losses.image_loss(image, estimates, "l1"), [0.5, 2.0])
+
+
+def test_image_loss_of_bands_is_the_mean_distance_of_pywavelets_bands():
+    rng = np.random.default_rng(0)
+    image, estimates = rng.random((2, 8, 6, 2)), rng.random((3, 2, 8, 6, 2))
+    low, details = pywt.dwt2(estimates - image, "haar", axes=(2, 3))
+    expected = np.mean([np.abs(band).mean((1, 2, 3, 4)) for band in (low, *details)], axis=0)
+    np.testing.assert_allclose(losses.image_loss(image, estimates, "wavelet_l1"), expected, rtol=1e-5)
 
 
 def test_joint_weights_make_one_mean_over_target_and_sources():
