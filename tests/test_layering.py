@@ -16,7 +16,7 @@ LAYERS = [
     "wavelets physics metrics.* metrics.conventions parallel",
     "diffusion.schedules diffusion.process diffusion.samplers diffusion.*",
     "networks.initializers networks.normalization networks.kernel_gradients networks.convolutions networks.*",
-    "methods.contract methods.packing methods.optimizers methods.reading methods.transfer",
+    "methods.contract methods.distances methods.packing methods.optimizers methods.reading methods.transfer",
     "methods.cdpm.attention methods.cdpm.network methods.cdpm.method",
     "methods.mrdiff.settings methods.mrdiff.network methods.mrdiff.losses methods.mrdiff.*",
     "methods.conditional_gan methods.mrdiff methods.regression methods.pix2pix methods.hinet methods.resvit",

@@ -9,7 +9,7 @@ with a field by another call (`--config.mrdiff.decoder_skips=False`). Each of --
     maps         D without the encoder's features; and one D for each source's own signals; softplus in place of relu
     draws        N = 1, 2, 3, 5 noise draws
     consistency  L_CCT with a tenth and with ten times its weight
-    distance     L_G and L_D of l2, and of l1 between wavelet bands
+    distance     L_G and L_D of l1, of l2, and of l1 of wavelet packets
     wavelets     0, 1 and 2 levels of the wavelet transform
 
 The first row, against which the others are tested, is the configuration as it is; rows equal to it are left out. Rules, seeds,

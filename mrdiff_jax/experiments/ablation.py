@@ -6,6 +6,7 @@ from operator import attrgetter
 from ml_collections import ConfigDict
 
 from mrdiff_jax.experiments.plan import Rows
+from mrdiff_jax.methods.distances import DISTANCES
 
 WHOLE = "MRDiff"
 PARTS: Mapping[str, Rows] = {
@@ -21,7 +22,7 @@ PARTS: Mapping[str, Rows] = {
     },
     "draws": {f"N_{count}": {"mrdiff.draws": count} for count in (1, 2, 3, 5)},
     "consistency": {f"lambda_3_{weight:g}": {"mrdiff.lambda_cct": weight} for weight in (0.001, 0.1)},
-    "distance": {f"distance_{name}": {"mrdiff.distance": name} for name in ("l2", "wavelet_l1")},
+    "distance": {f"distance_{name}": {"mrdiff.distance": name} for name in DISTANCES},
     "wavelets": {f"wavelet_levels_{levels}": {"model.wavelet_levels": levels} for levels in (0, 1, 2)},
 }
 

@@ -13,6 +13,7 @@ from jax import Array
 
 from mrdiff_jax.fields import MODEL_FIELDS, QUICK, Length, Optimizer, field
 from mrdiff_jax.methods.contract import Batch, Method, Outcome, Player, Variables
+from mrdiff_jax.methods.distances import DISTANCES
 from mrdiff_jax.methods.optimizers import make_optimizer
 from mrdiff_jax.networks.initializers import init_on_host
 from mrdiff_jax.networks.unet import Backbone, Decoder, Encoder, StepEmbedding, build_backbone
@@ -23,11 +24,11 @@ from mrdiff_jax.wavelets import to_bands, to_pixels
 class Settings:
     """The optimiser is the paper's of MRDiff."""
 
-    distance: Literal["l1", "l2"] = field("l1", "between prediction and target", choices=("l1", "l2"))
+    distance: Literal["l1", "l2", "wavelet_l1"] = field("l1", "of prediction and target", choices=tuple(DISTANCES))
     optimizer: Optimizer = Optimizer()
     model_fields: ClassVar[tuple[str, ...]] = MODEL_FIELDS
     published: ClassVar[Length] = Length(350_000, "steps of 8 slices")  # MRDiff's
-    small: ClassVar[Mapping[str, Any]] = {"optimizer": {"learning_rate": 3e-3, **QUICK}}
+    small: ClassVar[Mapping[str, Any]] = {"distance": "wavelet_l1", "optimizer": {"learning_rate": 3e-3, **QUICK}}
 
 
 class Network(nn.Module):
@@ -56,7 +57,7 @@ class Regression(Method):
 
     def __init__(self, config: Any):
         self.network = Network(build_backbone(config), config.model.wavelet_levels)
-        self.distance = {"l1": jnp.abs, "l2": jnp.square}[config.own.distance]
+        self.distance = DISTANCES[config.own.distance]
         self.players = {"generator": Player(self.loss, make_optimizer(config.optimizer))}
         self.stride = self.network.backbone.image_stride(self.network.wavelet_levels)
 
@@ -66,7 +67,7 @@ class Regression(Method):
 
     def loss(self, variables: Variables, batch: Batch, rng: Array, progress: Array) -> tuple[Array, Outcome]:
         """The distance to the target."""
-        loss = self.distance(self._predict(variables, batch) - (2 * batch["target"] - 1)).mean()
+        loss = self.distance((self._predict(variables, batch) - (2 * batch["target"] - 1))[..., None]).mean()
         return loss, Outcome({"L_G": loss})
 
     def synthesize(self, variables: Variables, batch: Batch, rng: Array) -> Array:

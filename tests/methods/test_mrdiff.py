@@ -11,6 +11,7 @@ from mrdiff_jax import diffusion, methods
 from mrdiff_jax.config import default, resolve
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.methods.contract import Variables
+from mrdiff_jax.methods.distances import DISTANCES
 from mrdiff_jax.methods.mrdiff.method import build_network
 from mrdiff_jax.methods.mrdiff.network import Network, ScanParameters
 from mrdiff_jax.methods.reading import read_by
@@ -18,7 +19,6 @@ from mrdiff_jax.networks.initializers import init_on_host
 from mrdiff_jax.networks.layers import power_iteration
 from mrdiff_jax.networks.unet import Backbone
 from mrdiff_jax.streams import normal_like, steps_like, stream
-from mrdiff_jax.wavelets import dwt2
 
 SIZE = Backbone(base_channels=8, channel_mult=(1, 2), attention_levels=(1,), head_channels=8)
 
@@ -192,8 +192,7 @@ def test_draws_in_one_batch_equal_a_loop(loss_draws, spectral_norm, distance):
     def loss(params):
         return method.loss(variables.with_params("generator", params), batch, keys, 0.0)
 
-    def far(difference):
-        return jnp.square(difference) if distance == "l2" else jnp.abs(dwt2(difference))
+    far = DISTANCES[distance]
 
     def draw_by_draw(params):
         outputs, vectors = [], variables.state["generator"]["spectral"]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import pywt
 
+from mrdiff_jax.methods.distances import wavelet_l1
 from mrdiff_jax.methods.mrdiff import losses
 
 
@@ -49,12 +50,22 @@ def test_image_loss_is_the_mean_square_of_each_draw():
     np.testing.assert_allclose(losses.image_loss(image, estimates), [0.25, 4.0])
 
 
-def test_image_loss_of_bands_is_the_mean_distance_of_pywavelets_bands():
+def test_wavelet_l1_is_the_distance_of_pywavelets_packets():
     rng = np.random.default_rng(0)
-    image, estimates = rng.random((2, 8, 6, 2)), rng.random((3, 2, 8, 6, 2))
-    low, details = pywt.dwt2(estimates - image, "haar", axes=(2, 3))
-    expected = np.mean([np.abs(band).mean((1, 2, 3, 4)) for band in (low, *details)], axis=0)
+    image, estimates = rng.random((2, 16, 24, 1)), rng.random((3, 2, 16, 24, 1))
+    packet = [(estimates - image)[..., 0]]
+    for _ in range(3):
+        packet = [band for part in packet for low, details in [pywt.dwt2(part, "haar")] for band in (low, *details)]
+    assert len(packet) == 64
+    expected = np.mean([np.abs(band).mean((1, 2, 3)) for band in packet], axis=0)
     np.testing.assert_allclose(losses.image_loss(image, estimates, "wavelet_l1"), expected, rtol=1e-5)
+
+
+def test_wavelet_l1_counts_a_shift_of_brightness_once_in_a_block():
+    ones = np.ones((8, 8, 1), np.float32)
+    assert wavelet_l1(ones).mean() == pytest.approx(1 / 8)  # one coefficient of 8, the other 63 are 0
+    assert wavelet_l1(np.ones((4, 4, 1), np.float32)).mean() == pytest.approx(1 / 4)  # sides that can be halved twice
+    assert wavelet_l1(np.ones((5, 4, 1), np.float32)).mean() == pytest.approx(1)
 
 
 def test_joint_weights_make_one_mean_over_target_and_sources():

@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from mrdiff_jax.wavelets import dwt2
+from mrdiff_jax.methods.distances import DISTANCES, Distance
 
-Distance = Literal["l2", "wavelet_l1"]
 Reduction = Literal["mean", "sum"]
 
 
@@ -18,14 +17,12 @@ def image_loss(image: Array, estimate: Array, distance: Distance = "l2") -> Arra
     Args:
       image: (B, H, W, C).
       estimate: (N, B, H, W, C), one a noise draw.
-      distance: "l2", the paper's; or "wavelet_l1" (ours), l1 between their Haar bands.
+      distance: "l2" is the paper's.
 
     Returns:
       (N,) losses, one a draw.
     """
-    difference = estimate - image
-    loss = jnp.square(difference) if distance == "l2" else jnp.abs(dwt2(difference))
-    return loss.mean((1, 2, 3, 4))
+    return DISTANCES[distance](estimate - image).mean((1, 2, 3, 4))
 
 
 def global_content(e_t: Array) -> Array:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from mrdiff_jax.fields import MODEL_FIELDS, QUICK, Length, Optimizer, Sampling, field
+from mrdiff_jax.methods.distances import DISTANCES
 from mrdiff_jax.networks.bloch import POSITIVITIES
 
 
@@ -26,9 +27,7 @@ class Settings:
     chain: int = field(1000, "T, the steps of the forward process", least=2)
     draws: int = field(3, "N, noise draws of each target", least=1)
     loss_draws: Literal["all", "first"] = field("all", "draws that L_G and L_D see", choices=("all", "first"))
-    distance: Literal["l2", "wavelet_l1"] = field(
-        "l2", "of L_G and L_D; l1 is between Haar bands", choices=("l2", "wavelet_l1")
-    )
+    distance: Literal["l1", "l2", "wavelet_l1"] = field("l2", "of L_G and L_D", choices=tuple(DISTANCES))
     physics_every: int = field(1, "n: every n-th example of a batch trains M, D and L_CCT, all of them L_G", least=1)
     lambda_g: float = field(1.0, "weight of L_G", least=0)
     lambda_d: float = field(1.0, "weight of L_D", least=0)
@@ -44,6 +43,7 @@ class Settings:
     small: ClassVar[Mapping[str, Any]] = {
         "map_channels": 16,
         "loss_draws": "first",
+        "distance": "wavelet_l1",
         "sample": {"steps": 2},
         "optimizer": {"learning_rate": 3e-3, **QUICK},
     }
