@@ -102,8 +102,8 @@ def build_plain_backbone(config: Any) -> Backbone:
     if config.data.image_size % factor:
         nearest = max(factor, round(config.data.image_size / factor) * factor)
         raise UserError(
-            f"--config.data.image_size={config.data.image_size}: {len(size.channel_mult)} levels need a multiple of "
-            f"{factor}; the nearest is {nearest}"
+            f"--config.data.image_size={config.data.image_size}: {len(size.channel_mult)} levels and {size.wavelet_levels} of"
+            f" wavelets need a multiple of {factor}; the nearest is {nearest}"
         )
     return backbone
 
