@@ -24,7 +24,9 @@ from mrdiff_jax.wavelets import to_bands, to_pixels
 class Settings:
     """The optimiser is the paper's of MRDiff."""
 
-    distance: Literal["l1", "l2", "wavelet_l1"] = field("l1", "of prediction and target", choices=tuple(DISTANCES))
+    distance: Literal["l1", "l2", "wavelet_l1"] = field(
+        "l1", "of images; the last is of Haar packets", choices=tuple(DISTANCES)
+    )
     optimizer: Optimizer = Optimizer()
     model_fields: ClassVar[tuple[str, ...]] = MODEL_FIELDS
     published: ClassVar[Length] = Length(350_000, "steps of 8 slices")  # MRDiff's

@@ -6,6 +6,7 @@ import pytest
 
 from mrdiff_jax import methods
 from mrdiff_jax.config import resolve
+from mrdiff_jax.methods.distances import DISTANCES
 from mrdiff_jax.methods.reading import read_by
 from mrdiff_jax.training.loop import train_and_evaluate
 
@@ -24,7 +25,11 @@ def keys(seed, count=2):
     return jax.random.split(jax.random.key(seed), count)
 
 
-@pytest.mark.parametrize(("loss", "distance"), [("l1", np.abs), ("l2", np.square)])
+def packet(images):
+    return np.asarray(DISTANCES["wavelet_l1"](images[..., None]))
+
+
+@pytest.mark.parametrize(("loss", "distance"), [("l1", np.abs), ("l2", np.square), ("wavelet_l1", packet)])
 def test_the_loss_is_the_mean_distance_of_images(config, batch, loss, distance):
     config.regression.distance = loss
     method = methods.create(resolve(config))

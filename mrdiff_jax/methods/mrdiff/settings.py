@@ -27,7 +27,9 @@ class Settings:
     chain: int = field(1000, "T, the steps of the forward process", least=2)
     draws: int = field(3, "N, noise draws of each target", least=1)
     loss_draws: Literal["all", "first"] = field("all", "draws that L_G and L_D see", choices=("all", "first"))
-    distance: Literal["l1", "l2", "wavelet_l1"] = field("l2", "of L_G and L_D", choices=tuple(DISTANCES))
+    distance: Literal["l1", "l2", "wavelet_l1"] = field(
+        "l2", "of L_G, L_D; the last is of Haar packets", choices=tuple(DISTANCES)
+    )
     physics_every: int = field(1, "n: every n-th example of a batch trains M, D and L_CCT, all of them L_G", least=1)
     lambda_g: float = field(1.0, "weight of L_G", least=0)
     lambda_d: float = field(1.0, "weight of L_D", least=0)
