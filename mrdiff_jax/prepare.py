@@ -17,7 +17,7 @@ from mrdiff_jax.scans import sequence_times
 from mrdiff_jax.scans.archives import LAYOUTS
 from mrdiff_jax.storage.paths import local_path
 
-LEAST_MULTIPLE = 8  # of the sides of images: demo.py needs it, and bids.py below 128 pixels; from there on it needs 16
+LEAST_MULTIPLE = 8  # of the sides of images, for the networks of the configs: 8 for bids.py, 32 for the paper's
 
 _INPUT = flags.DEFINE_string("input", None, "Folder of the scans.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the prepared set.")

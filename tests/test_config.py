@@ -58,15 +58,6 @@ def test_presets_differ_in_the_fields_of_the_table_alone():
     }
 
 
-@pytest.mark.parametrize(("side", "levels"), [(32, 1), (64, 1), (96, 1), (128, 2), (256, 2), (512, 2)])
-def test_large_images_of_a_small_network_have_two_wavelet_levels(side, levels):
-    config = load(next(path for path in CONFIGS if path.stem == "bids"))
-    config.data.image_size = side
-    assert resolve(config).model.wavelet_levels == levels
-    config.model.wavelet_levels = 0
-    assert resolve(config).model.wavelet_levels == 0
-
-
 def test_adni_and_spine_follow_the_paper():
     configs = {path.stem: resolve(load(path)) for path in CONFIGS}
     adni, spine = configs["adni"], configs["spine"]

@@ -92,7 +92,7 @@ LEGEND = {
     "idle_share": "of the step, which a training waits for its batches",
     "set_mib, first_batch_s, slices_per_second": "of a prepared set on disk; from its opening to a first batch; read in a pass",
     "peak_mib_after_...": "what the process had held when so much of the pass was read",
-    "side, batch, draws, sources": "what grows, of configs/bids.py's network with one wavelet level and a batch of 1",
+    "side, batch, draws, sources": "what grows, of configs/bids.py's network with a batch of 1",
 }
 
 

@@ -8,7 +8,7 @@ from mrdiff_jax.measuring.reports import Results, measurements
 from mrdiff_jax.measuring.timing import Record
 from mrdiff_jax.plotting import Axes, Figure
 
-AXES = {  # what grows, and its values; all else is as in configs/bids.py, with one wavelet level and a batch of 1
+AXES = {  # what grows, and its values; all else is as in configs/bids.py, with a batch of 1
     "side": (64, 128, 256, 512),
     "batch": (1, 2, 4, 8, 16),
     "draws": (1, 2, 3, 5),
@@ -30,8 +30,7 @@ def changes(axis: str, value: int, devices: int) -> dict[str, Any]:
         "sources": {"data.sources": ",".join(_CONTRASTS[:value])},
         "devices": {"data.batch_size": devices},
     }
-    every = {"model.wavelet_levels": 1, "data.batch_size": 1, "data.sources": ",".join(_CONTRASTS[:2]), "data.target": "none"}
-    return every | of_axis[axis]
+    return {"data.batch_size": 1, "data.sources": ",".join(_CONTRASTS[:2]), "data.target": "none"} | of_axis[axis]
 
 
 def picture(results: Results, path: Path) -> None:

@@ -46,10 +46,9 @@ def _about(contrast: str, index: int, done: Sequence[ExamRecord]) -> Iterator[st
 
 def _training(output: Path, options: Options) -> str:
     *sources, target = options.contrasts
-    few = " --config.model.wavelet_levels=1" if options.image_size >= 128 and options.image_size % 16 else ""  # else it has two
     return (
         "mrdiff train --config=configs/bids.py"
         " --workdir=runs/mine --config.data.name=prepared "
         f"--config.data.root={shlex.quote(str(output))} --config.data.image_size={options.image_size} "
-        f"--config.data.sources={','.join(sources)} --config.data.target={target}{few} --config.train.max_minutes=60"
+        f"--config.data.sources={','.join(sources)} --config.data.target={target} --config.train.max_minutes=60"
     )

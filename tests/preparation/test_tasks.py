@@ -5,8 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from mrdiff_jax.errors import UserError
-from mrdiff_jax.preparation import report, tasks
-from mrdiff_jax.preparation.options import Options
+from mrdiff_jax.preparation import tasks
 from mrdiff_jax.preparation.splits import Assignment
 from mrdiff_jax.scans.exam_files import ExamFiles
 
@@ -82,12 +81,3 @@ def test_test_subjects_that_known_splits_do_not_have_are_told(tmp_path, capsys, 
     tasks.known_splits(tmp_path, exams, None, Assignment(patterns))
     said = capsys.readouterr().out
     assert said == f"{words}{tmp_path / 'splits.csv'} has them; edit it, or remove it to assign them anew\n"
-
-
-@pytest.mark.parametrize(("side", "levels"), [(64, False), (128, False), (136, True), (256, False)])
-def test_the_command_to_train_fits_the_size_of_the_slices(tmp_path, side, levels):
-    """configs/bids.py has two wavelet levels from 128 pixels on, which need a multiple of 16."""
-    options = Options(("T1w", "T2w"), "T1w", image_size=side)
-    *_, command = report.lines(tmp_path, options, [], {"sub-01": "train"}, ())
-    assert command.startswith("mrdiff train")
-    assert ("--config.model.wavelet_levels=1" in command) == levels
