@@ -47,7 +47,8 @@ def test_a_killed_run_goes_on_exactly(tiny_config, tiny_flags, tmp_path):
     flags = ["--config=configs/demo.py", f"--workdir={killed}", *tiny_flags, "--config.train.steps=100000"]
     flags += ["--config.train.checkpoint_every=10", "--config.train.evaluate_every=100000"]
     flags += ["--config.mrdiff.loss_draws=all", "--config.optimizer.clip_norm=0", "--config.optimizer.ema_decay=0.9999"]
-    flags += ["--config.model.norm_groups=32", "--config.optimizer.hold=1", "--config.mrdiff.distance=l2"]  # what the demo has and tiny_config not
+    flags += ["--config.model.norm_groups=32", "--config.optimizer.hold=1"]  # what the demo has and tiny_config not
+    flags += ["--config.mrdiff.distance=l2"]
     process = subprocess.Popen([*MAIN, *flags], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while len(list((killed / "checkpoints").glob("[0-9]*"))) < 2:
         assert process.poll() is None
