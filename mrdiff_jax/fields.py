@@ -134,16 +134,6 @@ class Model:
     remat: bool = field(False, "computes features again for the gradient in place of keeping them: less memory, more time")
 
 
-QUICK = {"hold": 0.0, "ema_decay": 0.99, "clip_norm": 1.0}  # of an optimiser, for minutes of training
-
-
-class Length(NamedTuple):
-    """Of a training."""
-
-    count: int
-    unit: Literal["epochs", "steps of 8 slices"]
-
-
 MODEL_FIELDS = tuple(entry.name for entry in dataclasses.fields(Model))
 
 
@@ -163,6 +153,9 @@ class Optimizer:
     ema_warmup: bool = field(True, "the average forgets the random start even in a run of a few hundred steps")
 
 
+QUICK = {"hold": 0.0, "ema_decay": 0.99, "clip_norm": 1.0}  # of an optimiser, for minutes of training
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How a method that samples walks from noise to an image."""
@@ -171,3 +164,10 @@ class Sampling:
     steps: int = field(50, "reverse steps", least=1)
     eta: float = field(1.0, "share of fresh noise in ddim; ddpm and dpm do not read it", least=0, most=1)
     spacing: Literal["fractional", "stride"] = field("fractional", "which steps are kept", choices=("fractional", "stride"))
+
+
+class Length(NamedTuple):
+    """Of a training."""
+
+    count: int
+    unit: Literal["epochs", "steps of 8 slices"]

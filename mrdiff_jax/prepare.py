@@ -18,6 +18,7 @@ from mrdiff_jax.scans.archives import LAYOUTS
 from mrdiff_jax.storage.paths import local_path
 
 LEAST_MULTIPLE = 8  # of the sides of images, for the networks of the configs: 8 for bids.py, 32 for the paper's
+MOST_FAILURES = 20  # that are printed, in a line each
 
 _INPUT = flags.DEFINE_string("input", None, "Folder of the scans.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the prepared set.")
@@ -79,8 +80,10 @@ def main() -> None:
     )
     print(*report.lines(output, options, made.records, made.splits, rules), sep="\n")
     failed = [record for record in made.records if record.reason]
-    for record in failed:
+    for record in failed[:MOST_FAILURES]:
         print(f"failed: {record.reason}", file=sys.stderr)
+    if more := len(failed[MOST_FAILURES:]):
+        print(f"failed: {more} more; {output / 'index.html'} names them all", file=sys.stderr)
     if made.unsplit:
         raise made.unsplit
     if failed and not _ALLOW_FAILURES.value:

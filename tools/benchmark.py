@@ -121,9 +121,8 @@ def check_synthesis(save: Save, options: argparse.Namespace, name: str) -> None:
     one = networks.with_steps(config, 1)
     single = partial(networks.synthesis, one, variables, 1, every[:1])
     several = partial(networks.synthesis, one, variables, AT_A_TIME, every)
-    found = measure_beside_product(
-        save, config, {"reverse step, 1 slice": single, f"reverse step, {AT_A_TIME} slices": several}
-    )
+    steps = {"reverse step, 1 slice": single, f"reverse step, {AT_A_TIME} slices": several}
+    found = measure_beside_product(save, config, steps)
     seconds = CALLS * found[f"reverse step, {AT_A_TIME} slices"].get("seconds", np.inf)
     volumes = {}
     for steps in sorted({STEPS, config.sample.steps}):
@@ -183,10 +182,8 @@ def measure_beside_product(save: Save, config: Config, programs: Mapping[str, Ca
     found = measure(save, {PRODUCT: product} | programs) if programs else {}
     for name in programs:
         if "gflops" in found[name]:
-            devices = (
-                1 if jax.default_backend() == "cpu" else found[name]["devices"]
-            )  # two that share the cores have one's rate
-            share = found[name]["gflops"] / (devices * found[PRODUCT]["gflops"])
+            together = 1 if jax.default_backend() == "cpu" else found[name]["devices"]  # on CPUs all share the same cores
+            share = found[name]["gflops"] / (together * found[PRODUCT]["gflops"])
             save(name, found[name] | {"share_of_gemm": share})
     return found
 

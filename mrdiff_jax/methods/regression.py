@@ -25,7 +25,7 @@ class Settings:
     """The optimiser is the paper's of MRDiff."""
 
     distance: Literal["l1", "l2", "wavelet_l1"] = field(
-        "l1", "of images; the last is of Haar packets", choices=tuple(DISTANCES)
+        "l1", "of the images; 'wavelet_l1' is l1 of Haar packets", choices=tuple(DISTANCES)
     )
     optimizer: Optimizer = Optimizer()
     model_fields: ClassVar[tuple[str, ...]] = MODEL_FIELDS

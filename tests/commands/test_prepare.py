@@ -511,3 +511,14 @@ def test_one_subject_is_refused_before_the_work(tmp_path):
     assert run.returncode == 2
     assert "leaves no subject for train" in run.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_of_many_exams_that_fail_alike_the_page_has_all(tmp_path):
+    for number in range(23):
+        write_exam(tmp_path / "scans", f"sub-{number:02d}", number).unlink()
+    run = call(f"--input={tmp_path / 'scans'}", f"--output={tmp_path / 'out'}", "--contrasts=T1w,T2w", "--image-size=32")
+    assert run.returncode == 2
+    assert run.stderr.count("has no T2w") == 20
+    assert f"failed: 3 more; {tmp_path / 'out' / 'index.html'} names them all" in run.stderr
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert all(f"sub-{number:02d} has no T2w" in page for number in range(23))

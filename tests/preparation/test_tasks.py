@@ -28,11 +28,6 @@ def test_where_every_folder_is_a_subject_the_output_is_elsewhere(tmp_path, place
     tasks.refuse_place(tmp_path / "scans", tmp_path / place, [], "dicom")
 
 
-def test_a_contrast_that_no_exam_has_is_told_of_once(root):
-    with pytest.raises(UserError, match=r"none of the \d+ exams has a PDw that can be taken; of the first: .*sub-01 has no"):
-        tasks.find_exams(root, ("T1w", "PDw"), "bids", "", {})
-
-
 def named(*names):
     return [ExamFiles(name, name, {}) for name in names]
 

@@ -14,7 +14,7 @@ def test_the_home_folder_is_meant_by_a_tilde(monkeypatch, tmp_path):
     assert local_path("a~b/~c", "--workdir") == Path("a~b/~c")
 
 
-@pytest.mark.parametrize("url", ["gs://bucket/run", "s3://bucket/run", "https://host/run", "file:///tmp/run"])
+@pytest.mark.parametrize("url", ["gs://bucket/run", "s3://bucket/run", "https://host/run", "file:///scans/run"])
 def test_a_url_is_no_folder(url):
     with pytest.raises(UserError, match=rf"^--workdir={url}: a URL"):
         local_path(url, "--workdir")

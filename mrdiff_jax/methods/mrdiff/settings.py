@@ -28,7 +28,7 @@ class Settings:
     draws: int = field(3, "N, noise draws of each target", least=1)
     loss_draws: Literal["all", "first"] = field("all", "draws that L_G and L_D see", choices=("all", "first"))
     distance: Literal["l1", "l2", "wavelet_l1"] = field(
-        "l2", "of L_G, L_D; the last is of Haar packets", choices=tuple(DISTANCES)
+        "l2", "of L_G and L_D; 'wavelet_l1' is l1 of Haar packets", choices=tuple(DISTANCES)
     )
     physics_every: int = field(1, "n: every n-th example of a batch trains M, D and L_CCT, all of them L_G", least=1)
     lambda_g: float = field(1.0, "weight of L_G", least=0)
