@@ -18,7 +18,7 @@ from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import Model, Optimizer, Sampling, did_you_mean, field
 from mrdiff_jax.log import logger
 from mrdiff_jax.methods.mrdiff.settings import PRESETS
-from mrdiff_jax.metrics.conventions import CONVENTIONS
+from mrdiff_jax.metrics.conventions import CONVENTIONS, METRICS
 
 SEED = 2**32 - 1
 _WRITTEN, _NOT_SCANS, _NOT_SIMULATED = ("prepared",), ("phantom", "prepared"), ("bids", "prepared")
@@ -90,6 +90,9 @@ class Train:
     evaluate_every: int = field(10_000, "steps between validations", least=1)
     checkpoint_every: int = field(10_000, "steps between checkpoints", least=1)
     keep_checkpoints: int = field(3, "the newest ones", least=1)
+    best_by: str = field(
+        "", "score of the validations that chooses whose weights are evaluated; '' is the last ones", choices=("", *METRICS)
+    )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ flags.mark_flags_as_required(["workdir", "output"])
 
 
 def main() -> None:
-    """Reads the newest checkpoint, and writes the pair."""
+    """Reads the checkpoint that is evaluated, and writes the pair."""
     from mrdiff_jax.synthesis import model_files
 
     output = local_path(_OUTPUT.value, "--output")

@@ -27,7 +27,7 @@ def identity(config: Config, dataset: Dataset) -> dict[str, Any]:
     found = {f"--config.{section}.{field}": value for section in sections for field, value in values.get(section, {}).items()}
     for field in ("root", "cache", "splits_file"):  # where data and splits lie does not matter: their fingerprint says which
         found.pop(f"--config.data.{field}", None)
-    settings = {f"--config.train.{name}": getattr(config.train, name) for name in ("seed", "init")}
+    settings = {f"--config.train.{name}": getattr(config.train, name) for name in ("seed", "init", "best_by")}
     settings |= {"the data set": dataset.fingerprint}
     return found | settings | parallel.numerics()
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from mrdiff_jax import pages
 from mrdiff_jax.comparison import tables
-from mrdiff_jax.comparison.runs import HIGHER_IS_BETTER, Comparison
+from mrdiff_jax.comparison.runs import Comparison
 from mrdiff_jax.evaluation.averages import subject_of
-from mrdiff_jax.metrics.conventions import METRICS
+from mrdiff_jax.metrics.conventions import HIGHER_IS_BETTER, METRICS
 from mrdiff_jax.plotting import colormaps
 
 _STUDY_LEADS = {

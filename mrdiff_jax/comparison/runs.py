@@ -15,9 +15,8 @@ from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation import averages
 from mrdiff_jax.evaluation.baselines import References
 from mrdiff_jax.evaluation.results import REFERENCES, SYNTHESIS, Row, Summary
-from mrdiff_jax.metrics.conventions import BANDS, CONVENTIONS, METRICS
+from mrdiff_jax.metrics.conventions import BANDS, CONVENTIONS, HIGHER_IS_BETTER, METRICS
 
-HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "fsim": True, "gmsd": False, "nmse": False, "mae": False}
 _SEED = 0  # of the bootstrap
 
 

@@ -22,7 +22,9 @@ from mrdiff_jax.storage.paths import check_writable
 
 
 def evaluate_only(config: ConfigDict, folder: Path) -> Summary:
-    """Evaluates the newest checkpoint on the subjects of `evaluate.split`; only what synthesis and studies read is loaded.
+    """Evaluates the newest checkpoint, or the best by `train.best_by`, on the subjects of `evaluate.split`.
+
+    Only what synthesis and studies read is loaded.
 
     Returns:
       What metrics.json then says.

@@ -41,7 +41,7 @@ def gemm(dtype: str, precision: str = "default") -> Record:
 
 def product(dtype: str, precision: str = "default") -> Program:
     """That product, as a program."""
-    side = 1024 if jax.local_devices()[0].platform == "cpu" else 8192
+    side = 2048 if jax.local_devices()[0].platform == "cpu" else 8192
     a, b = (jax.random.normal(jax.random.key(i), (side, side), dtype) for i in range(2))
     with jax.default_matmul_precision(precision):
         compiled = jax.jit(jnp.matmul).lower(a, b).compile()

@@ -63,7 +63,7 @@ RestorePart = Callable[[Callable[[dict[str, Any]], dict[str, Any]]], tuple[int, 
 
 
 def restore_evaluated(restore_part: RestorePart, choose: Callable[[Variables], Variables]) -> tuple[int, Variables]:
-    """Of a run's newest checkpoint the variables that are evaluated: averages where they are kept, and only what is chosen.
+    """Of a run's checkpoint the variables that are evaluated: averages where they are kept, and only what is chosen.
 
     Args:
       restore_part: `checkpoints.restore_part` of a workdir: from what is chosen of the shapes of a `TrainState` to the step and

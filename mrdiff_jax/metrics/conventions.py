@@ -20,6 +20,7 @@ from mrdiff_jax.scans.air import FOREGROUND_LEVEL, air_level, is_foreground
 
 METRICS = {"psnr": metrics.psnr, "ssim": metrics.ssim, "fsim": metrics.fsim, "gmsd": metrics.gmsd}
 ERRORS = {"nmse": metrics.nmse, "mae": metrics.mae}
+HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "fsim": True, "gmsd": False, "nmse": False, "mae": False}
 BANDS = ("LL3", *(f"{kind}{level}" for level in (3, 2, 1) for kind in ("LH", "HL", "HH")))
 BODY_RULE = (
     f"body: the truth or a source differs by more than {FOREGROUND_LEVEL} from the median of the slice's corners; opened by a"

@@ -8,8 +8,10 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,10 +19,11 @@ import grain
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.log import logger
-from mrdiff_jax.storage import checksums
+from mrdiff_jax.storage import best, checksums
 
 Tree = TypeVar("Tree")
 T = TypeVar("T")
@@ -36,7 +39,7 @@ _ECHOES = (
 
 
 class Checkpoints:
-    """The checkpoints below a run's folder, of which saving leaves the newest `keep`."""
+    """The checkpoints below a run's folder, of which saving leaves the newest `keep`, and of those with a score the best."""
 
     def __init__(self, workdir: Path, keep: int):
         self.folder, self._keep = _folder(workdir), keep
@@ -65,6 +68,16 @@ class Checkpoints:
         if first:
             self._try(step)
 
+    def note(self, step: int, score: float) -> None:
+        """Notes how good the checkpoint of a step is; more is better."""
+        if jax.process_index() == 0:
+            best.note(self.folder, step, score)
+
+    def best(self) -> int | None:
+        """Step of the checkpoint with the best score; of the newest where none has one; None where there is no checkpoint."""
+        steps = _steps(self.folder)
+        return _best(self.folder, steps) if steps else None
+
     def restore(self, state: Tree, iterator: grain.DatasetIterator) -> Tree:
         """Restores the newest checkpoint: returns the state, shaped like the one given, and moves the iterator."""
 
@@ -72,7 +85,7 @@ class Checkpoints:
             grain.checkpoint.CheckpointHandler().restore(path / "data", item=iterator)
             return _restored(path, state)
 
-        return _read_newest(self.folder, read)[1]
+        return _read(self.folder, max, read)[1]
 
     def close(self) -> None:
         """Waits for what is being written.
@@ -89,7 +102,7 @@ class Checkpoints:
     def _open(self) -> ocp.CheckpointManager:
         _silence_echoes()
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=self._keep,
+            preservation_policy=_NewestAndBest(self.folder, self._keep),
             create=True,
             cleanup_tmp_directories=True,
             async_options=ocp.options.AsyncOptions(post_finalization_callback=self._sign),
@@ -129,8 +142,23 @@ class Checkpoints:
         return list(self.folder.glob("*orbax-checkpoint-tmp*"))
 
 
+@dataclass
+class _NewestAndBest:
+    """Which checkpoints stay."""
+
+    folder: Path
+    keep: int
+
+    def should_preserve(
+        self, checkpoints: Sequence[Any], *, context: checkpoint_managers.PreservationContext
+    ) -> Sequence[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        stay = {*sorted(steps)[-self.keep :], best.best_of(self.folder, steps)}
+        return [step in stay for step in steps]
+
+
 def restore_part(workdir: Path, choose: Callable[[Tree], Tree]) -> tuple[int, Tree]:
-    """Restores a part of the state in a run's newest checkpoint, and nothing else.
+    """Restores a part of the state in a run's best checkpoint, or its newest where none has a score, and nothing else.
 
     Args:
       workdir: folder of the run.
@@ -142,7 +170,8 @@ def restore_part(workdir: Path, choose: Callable[[Tree], Tree]) -> tuple[int, Tr
     Raises:
       UserError: there is no checkpoint, or it is damaged.
     """
-    return _read_newest(_folder(workdir), lambda path: _restored_part(path, choose))
+    folder = _folder(workdir)
+    return _read(folder, partial(_best, folder), lambda path: _restored_part(path, choose))
 
 
 def _folder(workdir: Path) -> Path:
@@ -154,8 +183,14 @@ def _steps(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal())
 
 
-def _read_newest(folder: Path, read: Callable[[Path], T]) -> tuple[int, T]:
-    """The newest checkpoint's step, and what `read` makes of its folder; one that a training removes meanwhile is none.
+def _best(folder: Path, steps: list[int]) -> int:
+    """Of these steps the one with the best score, or the newest where none has one."""
+    found = best.best_of(folder, steps)
+    return max(steps) if found is None else found
+
+
+def _read(folder: Path, pick: Callable[[list[int]], int], read: Callable[[Path], T]) -> tuple[int, T]:
+    """The step of the checkpoint that is picked, and what `read` makes of it; one that a training removes meanwhile is none.
 
     Raises:
       UserError: there is none, or it is damaged; the message names the older ones that are not.
@@ -164,7 +199,8 @@ def _read_newest(folder: Path, read: Callable[[Path], T]) -> tuple[int, T]:
         steps = _steps(folder)
         if not steps:
             raise UserError(f"{folder}: no checkpoint; train first, with --mode=train")
-        path = folder / str(steps[-1])
+        step = pick(steps)
+        path = folder / str(step)
         try:
             if checksums.kept(path):
                 problem = checksums.damage(path)
@@ -172,19 +208,22 @@ def _read_newest(folder: Path, read: Callable[[Path], T]) -> tuple[int, T]:
                 problem = ""
                 logger.warning("%s: has no checksums, so nobody knows whether it is damaged", path)
             if not problem:
-                return steps[-1], read(path)
+                return step, read(path)
         except UserError:
             raise
         except Exception as error:  # damaged files make orbax raise whatever they meet
             problem = _reason(error)
-        if _steps(folder)[-1:] == steps[-1:]:
-            raise UserError(f"{path}: is damaged ({problem}); {_instead(folder, steps)}")
+        now = _steps(folder)
+        if now and pick(now) == step:
+            raise UserError(f"{path}: is damaged ({problem}); {_instead(folder, steps, step)}")
 
 
-def _instead(folder: Path, steps: list[int]) -> str:
-    sound = [step for step in steps[:-1] if checksums.kept(folder / str(step)) and not checksums.damage(folder / str(step))]
+def _instead(folder: Path, steps: list[int], damaged: int) -> str:
+    sound = [step for step in steps if checksums.kept(folder / str(step)) and not checksums.damage(folder / str(step))]
     if not sound:
-        return "no older one is known to be sound: train again, into another --workdir"
+        return "no other one is known to be sound: train again, into another --workdir"
+    if damaged < steps[-1]:
+        return f"sound: {', '.join(map(str, sound))}; remove {damaged}, and the best of the others takes its place"
     remove = [str(step) for step in steps if step > sound[-1]]
     return f"sound: {', '.join(map(str, sound))}; remove {' and '.join(remove)}, and all goes on from {sound[-1]}"
 

@@ -23,9 +23,10 @@ from mrdiff_jax.evaluation.results import Summary
 from mrdiff_jax.evaluation.run import finish
 from mrdiff_jax.log import duration, logger
 from mrdiff_jax.methods.contract import Variables
+from mrdiff_jax.methods.reading import restore_evaluated
 from mrdiff_jax.methods.transfer import continued
-from mrdiff_jax.metrics.conventions import METRICS
-from mrdiff_jax.storage.checkpoints import Checkpoints
+from mrdiff_jax.metrics.conventions import HIGHER_IS_BETTER, METRICS
+from mrdiff_jax.storage.checkpoints import Checkpoints, restore_part
 from mrdiff_jax.storage.paths import check_workdir, local_path
 from mrdiff_jax.streams import named
 from mrdiff_jax.training.meter import Meter
@@ -56,9 +57,9 @@ def train_and_evaluate(config: ConfigDict, folder: Path) -> Summary:
     run = Run(config, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with workdir.training(folder):
-        state, step = run.train()
+        variables, step = run.chosen(*run.train())
         with workdir.evaluating(folder, wait=True):
-            return finish(config, folder, run.dataset, run.evaluator, state.evaluated(), step)
+            return finish(config, folder, run.dataset, run.evaluator, variables, step)
 
 
 class Run:
@@ -70,6 +71,8 @@ class Run:
         self.method = methods.create(config)
         self.dataset = open_dataset(config.data)
         workdir.check_same_run(folder, config, self.dataset)
+        if config.train.best_by and not len(self.dataset.split("validation")):
+            raise UserError(f"--config.train.best_by={config.train.best_by}: no subject is left for validation; give it some")
         self.iterator = _iterator(config, self.dataset)
         self.evaluator = Evaluator(self.method, self.dataset, config.evaluate)
         self.checkpoints = Checkpoints(folder, config.train.keep_checkpoints)
@@ -107,16 +110,28 @@ class Run:
                     meter.restart()
                 if step % every.log_every == 0:
                     self._report(writer, step, meter)
-                if step % every.checkpoint_every == 0:
+                validates = step % every.evaluate_every == 0 and step < steps and self.limit.left() > self._validation
+                if step % every.checkpoint_every == 0 or (validates and every.best_by):
                     self._save(state, step, meter)
                     meter.restart()
-                if step % every.evaluate_every == 0 and step < steps and self.limit.left() > self._validation:
+                if validates:
                     self._validate(writer, state, step)
                     meter.restart()
             if meter.pending:
                 self._report(writer, step, meter)
             self._save(state, step, meter)
+            if every.best_by:
+                self._validate(writer, state, step)
         return state, step
+
+    def chosen(self, state: TrainState, step: int) -> tuple[Variables, int]:
+        """The replicated variables to evaluate, and their step: those of the state, or by `train.best_by` the best ones."""
+        best = self.checkpoints.best() if self.config.train.best_by else step
+        if best == step:
+            return state.evaluated(), step
+        logger.info("evaluating the weights of step %d, whose validation has the best %s", best, self.config.train.best_by)
+        best, variables = restore_evaluated(partial(restore_part, self.workdir), lambda shapes: shapes)
+        return parallel.replicate(variables), best
 
     def progress(self, step: int) -> float:
         """Share of the training that is done, by steps or by the clock, whichever is further."""
@@ -149,7 +164,7 @@ class Run:
         evaluation = self.evaluator.seconds(state.evaluated())
         slices = self.config.evaluate.slices or len(self.dataset.split("validation"))
         self._validation = evaluation * slices / len(self.dataset.split(self.evaluator.split))
-        self.limit.begin(evaluation)
+        self.limit.begin(evaluation + (self._validation if self.config.train.best_by else 0))
 
     def _save(self, state: TrainState, step: int, meter: Meter) -> None:
         """Saves a checkpoint, unless the run has diverged."""
@@ -183,6 +198,8 @@ class Run:
             return
         evaluation = self.evaluator(state.evaluated(), "validation", self.config.evaluate.slices)
         scores = evaluation.scores.means(METRICS, self.config.evaluate.convention)
+        if by := self.config.train.best_by:
+            self.checkpoints.note(step, scores[by] if HIGHER_IS_BETTER[by] else -scores[by])
         writer.scalars(step, {f"validation/{name}": value for name, value in scores.items()})
         logger.info("step %d  validation  %s", step, "  ".join(f"{n} {v:.4g}" for n, v in scores.items()))
         if jax.process_index():

@@ -101,7 +101,7 @@ def test_of_several_damaged_ones_all_are_to_go(run):
     with pytest.raises(UserError, match=r"sound: 2; remove 4 and 6, and all goes on from 2$"):
         restore_part(run, lambda tree: tree)
     flip(run / "checkpoints" / "2" / "data" / "process_0-of-1.json")
-    with pytest.raises(UserError, match=r"no older one is known to be sound"):
+    with pytest.raises(UserError, match=r"no other one is known to be sound"):
         restore_part(run, lambda tree: tree)
 
 
@@ -116,6 +116,26 @@ def test_without_checksums_it_is_read_with_a_warning_and_what_orbax_cannot_read_
     for read in readers(run):
         with pytest.raises(UserError, match=r"^[^\n]*checkpoints/6: is damaged[^\n]*sound: 2, 4"):
             read()
+
+
+def test_the_best_one_stays_and_is_the_one_that_is_read_and_training_goes_on_from_the_newest(tmp_path):
+    checkpoints, iterator = Checkpoints(tmp_path, keep=2), data()
+    for step, score in ((1, 0.5), (2, 0.9), (3, 0.7), (4, None), (5, None)):
+        checkpoints.save(step, state(step), iterator)
+        if score is not None:
+            checkpoints.note(step, score)
+    checkpoints.close()
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").glob("[0-9]*")) == [2, 4, 5]
+    again = Checkpoints(tmp_path, keep=2)
+    assert (again.best(), again.latest()) == (2, 5)
+    step, kept = restore_part(tmp_path, lambda tree: tree)
+    assert (step, kept["step"]) == (2, 2)
+    assert again.restore(state(0), data())["step"] == 5
+    again.note(5, 0.9)  # no better: the first stays
+    assert again.best() == 2
+    flip(tmp_path / "checkpoints" / "2" / "data" / "process_0-of-1.json")
+    with pytest.raises(UserError, match=r"checkpoints/2: is damaged .*; sound: 4, 5; remove 2, and the best of the others"):
+        restore_part(tmp_path, lambda tree: tree)
 
 
 def test_reading_writes_nothing_and_leaves_alone_what_is_being_written(run, tmp_path):

@@ -18,10 +18,12 @@ from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation import results
 from mrdiff_jax.evaluation.baselines import fit
 from mrdiff_jax.evaluation.run import evaluate_only
+from mrdiff_jax.evaluation.scoring import SliceScores
 from mrdiff_jax.fields import Optimizer
 from mrdiff_jax.methods.mrdiff import method as mrdiff
 from mrdiff_jax.methods.mrdiff.settings import PRESETS
 from mrdiff_jax.methods.optimizers import make_optimizer
+from mrdiff_jax.metrics.conventions import METRICS
 from mrdiff_jax.storage import lock
 from mrdiff_jax.storage.checkpoints import Checkpoints, restore_part
 from mrdiff_jax.training.loop import Diverged, train_and_evaluate
@@ -119,6 +121,40 @@ def test_a_run_leaves_its_results_and_compiles_its_step_once(tiny_config, tmp_pa
         for variables in (state.evaluated(), state.variables)
     )
     assert averaged == summary.synthesis["psnr"] != last
+
+
+@pytest.mark.parametrize("kills", [False, True])
+def test_the_weights_of_the_best_validation_are_those_of_the_run(tiny_config, tmp_path, monkeypatch, kills):
+    """The scores of validations are made up, so that the best is neither first nor last."""
+    made_up, original = iter([0.3, 0.1, 0.2]), SliceScores.means
+
+    def means(scores, columns, convention):
+        found = original(scores, columns, convention)
+        return found | {"gmsd": next(made_up)} if columns is METRICS else found
+
+    monkeypatch.setattr(SliceScores, "means", means)
+    tiny_config.train.update(best_by="gmsd", evaluate_every=2, checkpoint_every=100, keep_checkpoints=1, steps=6)
+    if kills:
+        tiny_config.train.steps = 2
+        train_and_evaluate(tiny_config, tmp_path / "run")
+        tiny_config.train.steps = 6
+    summary = train_and_evaluate(tiny_config, tmp_path / "run")
+    assert summary.step == 4
+    monkeypatch.undo()
+    again = evaluate_only(tiny_config, tmp_path / "run")
+    assert again.step == 4
+    assert again.errors == summary.errors
+    assert int(final_state(tiny_config, tmp_path / "run").step) == 6  # from which training would go on
+    tiny_config.train.best_by = ""
+    with pytest.raises(UserError, match=r"holds a run with --config\.train\.best_by=gmsd, now ;"):
+        evaluate_only(tiny_config, tmp_path / "run")
+
+
+def test_the_best_validation_needs_validation_subjects(tiny_config, tmp_path):
+    tiny_config.train.best_by = "psnr"
+    tiny_config.data.validation_fraction = 0.0
+    with pytest.raises(UserError, match=r"--config\.train\.best_by=psnr: no subject is left for validation"):
+        train_and_evaluate(tiny_config, tmp_path)
 
 
 def test_same_seed_same_numbers_and_another_seed_others(tiny_config, tmp_path):
