@@ -3,9 +3,13 @@
 import nibabel as nib
 import numpy as np
 import pydicom
+import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+from mrdiff_jax.errors import UserError
+from mrdiff_jax.scans.volumes import read_scan
 
 PATIENT = ("Doe^Jane", "SECRET42")  # must be in no output
 SHAPE = (10, 12, 6)
@@ -147,3 +151,16 @@ def canonical(pixels, affine):
     """What a reader should make of it: voxels and affine on axes to the right, front and top."""
     image = nib.as_closest_canonical(nib.Nifti1Image(pixels.astype(np.float32), affine))
     return np.asarray(image.dataobj), image.affine
+
+
+def refused(path, *words):
+    """The one line with which a scan is refused."""
+    with pytest.raises(UserError) as caught:
+        read_scan(path)
+    text = str(caught.value)
+    assert "\n" not in text
+    for word in words:
+        assert str(word) in text
+    for secret in PATIENT:
+        assert secret not in text
+    return text
