@@ -71,8 +71,9 @@ class Run:
         self.method = methods.create(config)
         self.dataset = open_dataset(config.data)
         workdir.check_same_run(folder, config, self.dataset)
-        if config.train.best_by and not len(self.dataset.split("validation")):
-            raise UserError(f"--config.train.best_by={config.train.best_by}: no subject is left for validation; give it some")
+        self.best_by = config.train.best_by if len(self.dataset.split("validation")) else ""
+        if self.best_by != config.train.best_by:
+            logger.warning("no subject is left for validation: the last weights count, not the best")
         self.iterator = _iterator(config, self.dataset)
         self.evaluator = Evaluator(self.method, self.dataset, config.evaluate)
         self.checkpoints = Checkpoints(folder, config.train.keep_checkpoints)
@@ -111,7 +112,7 @@ class Run:
                 if step % every.log_every == 0:
                     self._report(writer, step, meter)
                 validates = step % every.evaluate_every == 0 and step < steps and self.limit.left() > self._validation
-                if step % every.checkpoint_every == 0 or (validates and every.best_by):
+                if step % every.checkpoint_every == 0 or (validates and self.best_by):
                     self._save(state, step, meter)
                     meter.restart()
                 if validates:
@@ -120,16 +121,16 @@ class Run:
             if meter.pending:
                 self._report(writer, step, meter)
             self._save(state, step, meter)
-            if every.best_by:
+            if self.best_by:
                 self._validate(writer, state, step)
         return state, step
 
     def chosen(self, state: TrainState, step: int) -> tuple[Variables, int]:
         """The replicated variables to evaluate, and their step: those of the state, or by `train.best_by` the best ones."""
-        best = self.checkpoints.best() if self.config.train.best_by else step
+        best = self.checkpoints.best() if self.best_by else step
         if best == step:
             return state.evaluated(), step
-        logger.info("evaluating the weights of step %d, whose validation has the best %s", best, self.config.train.best_by)
+        logger.info("evaluating the weights of step %d, whose validation has the best %s", best, self.best_by)
         best, variables = restore_evaluated(partial(restore_part, self.workdir), lambda shapes: shapes)
         return parallel.replicate(variables), best
 
@@ -164,7 +165,7 @@ class Run:
         evaluation = self.evaluator.seconds(state.evaluated())
         slices = self.config.evaluate.slices or len(self.dataset.split("validation"))
         self._validation = evaluation * slices / len(self.dataset.split(self.evaluator.split))
-        self.limit.begin(evaluation + (self._validation if self.config.train.best_by else 0))
+        self.limit.begin(evaluation + (self._validation if self.best_by else 0))
 
     def _save(self, state: TrainState, step: int, meter: Meter) -> None:
         """Saves a checkpoint, unless the run has diverged."""
@@ -198,7 +199,7 @@ class Run:
             return
         evaluation = self.evaluator(state.evaluated(), "validation", self.config.evaluate.slices)
         scores = evaluation.scores.means(METRICS, self.config.evaluate.convention)
-        if by := self.config.train.best_by:
+        if by := self.best_by:
             self.checkpoints.note(step, scores[by] if HIGHER_IS_BETTER[by] else -scores[by])
         writer.scalars(step, {f"validation/{name}": value for name, value in scores.items()})
         logger.info("step %d  validation  %s", step, "  ".join(f"{n} {v:.4g}" for n, v in scores.items()))

@@ -150,11 +150,12 @@ def test_the_weights_of_the_best_validation_are_those_of_the_run(tiny_config, tm
         evaluate_only(tiny_config, tmp_path / "run")
 
 
-def test_the_best_validation_needs_validation_subjects(tiny_config, tmp_path):
+def test_without_validation_subjects_the_last_weights_count(tiny_config, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("mrdiff_jax.log.logger.propagate", True)
     tiny_config.train.best_by = "psnr"
     tiny_config.data.validation_fraction = 0.0
-    with pytest.raises(UserError, match=r"--config\.train\.best_by=psnr: no subject is left for validation"):
-        train_and_evaluate(tiny_config, tmp_path)
+    assert train_and_evaluate(tiny_config, tmp_path).step == tiny_config.train.steps
+    assert "no subject is left for validation: the last weights count, not the best" in caplog.text
 
 
 def test_same_seed_same_numbers_and_another_seed_others(tiny_config, tmp_path):
