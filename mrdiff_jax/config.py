@@ -89,9 +89,9 @@ class Train:
     log_every: int = field(100, "steps between lines of the log", least=1)
     evaluate_every: int = field(10_000, "steps between validations", least=1)
     checkpoint_every: int = field(10_000, "steps between checkpoints", least=1)
-    keep_checkpoints: int = field(3, "the newest ones", least=1)
+    keep_checkpoints: int = field(3, "the newest ones; the best stays, too", least=1)
     best_by: str = field(
-        "", "score of the validations that chooses whose weights are evaluated; '' is the last ones", choices=("", *METRICS)
+        "", "score of validations by which the best checkpoint is kept, and evaluated; '' is the last", choices=("", *METRICS)
     )
 
 

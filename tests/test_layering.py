@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "mrdiff_jax"
 
 LAYERS = [
     "__init__ errors log fields streams plotting pages host",
-    "storage.files storage.paths storage.json_files storage.checksums storage.lock storage.best storage.checkpoints",
+    "storage.files storage.paths storage.json_files storage.checksums storage.lock storage.scores storage.checkpoints",
     "scans.scan_path scans.wrap_around scans.air",
     "wavelets physics metrics.* metrics.conventions parallel",
     "diffusion.schedules diffusion.process diffusion.samplers diffusion.*",

@@ -110,7 +110,7 @@ def _check_one_method(runs: Mapping[Path, Results]) -> None:
 
 
 def _settings(workdir: Path, run: Results) -> dict[str, Any]:
-    """By flag: what makes a run itself, how long it may train, how far it was when evaluated, and how it sampled then."""
+    """By flag: what makes a run itself, how long it may train, how far it had come, and how it sampled then."""
     identity, path = json_files.read(workdir / "run.json", _FIX), workdir / "config.json"
     try:
         train = config.from_json(json_files.read(path, _FIX)).train
@@ -118,7 +118,7 @@ def _settings(workdir: Path, run: Results) -> dict[str, Any]:
         raise UserError(f"{path}: {error}") from error
     sample = {f"--config.sample.{name}": value for name, value in (run.summary.sample or {}).items()}
     limits = {"--config.train.max_minutes": train.max_minutes, "--config.train.steps": train.steps}
-    reached = {} if train.max_minutes else {"the step evaluated": run.summary.step}
+    reached = {} if train.max_minutes else {"the steps trained": run.summary.trained or run.summary.step}
     return {_SEED: None} | {name: value for name, value in identity.items() if name != _SPLITS_FILE} | limits | sample | reached
 
 

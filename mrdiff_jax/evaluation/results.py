@@ -51,7 +51,9 @@ class Summary:
       split: whose subjects were scored.
       subjects, slices: how many.
       left_out: by name (SYNTHESIS, and each of REFERENCES) and column, how many slices have an infinite score.
-      step, method: of the training.
+      step: of the weights.
+      trained: steps that the training took, of which `step` may be the best; None in results of before there was a choice.
+      method: of the training.
       sources, target: contrasts.
       copied: the source that 'copy' copies.
       linear_weights: of 'linear': one for each source, then the intercept.
@@ -72,6 +74,7 @@ class Summary:
     slices: int
     left_out: dict[str, dict[str, int]]
     step: int
+    trained: int | None = None
     method: str
     sources: tuple[str, ...]
     target: str

@@ -17,7 +17,7 @@ from mrdiff_jax.evaluation.studies.context import Context
 from mrdiff_jax.log import logger
 from mrdiff_jax.methods.contract import Variables
 from mrdiff_jax.methods.reading import restore_evaluated, synthesis_part
-from mrdiff_jax.storage.checkpoints import restore_part
+from mrdiff_jax.storage.checkpoints import Checkpoints, restore_part
 from mrdiff_jax.storage.paths import check_writable
 
 
@@ -45,7 +45,8 @@ def evaluate_only(config: ConfigDict, folder: Path) -> Summary:
         choose = partial(synthesis_part, method, config, maps=True)
         step, read = restore_evaluated(partial(restore_part, folder), choose)
         variables = parallel.replicate(read)
-        summary = finish(config, folder, dataset, evaluator, variables, step)
+        trained = Checkpoints(folder, config.train.keep_checkpoints).latest()
+        summary = finish(config, folder, dataset, evaluator, variables, step, trained)
         context, rows = Context(config, dataset, method, evaluator, variables), []
         for name in names:  # what one study found is kept whatever becomes of the next
             rows += studies.run(name, context)
@@ -54,13 +55,19 @@ def evaluate_only(config: ConfigDict, folder: Path) -> Summary:
     return summary
 
 
-def finish(config: Config, folder: Path, dataset: Dataset, evaluator: Evaluator, variables: Variables, step: int) -> Summary:
-    """Evaluates replicated variables on the subjects of the split, writes and prints the results; returns their summary."""
+def finish(
+    config: Config, folder: Path, dataset: Dataset, evaluator: Evaluator, variables: Variables, step: int, trained: int | None
+) -> Summary:
+    """Evaluates replicated variables on the subjects of the split, writes and prints the results; returns their summary.
+
+    They are of that step of a training that took as many as are `trained`.
+    """
     split = evaluator.split
     logger.info("evaluating %d slices of the %s subjects", len(dataset.split(split)), split)
     evaluation = evaluator(variables, split)
     about = {
         "step": step,
+        "trained": trained,
         "method": config.method.name,
         "sources": tuple(dataset.sources),
         "target": dataset.target,

@@ -66,7 +66,7 @@ def _scalars(path: Path) -> Iterator[Values]:
 def _scores(summary: Values) -> str:
     """A table of the whole slice, and one of the body where the convention has it, with the references."""
     sample = summary.get("sample") or {}
-    how = [f"{summary['subjects']} {summary['split']} subjects", f"{summary['slices']} slices", f"step {summary['step']}"]
+    how = [f"{summary['subjects']} {summary['split']} subjects", f"{summary['slices']} slices", _step(summary)]
     how += [", ".join(f"{name} {value}" for name, value in sample.items())] if sample else []
     how += [f"seed {summary['seed']}", f"convention “{summary['convention']['name']}”"]
     parts = [f"<p>{escape('; '.join(how))}.</p>"]
@@ -81,6 +81,11 @@ def _scores(summary: Values) -> str:
             head = [name.upper() for name in (*METRICS, *ERRORS)]
             parts.append(f"<h3>{heading}</h3>{pages.table(['', *head], cells, sortable=False)}")
     return "".join(parts)
+
+
+def _step(summary: Values) -> str:
+    step, trained = summary["step"], summary.get("trained", summary["step"])
+    return f"step {step}" if step == trained else f"step {step}, the best by validation of {trained}"
 
 
 def _row(name: str, values: Sequence[float | None]) -> str:

@@ -42,7 +42,7 @@ class Entry:
     def ended(self) -> bool:
         """Whether it has been trained to its last step and scored."""
         try:
-            return json_files.read(self.workdir / "metrics.json", "")["step"] == self.steps
+            return json_files.read(self.workdir / results.SUMMARY, "").get("trained") == self.steps
         except UserError:
             return False
 

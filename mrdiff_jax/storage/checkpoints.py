@@ -8,7 +8,7 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.log import logger
-from mrdiff_jax.storage import best, checksums
+from mrdiff_jax.storage import checksums, scores
 
 Tree = TypeVar("Tree")
 T = TypeVar("T")
@@ -43,6 +43,7 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, keep: int):
         self.folder, self._keep = _folder(workdir), keep
+        scores.read(self.folder)  # damage is told before the work, not after it
         self._manager: ocp.CheckpointManager | None = None
 
     def latest(self) -> int | None:
@@ -68,15 +69,14 @@ class Checkpoints:
         if first:
             self._try(step)
 
-    def note(self, step: int, score: float) -> None:
-        """Notes how good the checkpoint of a step is; more is better."""
+    def note(self, step: int, score: float, how: Mapping[str, Any], highest: bool) -> None:
+        """Notes the score of a step's checkpoint, as `scores.note`."""
         if jax.process_index() == 0:
-            best.note(self.folder, step, score)
+            scores.note(self.folder, step, score, how, highest)
 
-    def best(self) -> int | None:
-        """Step of the checkpoint with the best score; of the newest where none has one; None where there is no checkpoint."""
-        steps = _steps(self.folder)
-        return _best(self.folder, steps) if steps else None
+    def has_score(self, step: int) -> bool:
+        """Whether one is noted of a step."""
+        return step in scores.read(self.folder).steps
 
     def restore(self, state: Tree, iterator: grain.DatasetIterator) -> Tree:
         """Restores the newest checkpoint: returns the state, shaped like the one given, and moves the iterator."""
@@ -85,7 +85,10 @@ class Checkpoints:
             grain.checkpoint.CheckpointHandler().restore(path / "data", item=iterator)
             return _restored(path, state)
 
-        return _read(self.folder, max, read)[1]
+        step, restored = _read(self.folder, max, read)
+        if jax.process_index() == 0:
+            scores.forget_after(self.folder, step)
+        return restored
 
     def close(self) -> None:
         """Waits for what is being written.
@@ -127,6 +130,8 @@ class Checkpoints:
         """Says what goes wrong in one line, and clears away what is half written."""
         try:
             yield
+        except UserError:
+            raise
         except Exception as error:
             manager, self._manager = self._manager, None
             with suppress(Exception):
@@ -153,7 +158,7 @@ class _NewestAndBest:
         self, checkpoints: Sequence[Any], *, context: checkpoint_managers.PreservationContext
     ) -> Sequence[bool]:
         steps = [checkpoint.step for checkpoint in checkpoints]
-        stay = {*sorted(steps)[-self.keep :], best.best_of(self.folder, steps)}
+        stay = {*sorted(steps)[-self.keep :], scores.read(self.folder).best(steps)}
         return [step in stay for step in steps]
 
 
@@ -185,7 +190,7 @@ def _steps(folder: Path) -> list[int]:
 
 def _best(folder: Path, steps: list[int]) -> int:
     """Of these steps the one with the best score, or the newest where none has one."""
-    found = best.best_of(folder, steps)
+    found = scores.read(folder).best(steps)
     return max(steps) if found is None else found
 
 
@@ -223,7 +228,7 @@ def _instead(folder: Path, steps: list[int], damaged: int) -> str:
     if not sound:
         return "no other one is known to be sound: train again, into another --workdir"
     if damaged < steps[-1]:
-        return f"sound: {', '.join(map(str, sound))}; remove {damaged}, and the best of the others takes its place"
+        return f"sound: {', '.join(map(str, sound))}; remove {damaged}, and another of them takes its place"
     remove = [str(step) for step in steps if step > sound[-1]]
     return f"sound: {', '.join(map(str, sound))}; remove {' and '.join(remove)}, and all goes on from {sound[-1]}"
 

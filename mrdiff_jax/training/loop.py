@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grain
 import jax
@@ -57,9 +58,10 @@ def train_and_evaluate(config: ConfigDict, folder: Path) -> Summary:
     run = Run(config, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with workdir.training(folder):
-        variables, step = run.chosen(*run.train())
+        state, trained = run.train()
+        variables, step = run.chosen(state, trained)
         with workdir.evaluating(folder, wait=True):
-            return finish(config, folder, run.dataset, run.evaluator, variables, step)
+            return finish(config, folder, run.dataset, run.evaluator, variables, step, trained)
 
 
 class Run:
@@ -74,6 +76,8 @@ class Run:
         self.best_by = config.train.best_by if len(self.dataset.split("validation")) else ""
         if self.best_by != config.train.best_by:
             logger.warning("no subject is left for validation: the last weights count, not the best")
+        if self.best_by and config.train.evaluate_every >= config.train.steps:
+            logger.warning("--config.train.evaluate_every is no less than the steps: no weights but the last are validated")
         self.iterator = _iterator(config, self.dataset)
         self.evaluator = Evaluator(self.method, self.dataset, config.evaluate)
         self.checkpoints = Checkpoints(folder, config.train.keep_checkpoints)
@@ -98,11 +102,13 @@ class Run:
         if first < steps:
             logger.info("compiling the training step, unless it is kept from an earlier run")
         with closing(self.checkpoints), closing(Writer(self.workdir, active=jax.process_index() == 0)) as writer:
-            step = first
+            step, scored = first, self.checkpoints.has_score(first)
+            if self.best_by and not scored and 0 < first < steps and first % every.evaluate_every == 0:
+                self._validate(writer, state, first)  # before which the run was killed
             while step < steps and not self._time_is_up(meter):
                 progress = np.full(jax.local_device_count(), self.progress(step), np.float32)
                 state, metrics = self.train_step(state, parallel.shard(next(self.iterator)), progress)
-                step += 1
+                step, scored = step + 1, False
                 meter.add(metrics)
                 if step == first + 1:
                     jax.block_until_ready(metrics)
@@ -111,28 +117,28 @@ class Run:
                     meter.restart()
                 if step % every.log_every == 0:
                     self._report(writer, step, meter)
-                validates = step % every.evaluate_every == 0 and step < steps and self.limit.left() > self._validation
+                validates = step % every.evaluate_every == 0 and step < steps
                 if step % every.checkpoint_every == 0 or (validates and self.best_by):
                     self._save(state, step, meter)
                     meter.restart()
-                if validates:
+                if validates and self.limit.left() > self._validation:
                     self._validate(writer, state, step)
                     meter.restart()
+                    scored = True
             if meter.pending:
                 self._report(writer, step, meter)
             self._save(state, step, meter)
-            if self.best_by:
+            if self.best_by and not scored:
                 self._validate(writer, state, step)
         return state, step
 
-    def chosen(self, state: TrainState, step: int) -> tuple[Variables, int]:
-        """The replicated variables to evaluate, and their step: those of the state, or by `train.best_by` the best ones."""
-        best = self.checkpoints.best() if self.best_by else step
-        if best == step:
-            return state.evaluated(), step
-        logger.info("evaluating the weights of step %d, whose validation has the best %s", best, self.best_by)
-        best, variables = restore_evaluated(partial(restore_part, self.workdir), lambda shapes: shapes)
-        return parallel.replicate(variables), best
+    def chosen(self, state: TrainState, trained: int) -> tuple[Variables, int]:
+        """The replicated variables to evaluate, and their step: the last ones, or by `train.best_by` the best ones."""
+        if not self.best_by:
+            return state.evaluated(), trained
+        step, variables = restore_evaluated(partial(restore_part, self.workdir), lambda shapes: shapes)
+        logger.info("evaluating the weights of step %d, whose validation has the best %s", step, self.best_by)
+        return parallel.replicate(variables), step
 
     def progress(self, step: int) -> float:
         """Share of the training that is done, by steps or by the clock, whichever is further."""
@@ -193,14 +199,20 @@ class Run:
         losses = "  ".join(f"{name} {value:.3g}" for name, value in means.items() if name.startswith("L_"))
         logger.info("step %d/%d  %s  %s", step, self.config.train.steps, losses, pace)
 
+    def _judged(self) -> dict[str, Any]:
+        """What a score of a validation is of: only scores that agree in this tell which weights are better."""
+        sample = {name: getattr(self.config.sample, name) for name in self.method.sampling} if self.config.sample else {}
+        rule = {name: getattr(self.config.evaluate, name) for name in ("convention", "slices", "seed")}
+        return {"score": self.best_by, **rule, **sample}
+
     def _validate(self, writer: Writer, state: TrainState, step: int) -> None:
         if not len(self.dataset.split("validation")):
             logger.info("step %d  no validation: no subject is left for it", step)
             return
         evaluation = self.evaluator(state.evaluated(), "validation", self.config.evaluate.slices)
         scores = evaluation.scores.means(METRICS, self.config.evaluate.convention)
-        if by := self.best_by:
-            self.checkpoints.note(step, scores[by] if HIGHER_IS_BETTER[by] else -scores[by])
+        if self.best_by:
+            self.checkpoints.note(step, scores[self.best_by], self._judged(), HIGHER_IS_BETTER[self.best_by])
         writer.scalars(step, {f"validation/{name}": value for name, value in scores.items()})
         logger.info("step %d  validation  %s", step, "  ".join(f"{n} {v:.4g}" for n, v in scores.items()))
         if jax.process_index():

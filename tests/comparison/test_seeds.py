@@ -241,6 +241,9 @@ def test_trained_runs_of_two_seeds_are_a_row(tiny_config, tmp_path):
     first, second = (run.rows["synthesis"][0]["psnr"] for run in row.results)
     assert row.rows["synthesis"][0]["psnr"] == pytest.approx((first + second) / 2)
     assert first != second
+    other_best = dataclasses.replace(row.results[1].summary, step=0)
+    results.write(dataclasses.replace(row.results[1], summary=other_best), workdirs[1])
+    seeds.read(workdirs)
     tiny_config.optimizer.learning_rate = 0.5
     train_and_evaluate(tiny_config, tmp_path / "other")
     with pytest.raises(UserError, match=r"other: --config.optimizer.learning_rate is 0.5, but "):

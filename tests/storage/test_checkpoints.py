@@ -120,22 +120,44 @@ def test_without_checksums_it_is_read_with_a_warning_and_what_orbax_cannot_read_
 
 def test_the_best_one_stays_and_is_the_one_that_is_read_and_training_goes_on_from_the_newest(tmp_path):
     checkpoints, iterator = Checkpoints(tmp_path, keep=2), data()
-    for step, score in ((1, 0.5), (2, 0.9), (3, 0.7), (4, None), (5, None)):
+    for step, score in ((1, 0.3), (2, 0.1), (3, 0.2), (4, None), (5, float("nan"))):
         checkpoints.save(step, state(step), iterator)
         if score is not None:
-            checkpoints.note(step, score)
+            checkpoints.note(step, score, {"score": "gmsd"}, highest=False)
     checkpoints.close()
     assert sorted(int(path.name) for path in (tmp_path / "checkpoints").glob("[0-9]*")) == [2, 4, 5]
     again = Checkpoints(tmp_path, keep=2)
-    assert (again.best(), again.latest()) == (2, 5)
     step, kept = restore_part(tmp_path, lambda tree: tree)
     assert (step, kept["step"]) == (2, 2)
     assert again.restore(state(0), data())["step"] == 5
-    again.note(5, 0.9)  # no better: the first stays
-    assert again.best() == 2
+    again.note(5, 0.1, {"score": "gmsd"}, highest=False)  # no better: the first stays
+    assert restore_part(tmp_path, lambda tree: tree)[0] == 2
     flip(tmp_path / "checkpoints" / "2" / "data" / "process_0-of-1.json")
-    with pytest.raises(UserError, match=r"checkpoints/2: is damaged .*; sound: 4, 5; remove 2, and the best of the others"):
+    with pytest.raises(
+        UserError, match=r"checkpoints/2: is damaged .*; sound: 4, 5; remove 2, and another of them takes its place"
+    ):
         restore_part(tmp_path, lambda tree: tree)
+
+
+def test_scores_are_compared_with_their_like_and_those_of_lost_steps_are_forgotten(run):
+    checkpoints = Checkpoints(run, keep=3)
+    checkpoints.note(2, 9.0, {"slices": 4}, highest=True)
+    checkpoints.note(4, 1.0, {"slices": 8}, highest=True)
+    checkpoints.note(6, 2.0, {"slices": 8}, highest=True)
+    assert restore_part(run, lambda tree: tree)[0] == 6
+    shutil.rmtree(run / "checkpoints" / "6")
+    assert restore_part(run, lambda tree: tree)[0] == 4
+    assert checkpoints.has_score(6)
+    checkpoints.restore(state(0), data())
+    assert not checkpoints.has_score(6)
+    assert checkpoints.has_score(4)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"best": 3}', '{"how": {}, "highest": true, "steps": {"9": "x"}}'])
+def test_scores_that_cannot_be_read_are_told_before_the_work(run, text):
+    (run / "checkpoints" / "scores.json").write_text(text)
+    with pytest.raises(UserError, match=r"^[^\n]*scores\.json: not [^\n]*; remove it; the newest checkpoint then counts"):
+        Checkpoints(run, keep=3)
 
 
 def test_reading_writes_nothing_and_leaves_alone_what_is_being_written(run, tmp_path):
