@@ -118,7 +118,7 @@ def _settings(workdir: Path, run: Results) -> dict[str, Any]:
         raise UserError(f"{path}: {error}") from error
     sample = {f"--config.sample.{name}": value for name, value in (run.summary.sample or {}).items()}
     limits = {"--config.train.max_minutes": train.max_minutes, "--config.train.steps": train.steps}
-    reached = {} if train.max_minutes else {"the steps trained": run.summary.trained or run.summary.step}
+    reached = {} if train.max_minutes else {"the last step": run.summary.trained or run.summary.step}
     return {_SEED: None} | {name: value for name, value in identity.items() if name != _SPLITS_FILE} | limits | sample | reached
 
 

@@ -205,7 +205,7 @@ LESIONS = [study_row("lesions", "lesions", "rmse", 0.25)]
         ({"identity": {"--config.new": 1}}, "b: --config.new is 1, but unknown in .*a;"),
         ({"train": {"steps": 20}}, "b: --config.train.steps is 20, but 10 in .*a;"),
         ({"train": {"max_minutes": 1.0}}, "b: --config.train.max_minutes is 1.0, but 0.0 in .*a;"),
-        ({"step": 5}, "b: the step evaluated is 5, but 10 in .*a;"),
+        ({"step": 5}, "b: the last step is 5, but 10 in .*a;"),
         ({"sample": {"steps": 1}}, "b: --config.sample.steps is 1, but unknown in .*a;"),
         ({"convention": "apt"}, "b: scored by the convention 'apt', .*a by 'default'"),
         ({"identity": {"--config.train.seed": 0}}, "b: --config.train.seed is 0, as in .*a; .* different seeds"),
