@@ -4,7 +4,8 @@
 
 PREPARED is a folder that mrdiff prepare wrote, or a configuration file, whose data are then taken. Without --set nothing is
 trained. Leaves results.json and results.md in the output folder. Every measurement is written when it is made, and every part
-runs in a process of its own that is stopped when its time is up: what was measured until then stays. One device is timed,
+runs in a process of its own that is stopped when its time is up: what was measured until then stays. The same call again
+does the parts that had no time, and those of another commit; for other flags name another folder. One device is timed,
 compilation is cold; training uses all devices.
 """
 
@@ -102,16 +103,17 @@ def sized(size: str, dtype: str, steps: int = 50) -> ConfigDict:
 
 
 def check_benchmark(save: Save, options: argparse.Namespace) -> None:
-    """Training step, 50-step synthesis and reverse step of one network on one device."""
+    """Training step and synthesis of one network on one device."""
     one = jax.local_devices()[:1]
     config = resolve(sized(options.size, options.dtype, steps=5 if options.size == "tiny" else 50))
     state = networks.fresh_state(config)
     about = {"parameters": networks.parameters(state.variables), "batch": config.data.batch_size, "draws": config.own.draws}
     save("network", about)
     measure(save, {"training_step": partial(networks.training_step, config, state, one)})
-    for name, steps in (("reverse_step", 1), (f"synthesis_of_{config.sample.steps}_steps", config.sample.steps)):
-        changed = networks.with_steps(config, steps)
-        measure(save, {name: partial(networks.synthesis, changed, state.evaluated(), config.data.batch_size, one)})
+    name, synthesis = f"synthesis_of_{config.sample.steps}_steps", partial(networks.synthesis, config, state.evaluated())
+    record = measure(save, {name: lambda: synthesis(config.data.batch_size, one)})[name]
+    if "seconds" in record:
+        save(name, record | {"seconds_a_step": record["seconds"] / config.sample.steps})
 
 
 def check_training(save: Save, options: argparse.Namespace) -> None:
@@ -206,9 +208,11 @@ def tasks(options: argparse.Namespace) -> list[tuple[str, list[str], float]]:
 
 def run(options: argparse.Namespace, arguments: list[str], report: Report) -> bool:
     """Runs all tasks; what one does not use of its time, the rest may. Whether none failed."""
-    report.begin()
-    well = True
-    end, left = time.monotonic() + 60 * options.minutes, tasks(options)
+    report.begin(keep=True)
+    well, end = True, time.monotonic() + 60 * options.minutes
+    left = [task for task in tasks(options) if not report.has(task[0])]
+    if kept := [name for name, _, _ in tasks(options) if report.has(name)]:
+        print(f"measured before, and kept: {', '.join(kept)}", flush=True)
     while left:
         remaining = end - time.monotonic()
         name, (part, *flags), share = left[0]
@@ -239,7 +243,7 @@ def markdown(results: Results) -> str:
                     rows[key] = record | {"tflops": record["gflops"] / 1e3}
                     if name.split()[-1] in peaks:
                         rows[key]["share_of_gemm"] = rows[key]["tflops"] / peaks[name.split()[-1]]
-            columns = ("compile_s", "seconds", "tflops", "share_of_gemm", "needs_mib", "peak_mib", "error")
+            columns = ("compile_s", "seconds", "seconds_a_step", "tflops", "share_of_gemm", "needs_mib", "peak_mib", "error")
             network = brief(rows.pop("network", {}))
             lines += table(f"{name.capitalize()} ({network})", rows, columns)
         elif name.startswith("training"):

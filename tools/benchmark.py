@@ -330,7 +330,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--networks", default=",".join(NETWORKS), help="those wanted")
     parser.add_argument("--parts", default=",".join(PARTS), help="those wanted, in their order")
     parser.add_argument(
-        "--tiny", action="store_true", help="everything so small that the numbers say no more than that it works"
+        "--tiny", action="store_true", help="one network, and all so small that the numbers say no more than that it works"
     )
     parser.add_argument("--work", help=argparse.SUPPRESS)  # of the processes that this one starts
     options = parser.parse_args(arguments)

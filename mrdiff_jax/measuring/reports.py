@@ -51,6 +51,11 @@ class Report:
         self._write(results)
         print(f"  {name}: {brief(record)}", flush=True)
 
+    def has(self, part: str) -> bool:
+        """Whether a part was measured to its end, by the commit of now."""
+        process = self.read().get(part, {}).get(PROCESS, {})
+        return process.get("ended") == "finished" and process.get("commit") == commit()
+
     def run(self, part: str, command: Sequence[Any], limit: float | None = None) -> bool:
         """Runs the process of a part, which adds what it finds, for at most `limit` seconds; whether it did not fail."""
         self._write({name: found for name, found in self.read().items() if name != part})

@@ -130,7 +130,7 @@ def sha256(path: Path) -> str:
 
 
 def commit() -> str | None:
-    """The commit of this package, where it runs from a clone; None where it was installed."""
+    """The commit of this package, and '-dirty' where files differ from it; None where it runs from no clone."""
     package = Path(mrdiff_jax.__file__).parent
 
     def git(*arguments: str) -> subprocess.CompletedProcess:
@@ -138,6 +138,7 @@ def commit() -> str | None:
 
     try:
         tracked = git("ls-files", "--error-unmatch", "__init__.py").returncode == 0
-        return git("rev-parse", "HEAD").stdout.strip() if tracked else None
+        changed = git("status", "--porcelain", "--untracked-files=no").stdout.strip()
+        return git("rev-parse", "HEAD").stdout.strip() + ("-dirty" if changed else "") if tracked else None
     except FileNotFoundError:  # no git
         return None

@@ -225,6 +225,8 @@ def test_the_sidecar_tells_how_it_was_made(synthesizer, pair):
         **{"Sampler": "ddpm", "Steps": 1, "Eta": 1.0, "Samples": 1, "Seed": 3, "SharedNoise": False},
     }
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD"], cwd=ROOT, check=False).returncode
+    head += "-dirty" * changed
     assert about["Software"] == {"Name": "mrdiff_jax", "Version": "0.1.0", "Commit": head}
     assert about["Intensities"]["Factor"] == 200
     assert str(pair["T2w"].parent) not in json.dumps(about)

@@ -10,11 +10,14 @@ import jax
 import numpy as np
 import pytest
 
+from mrdiff_jax.measuring import reports
+
 TOOL = Path(__file__).parents[2] / "tools" / "accelerator_check.py"
 sys.path.insert(0, str(TOOL.parent))
 import accelerator_check as check  # noqa: E402
 
 sys.path.pop(0)
+run = reports.Report.run
 
 
 def call(*flags):
@@ -32,6 +35,22 @@ def test_the_device_part_leaves_its_results(tmp_path):
     assert found["gemm_float32"]["tflops"] > 0
     assert found["process"]["ended"] == "finished"
     assert "TFLOP/s" in (tmp_path / "results.md").read_text()
+
+
+def test_a_second_call_does_what_the_first_did_not(tmp_path, capsys, monkeypatch):
+    ran, ends = [], {"device": "finished", "parity": "out of time"}
+    monkeypatch.setattr(reports, "wait", lambda command, limit: ends.get(ran[-1], "finished"))
+    monkeypatch.setattr(check.Report, "run", lambda self, part, *rest: ran.append(part) or run(self, part, *rest))
+    flags = [f"--output={tmp_path}", "--parts=device,parity", "--minutes=1"]
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            check.main(flags)
+    assert ran == ["device", "parity", "parity"]
+    assert "measured before, and kept: device" in capsys.readouterr().out
+    monkeypatch.setattr(reports, "commit", lambda: "another")
+    with pytest.raises(SystemExit):
+        check.main(flags)
+    assert ran[3:] == ["device", "parity"]
 
 
 def test_shares_of_the_time_are_those_of_the_parts():
