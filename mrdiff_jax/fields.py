@@ -131,7 +131,7 @@ class Model:
     norm_groups: int = field(32, "of the group normalisation; small networks want a few channels in each", least=1)
     wavelet_levels: int = field(1, "of the Haar transform on whose bands networks work; 0 is pixels", least=0)
     dtype: Literal["float32", "bfloat16"] = field("float32", "of the computation", choices=("float32", "bfloat16"))
-    remat: bool = field(False, "computes features again for the gradient in place of keeping them: for the memory of accelerators")
+    remat: bool = field(False, "computes features again for the gradient in place of keeping them: for accelerators' memory")
 
 
 MODEL_FIELDS = tuple(entry.name for entry in dataclasses.fields(Model))
