@@ -18,6 +18,6 @@ def get_config(preset: str | None = None):
     config = defaults.small(preset)
     config.data.update(name="bids", image_size=128, batch_size=4, mirror=True)
     config.mrdiff.schedule = "linear"  # noisier for longer than the cosine: short runs then lean on the sources
-    config.train.update(steps=20_000, log_every=20, evaluate_every=1_000, checkpoint_every=500)
+    config.train.update(steps=20_000, log_every=20, evaluate_every=1_000, checkpoint_every=500, best_by="psnr")
     config.evaluate.update(slices=64)
     return config.lock()
