@@ -100,7 +100,7 @@ def test_a_failed_run_costs_no_other(tmp_path, monkeypatch):
     def start(entry, settings, device):
         entry.workdir.mkdir()
         if entry.row != "bad":
-            (entry.workdir / "metrics.json").write_text('{"step": 4}')
+            (entry.workdir / "metrics.json").write_text('{"step": 3, "trained": 4}')
         return subprocess.Popen([sys.executable, "-c", f"import sys; sys.exit({entry.row != 'good'})"])
 
     monkeypatch.setattr(runs, "start", start)
