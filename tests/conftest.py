@@ -37,6 +37,14 @@ TINY = networks.TINY | {
 }
 
 
+SLOW = ("notebooks", "tools", "training", "methods")  # folders whose files take minutes
+
+
+def pytest_collection_modifyitems(items):
+    """Slow files first, so that in the end no worker has one to itself while the others wait."""
+    items.sort(key=lambda item: item.path.parent.name not in SLOW)
+
+
 def forget_programs():
     """Drops what was compiled: each program takes memory maps, of which a Linux process may have 65,530."""
     jax.clear_caches()
