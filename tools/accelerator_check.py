@@ -208,11 +208,10 @@ def tasks(options: argparse.Namespace) -> list[tuple[str, list[str], float]]:
 
 def run(options: argparse.Namespace, arguments: list[str], report: Report) -> bool:
     """Runs all tasks; what one does not use of its time, the rest may. Whether none failed."""
-    report.begin(keep=True)
-    well, end = True, time.monotonic() + 60 * options.minutes
-    left = [task for task in tasks(options) if not report.has(task[0])]
-    if kept := [name for name, _, _ in tasks(options) if report.has(name)]:
+    well, end, left = True, time.monotonic() + 60 * options.minutes, tasks(options)
+    if kept := [name for name, _, _ in left if report.has(name)]:
         print(f"measured before, and kept: {', '.join(kept)}", flush=True)
+        left = [task for task in left if task[0] not in kept]
     while left:
         remaining = end - time.monotonic()
         name, (part, *flags), share = left[0]
@@ -284,6 +283,10 @@ def main(arguments: list[str]) -> None:
             prepared_set.read(Path(options.set))
         except UserError as error:
             parser.error(f"--set: {error}")
+    try:
+        report.begin(keep=True)
+    except UserError as error:
+        parser.error(f"--output: {error}")
     well = run(options, arguments, report)
     print(f"results.json and results.md are in {options.output}")
     sys.exit(not well)

@@ -53,6 +53,14 @@ def test_a_second_call_does_what_the_first_did_not(tmp_path, capsys, monkeypatch
     assert ran[3:] == ["device", "parity"]
 
 
+def test_results_that_cannot_be_read_are_one_line(tmp_path, capsys):
+    (tmp_path / "results.json").write_text("{")
+    with pytest.raises(SystemExit) as ended:
+        check.main([f"--output={tmp_path}", "--parts=device"])
+    assert ended.value.code == 2
+    assert "results.json: not readable as JSON" in capsys.readouterr().err
+
+
 def test_shares_of_the_time_are_those_of_the_parts():
     found = check.tasks(options(sizes="paper,base64", methods="mrdiff,regression", set="somewhere"))
     shares = {part: sum(share for name, _, share in found if name.split()[0] == part) for part in check.PARTS}
