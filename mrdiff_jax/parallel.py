@@ -1,16 +1,18 @@
-"""Data parallelism: one replica a device (pmap), the batch split over axis 'data', gradients averaged.
+"""Data parallelism: one replica a device, the batch split over axis 'data', gradients averaged.
 
 The only file that knows of devices. With several hosts every process runs the same program on its share of the data
 (`jax.distributed`), and the axis spans all of them.
 """
 
+import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax import Array
+from jax.experimental.multihost_utils import global_array_to_host_local_array, host_local_array_to_global_array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mrdiff_jax import host
@@ -25,17 +27,23 @@ _NUMERICS = (
     "jax_default_matmul_precision",
     "jax_numpy_dtype_promotion",
 )
+# XLA has two code generators for what it fuses on CPUs. Without the newer one a large program compiles in half the time and
+# memory; a small one without gradients runs slower.
+_SPARING = {"xla_cpu_use_fusion_emitters": False}
+_LITTLE = 2**28  # bytes that a program may want for its work, for which the process had better keep them
 Tree = TypeVar("Tree")
 
 
 def initialize(batch_size: int) -> None:
     """Joins the other hosts, where the environment names a coordinator; must come before anything runs on a device.
 
-    Where the cores are the device they are used as two, if a batch can be halved: XLA keeps them busier so.
+    Where the cores are the device they are used as two, if a batch can be halved: XLA keeps them busier so. The process keeps
+    memory that it frees (`host`).
 
     Raises:
       UserError: the environment asks for hosts or devices that cannot be had.
     """
+    host.keep_freed_memory()  # before XLA starts its threads
     if "JAX_COORDINATOR_ADDRESS" in os.environ:
         try:
             jax.distributed.initialize(num_processes=_number("JAX_NUM_PROCESSES"), process_id=_number("JAX_PROCESS_ID"))
@@ -47,8 +55,7 @@ def initialize(batch_size: int) -> None:
     elif batch_size % 2 == 0 and host.cores() > 1 and "XLA_FLAGS" not in os.environ:
         jax.config.update("jax_num_cpu_devices", 2)
     try:
-        if jax.devices()[0].platform == "cpu":
-            host.keep_freed_memory()
+        jax.devices()
     except (RuntimeError, AssertionError) as error:  # the latter is what JAX says where a platform has no device
         why = _first_sentence(error) or "no such device"
         raise UserError(
@@ -62,6 +69,11 @@ def _number(variable: str) -> int | None:
     return None if value is None else int(value)
 
 
+def few_cores() -> bool:
+    """Whether a device that is made of cores has one or two: for such, work in blocks that fit the cache was measured."""
+    return 2 * jax.local_device_count() >= host.cores()
+
+
 def numerics() -> dict[str, Any]:
     """JAX's own settings that change numbers, by the names that set them."""
     return {name.upper(): getattr(jax.config, name) for name in _NUMERICS}
@@ -71,9 +83,74 @@ def _first_sentence(error: Exception) -> str:
     return " ".join(str(error).split()).partition(". ")[0][:110]
 
 
-def pmap(fn: Callable[..., Any], devices: Sequence[jax.Device] | None = None, donate: tuple[int, ...] = ()) -> Any:
-    """Compiles fn once for all devices; every argument carries a leading axis of devices."""
-    return jax.pmap(fn, axis_name=AXIS, devices=devices, donate_argnums=donate)
+def pmap(
+    fn: Callable[..., Any], devices: Sequence[jax.Device] | None = None, donate: tuple[int, ...] = (), sparing: bool = False
+) -> Any:
+    """Compiles fn once for all devices: every argument and result carries a leading axis of this host's.
+
+    Args:
+      fn: of what one device has, without that axis.
+      devices: that run it; all of all hosts if none are named.
+      donate: numbers of the arguments whose memory the result may take.
+      sparing: compiled for the shapes of its first call alone, and on a CPU in less time and memory: a training step is as fast
+        then, while synthesis would be slower.
+    """
+    mesh, split = Mesh(devices or jax.devices(), (AXIS,)), PartitionSpec(AXIS)
+
+    @functools.wraps(fn)
+    def on_device(*shards: Any) -> Any:
+        return jax.tree.map(lambda x: jax.numpy.expand_dims(x, 0), fn(*jax.tree.map(lambda x: x[0], shards)))
+
+    layout = NamedSharding(mesh, split)
+    program = jax.jit(
+        jax.shard_map(on_device, mesh=mesh, in_specs=split, out_specs=split, check_vma=False),
+        **{"in_shardings": layout, "out_shardings": layout, "donate_argnums": donate},
+        compiler_options=_known_options(mesh.devices.flat[0].platform) if sparing else None,
+    )
+    if sparing:
+        program = _compiled_first(program)
+    if jax.process_count() == 1:
+        return program
+
+    def run(*arguments: Any) -> Any:
+        result = program(*host_local_array_to_global_array(arguments, mesh, split))
+        return global_array_to_host_local_array(result, mesh, split)
+
+    return run
+
+
+def _compiled_first(program: Any) -> Any:
+    """Compiles a program for the arguments of its first call, on which it then runs."""
+    compiled = None
+
+    def run(*arguments: Any) -> Any:
+        nonlocal compiled
+        compiled = compiled or compile_sparingly(program, *arguments)
+        return compiled(*arguments)
+
+    run.lower = program.lower
+    return run
+
+
+def compile_sparingly(program: Any, *arguments: Any) -> jax.stages.Compiled:
+    """Compiles what `pmap` made for arguments, or their shapes, and returns the memory that this took before it runs."""
+    compiled = program.lower(*arguments).compile()
+    if jax.default_backend() == "cpu" and compiled.memory_analysis().temp_size_in_bytes > _LITTLE:
+        host.return_large_blocks()
+    host.return_freed_memory()
+    return compiled
+
+
+@functools.cache
+def _known_options(platform: str) -> Mapping[str, Any] | None:
+    """What XLA is told to spare time and memory on a kind of device, if the installed one knows it."""
+    if platform != "cpu":
+        return None
+    try:
+        jax.jit(lambda: 0, compiler_options=_SPARING).lower().compile()
+    except jax.errors.JaxRuntimeError:  # it names the option that it does not have
+        return None
+    return _SPARING
 
 
 def replicate(tree: Tree, devices: Sequence[jax.Device] | None = None) -> Tree:
@@ -82,7 +159,7 @@ def replicate(tree: Tree, devices: Sequence[jax.Device] | None = None) -> Tree:
     layout = NamedSharding(Mesh(devices, (AXIS,)), PartitionSpec(AXIS))
 
     def copy(x: Any) -> Array:
-        copies = [jax.device_put(np.asarray(x)[None], device) for device in devices]
+        copies = [jax.device_put(np.asarray(x)[None], device, may_alias=False) for device in devices]
         return jax.make_array_from_single_device_arrays((len(devices), *np.shape(x)), layout, copies)
 
     return jax.tree.map(copy, tree)

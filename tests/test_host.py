@@ -3,9 +3,28 @@ import resource
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from mrdiff_jax import host
+
+_STEPS = """
+import resource
+import jax
+import numpy as np
+from mrdiff_jax import host, parallel
+
+{change}
+parallel.initialize(1)
+step = parallel.pmap(lambda x: (x.T @ x @ x.T).sum(), jax.local_devices()[:1], sparing=True)
+x = np.ones((1, 3000, 3000), np.float32)
+counts = []
+for _ in range(24):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    jax.block_until_ready(step(x))
+    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(*counts[16:])
+"""
 
 _USES_BLOCKS_ANEW = """
 import resource
@@ -37,6 +56,20 @@ def test_memory_that_was_freed_is_used_again_without_asking_the_system_in_every_
 
     assert max(faults(True)) < pages / 10
     assert min(faults(False)) > pages / 10  # otherwise the C library does it by itself
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is what is told to keep memory")
+def test_the_scratch_of_a_step_is_used_again_unless_it_is_large():
+    """What XLA asks for, its threads included: a matrix of 36 MB and more, each step."""
+    pages = 4 * 3000**2 // resource.getpagesize()
+
+    def faults(change: str = "") -> list[int]:
+        code = _STEPS.format(change=change)
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        return [int(count) for count in result.stdout.split()]
+
+    assert np.median(faults()) < pages / 10
+    assert min(faults("parallel._LITTLE = 0")) > pages / 2
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="where a process can be kept to some cores")

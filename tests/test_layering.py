@@ -15,7 +15,8 @@ LAYERS = [
     "scans.scan_path scans.wrap_around scans.air",
     "wavelets physics metrics.* metrics.conventions parallel",
     "diffusion.schedules diffusion.process diffusion.samplers diffusion.*",
-    "networks.initializers networks.normalization networks.kernel_gradients networks.convolutions networks.*",
+    "networks.initializers networks.attention networks.kernel_gradients networks.normalization networks.*",
+    "networks.convolutions networks.layers",
     "methods.contract methods.distances methods.packing methods.optimizers methods.reading methods.transfer",
     "methods.cdpm.attention methods.cdpm.network methods.cdpm.method",
     "methods.mrdiff.settings methods.mrdiff.network methods.mrdiff.losses methods.mrdiff.*",
@@ -109,8 +110,8 @@ def only_in(name: str, allowed: set[str]) -> bool:
     return {path.stem for path, text in TEXTS.items() if name in text} == allowed
 
 
-def test_pmap_orbax_and_event_files_are_known_to_one_file_each():
-    assert only_in("jax.pmap", {"parallel"})
+def test_devices_orbax_and_event_files_are_known_to_one_file_each():
+    assert only_in("jax.shard_map", {"parallel"})
     assert only_in("pmean", {"parallel"})
     assert only_in("import orbax", {"checkpoints"})
     assert only_in("import SummaryWriter", {"writer"})

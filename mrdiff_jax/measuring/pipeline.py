@@ -35,7 +35,7 @@ def input_pipeline(config: Config, steps: int, seconds: float, repeats: int = 3)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(config, Path(folder))
         run.checkpoints.close()
-        alone, state = batches_per_second(run.iterator, seconds), parallel.replicate(run.initial)
+        alone, state = batches_per_second(run.iterator, seconds), parallel.replicate(run.initial())
         there, progress = next(run.iterator), np.zeros(jax.local_device_count(), np.float32)
 
         def seconds_of_a_step(batch: Callable[[], Any]) -> float:

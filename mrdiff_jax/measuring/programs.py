@@ -43,14 +43,14 @@ def run_once(call: Callable[[], Any]) -> Record:
 
 
 def compile_and_weigh(
-    function: Callable[..., Any], arguments: Any, devices: Sequence[jax.Device], donate: tuple[int, ...] = ()
+    function: Callable[..., Any], arguments: Any, devices: Sequence[jax.Device], **options: Any
 ) -> tuple[Any, Record]:
     """The program that `parallel.pmap` makes of a function, or None where it cannot fit; and what it takes.
 
     Args:
       function: of what a device has.
       arguments: arrays or their shapes, with the leading axis of the devices.
-      donate: arguments whose memory the result may take.
+      options: further arguments of `parallel.pmap`.
 
     Returns:
       The compiled function, and a record: seconds of compilation, FLOPs on all devices, memory on each.
@@ -58,7 +58,7 @@ def compile_and_weigh(
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), arguments)
     start = time.perf_counter()
     try:
-        compiled = parallel.pmap(function, devices, donate).lower(*shapes).compile()
+        compiled = parallel.compile_sparingly(parallel.pmap(function, devices, **options), *shapes)
     except jax.errors.JaxRuntimeError as error:
         return None, _failure(error)
     record = {"devices": len(devices), "compile_s": time.perf_counter() - start}

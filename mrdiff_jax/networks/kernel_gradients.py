@@ -12,12 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from mrdiff_jax import host
+from mrdiff_jax import parallel
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 _BLOCK = 256  # pixels
 _LARGE, _FEWEST_CHANNELS = 2**19, 32  # elements of a batch of images, and channels: with fewer XLA is as fast
-_FEW_CORES = 2  # of a device: with more of them XLA was not measured against it
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -38,7 +37,7 @@ def _backward(padding: int, inputs: tuple[Array, Array], gradient: Array) -> tup
     size = kernel.shape[0]
     mirrored = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
     of_kernel = functools.partial(_of_kernel, size=size, padding=padding)
-    if jax.local_device_count() * _FEW_CORES >= host.cores() and _is_large(x) and padding < size:
+    if parallel.few_cores() and _is_large(x) and padding < size:
         in_blocks = functools.partial(_of_kernel_in_blocks, size=size, padding=padding)
         of_kernel = functools.partial(lax.platform_dependent, cpu=in_blocks, default=of_kernel)
     return convolve(gradient, mirrored, size - 1 - padding), of_kernel(x, gradient).astype(kernel.dtype)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from mrdiff_jax.networks.attention import attend
 from mrdiff_jax.networks.convolutions import Convolution
 from mrdiff_jax.networks.initializers import Initializer, ones, uniform, zeros
 from mrdiff_jax.networks.kernel_gradients import convolve
@@ -132,9 +133,7 @@ class Attention(nn.Module):
         normalized = GroupNorm(self.norm_groups, name="norm")(x)
         qkv = Linear(3 * c, dtype=self.dtype, name="qkv")(normalized)
         q, k, v = jnp.moveaxis(qkv.reshape(b, h * w, 3, heads, c // heads), 2, 0)
-        logits = jnp.einsum("bqhd,bkhd->bhqk", q, k).astype(jnp.float32) * (c // heads) ** -0.5
-        weights = jax.nn.softmax(logits).astype(self.dtype)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(b, h, w, c)
+        mixed = attend(q, k, v).reshape(b, h, w, c)
         return (normalized if self.onto_normalized else x) + Linear(c, zero=True, dtype=self.dtype, name="out")(mixed)
 
 

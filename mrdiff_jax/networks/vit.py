@@ -5,13 +5,12 @@ import zipfile
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from scipy import ndimage
 
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.networks.attention import attend
 from mrdiff_jax.networks.convolutions import dropout
 from mrdiff_jax.networks.initializers import Initializer, normal, ones, uniform, zeros
 from mrdiff_jax.streams import stream
@@ -51,9 +50,7 @@ class MultiHeadAttention(nn.Module):
     def __call__(self, x: Array) -> Array:
         b, n, c = x.shape
         q, k, v = (_dense(c, c, name)(x).reshape(b, n, self.heads, c // self.heads) for name in ("query", "key", "value"))
-        logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) * (c // self.heads) ** -0.5
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits), v).reshape(b, n, c)
-        return _dense(c, c, "out")(mixed)
+        return _dense(c, c, "out")(attend(q, k, v).reshape(b, n, c))
 
 
 class Perceptron(nn.Module):

@@ -81,9 +81,15 @@ class Run:
         self.iterator = _iterator(config, self.dataset)
         self.evaluator = Evaluator(self.method, self.dataset, config.evaluate)
         self.checkpoints = Checkpoints(folder, config.train.keep_checkpoints)
-        key, recipe = jax.random.key(config.train.seed), config.optimizer
-        self.initial = create_train_state(self.method, recipe, named(key, "weights"), _example(self.dataset), self._origin())
-        self.train_step = parallel.pmap(make_train_step(self.method, recipe, named(key, "steps")), donate=(0,))
+        self._key, recipe = jax.random.key(config.train.seed), config.optimizer
+        self.train_step = parallel.pmap(
+            make_train_step(self.method, recipe, named(self._key, "steps")), donate=(0,), sparing=True
+        )
+
+    def initial(self) -> TrainState:
+        """The state before training, made anew; what is not kept takes no memory while the training runs."""
+        example = _example(self.dataset)
+        return create_train_state(self.method, self.config.optimizer, named(self._key, "weights"), example, self._origin())
 
     def _origin(self) -> Callable[[Variables], Variables]:
         """What puts weights of elsewhere in the place of fresh ones; nothing does where a checkpoint is there to go on from."""
@@ -95,7 +101,6 @@ class Run:
 
     def train(self) -> tuple[TrainState, int]:
         """The loop; returns the replicated state, and the steps taken."""
-        workdir.claim(self.workdir, self.config, self.dataset, self.method)
         every, steps = self.config.train, self.config.train.steps
         state, first = self._start()
         meter = Meter(first)
@@ -149,8 +154,9 @@ class Run:
         return meter.progress() >= 1 if jax.process_count() > 1 else self.limit.left() <= 0
 
     def _start(self) -> tuple[TrainState, int]:
-        """The replicated state to go on from, and its step."""
-        state = self.initial
+        """Claims the folder, and returns the replicated state to begin with or to go on from, and its step."""
+        state = self.initial()
+        workdir.claim(self.workdir, self.config, self.dataset, self.method)
         logger.info(
             "%s: %d slices to train on, %.1f M parameters, %d device(s)",
             self.config.method.name,

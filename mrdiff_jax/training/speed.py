@@ -21,7 +21,7 @@ def seconds_of_a_step(config: Config, seconds: float = 4.0) -> float:
     """
     with tempfile.TemporaryDirectory() as folder:
         run = Run(config, Path(folder))
-        state, start, steps = parallel.replicate(run.initial), 0.0, 0
+        state, start, steps = parallel.replicate(run.initial()), 0.0, 0
         while not steps or time.monotonic() < start + seconds or steps % len(_PROGRESS) != 1:
             progress = np.full(jax.local_device_count(), _PROGRESS[steps % len(_PROGRESS)], np.float32)
             state, metrics = run.train_step(state, parallel.shard(next(run.iterator)), progress)

@@ -259,7 +259,7 @@ def test_an_imported_checkpoint_is_trained_on_evaluated_synthesised_with_and_exp
 
     run = Run(resolve(tiny_config), workdir)
     first = next(run.iterator)["target"]
-    state = run.checkpoints.restore(run.initial, run.iterator)
+    state = run.checkpoints.restore(run.initial(), run.iterator)
     np.testing.assert_array_equal(next(run.iterator)["target"], first)  # the data from their start
     assert int(state.step) == 3
     imported = state.variables.of("generator")

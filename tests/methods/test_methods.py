@@ -148,7 +148,7 @@ def test_a_stopped_run_goes_on_exactly_and_its_export_synthesises_as_it_does(nam
     assert summary.method == name
     assert (summary.sample is not None) == methods.create(resolve(configured(name))).samples
     run = Run(resolve(configured(name)), whole)
-    states = [Checkpoints(folder, keep=1).restore(run.initial, run.iterator) for folder in (whole, parts)]
+    states = [Checkpoints(folder, keep=1).restore(run.initial(), run.iterator) for folder in (whole, parts)]
     jax.tree.map(np.testing.assert_array_equal, *states)
 
     model_files.export(model_files.load(whole), tmp_path / "model.safetensors")

@@ -35,7 +35,7 @@ def Run(config, workdir):
 
 def final_state(config, workdir):
     run = Run(config, workdir)
-    return run.checkpoints.restore(run.initial, run.iterator)
+    return run.checkpoints.restore(run.initial(), run.iterator)
 
 
 def assert_same(a, b):
@@ -128,7 +128,7 @@ def test_same_seed_same_numbers_and_another_seed_others(tiny_config, tmp_path):
     tiny_config.train.seed = 1
     other = Run(tiny_config, tmp_path / "c")
     assert not np.array_equal(next(run.iterator)["target"], next(other.iterator)["target"])
-    kernels = [r.initial.variables.params["generator"]["encoder"]["conv_in"]["kernel"] for r in (run, other)]
+    kernels = [r.initial().variables.params["generator"]["encoder"]["conv_in"]["kernel"] for r in (run, other)]
     assert not np.array_equal(*kernels)
 
 
@@ -223,9 +223,9 @@ def test_a_run_can_start_from_the_average_of_another(tiny_config, workdir, tmp_p
     _, kept = restore_part(workdir, lambda shapes: {"average": shapes["average"]})
     tiny_config.train.init = str(workdir)
     run = Run(tiny_config, tmp_path)
-    assert_same(run.initial.variables.params, kept["average"])
-    assert_same(run.initial.average, kept["average"])
-    assert int(run.initial.step) == 0
+    assert_same(run.initial().variables.params, kept["average"])
+    assert_same(run.initial().average, kept["average"])
+    assert int(run.initial().step) == 0
     run.checkpoints.close()
 
 
@@ -247,14 +247,15 @@ def test_a_run_goes_on_without_what_its_method_began_with(tiny_config, workdir, 
 def test_a_start_that_is_no_run_is_refused_by_its_flag(tiny_config, tmp_path):
     tiny_config.train.init = str(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"--config\.train\.init=\S+nowhere: no run with a checkpoint there"):
-        Run(tiny_config, tmp_path / "run")
+        train_and_evaluate(tiny_config, tmp_path / "run")
+    assert not list((tmp_path / "run").glob("*.json"))  # nothing claims the folder
 
 
 def test_weights_of_another_size_are_refused_by_name(tiny_config, workdir, tmp_path):
     tiny_config.train.init = str(workdir)
     tiny_config.mrdiff.map_channels = 8
     with pytest.raises(UserError, match=rf"--config\.train\.init={workdir}: params/generator/\S+ is \(.*\) there, here \("):
-        Run(tiny_config, tmp_path)
+        train_and_evaluate(tiny_config, tmp_path)
 
 
 def test_two_trainings_do_not_share_a_workdir(tiny_config, tmp_path):

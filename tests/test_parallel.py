@@ -1,0 +1,49 @@
+"""One replica a device: what each is given, what they average, what they return."""
+
+import jax
+import numpy as np
+import pytest
+
+from mrdiff_jax import parallel
+
+
+def test_each_device_has_its_share_and_the_average_is_over_all():
+    scaled = parallel.pmap(lambda x, factor: (x * factor["by"], parallel.mean(x), parallel.mean(1.0) * parallel.devices()))
+    images = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
+    products, average, count = scaled(images, {"by": np.array([1, 10], np.float32)})
+    np.testing.assert_array_equal(products, images * np.array([1, 10]).reshape(2, 1, 1))
+    np.testing.assert_array_equal(average, np.broadcast_to(images.mean(0), (2, 3, 2)))
+    np.testing.assert_array_equal(count, [2, 2])
+
+
+def test_the_devices_that_are_named_run_it():
+    last = jax.devices()[-1:]
+    assert parallel.pmap(lambda x: x + 1, last)(np.zeros((1, 2))).devices() == set(last)
+
+
+def test_a_batch_of_any_size_is_filled_up_for_the_devices():
+    compiled = parallel.pmap(lambda weight, x: weight * x)
+    weight = parallel.replicate(np.float32(3))
+    np.testing.assert_array_equal(parallel.on_batch(compiled, np.arange(5.0), weight), 3 * np.arange(5.0))
+
+
+def test_an_option_that_the_installed_compiler_does_not_know_is_left_out(monkeypatch):
+    assert parallel._known_options("cpu") == parallel._SPARING
+    monkeypatch.setattr(parallel, "_SPARING", {"xla_no_such_option": True})
+    parallel._known_options.cache_clear()
+    try:
+        assert parallel._known_options("cpu") is None
+        np.testing.assert_array_equal(parallel.pmap(lambda x: x + 1, sparing=True)(np.zeros((2, 1))), np.ones((2, 1)))
+    finally:
+        parallel._known_options.cache_clear()
+
+
+def test_other_devices_are_compiled_for_as_ever():
+    assert parallel._known_options("gpu") is None
+
+
+def test_donated_memory_is_taken():
+    state = parallel.replicate(np.zeros(4, np.float32))
+    parallel.pmap(lambda x: x + 1, donate=(0,))(state)
+    with pytest.raises(RuntimeError, match="deleted"):
+        np.asarray(state)
