@@ -29,8 +29,7 @@ def keep_freed_memory() -> None:
 def return_large_blocks() -> None:
     """Lets blocks of 32 MB and more go back again as they are freed.
 
-    XLA's are aligned, and the C library seldom finds that one fits where the last one of its size was: many of them that are
-    large would each take a place of their own.
+    Kept, they would pile up: a freed block seldom fits the next of its size, for XLA's are aligned.
     """
     _mallopt({_MMAP_MAX: 2**16, _MMAP_THRESHOLD: 2**25})
 

@@ -30,7 +30,7 @@ _NUMERICS = (
 # XLA has two code generators for what it fuses on CPUs. Without the newer one a large program compiles in half the time and
 # memory; a small one without gradients runs slower.
 _SPARING = {"xla_cpu_use_fusion_emitters": False}
-_LITTLE = 2**28  # bytes that a program may want for its work, for which the process had better keep them
+_LITTLE = 2**28  # bytes of scratch: a step that asks for more had better not keep it
 Tree = TypeVar("Tree")
 
 
@@ -55,7 +55,8 @@ def initialize(batch_size: int) -> None:
     elif batch_size % 2 == 0 and host.cores() > 1 and "XLA_FLAGS" not in os.environ:
         jax.config.update("jax_num_cpu_devices", 2)
     try:
-        jax.devices()
+        if jax.devices()[0].platform != "cpu":
+            host.return_large_blocks()  # what an accelerator works with is its own
     except (RuntimeError, AssertionError) as error:  # the latter is what JAX says where a platform has no device
         why = _first_sentence(error) or "no such device"
         raise UserError(
@@ -86,7 +87,7 @@ def _first_sentence(error: Exception) -> str:
 def pmap(
     fn: Callable[..., Any], devices: Sequence[jax.Device] | None = None, donate: tuple[int, ...] = (), sparing: bool = False
 ) -> Any:
-    """Compiles fn once for all devices: every argument and result carries a leading axis of this host's.
+    """Compiles fn once for all devices; arguments and results carry a leading axis of this host's devices.
 
     Args:
       fn: of what one device has, without that axis.
@@ -95,7 +96,8 @@ def pmap(
       sparing: compiled for the shapes of its first call alone, and on a CPU in less time and memory: a training step is as fast
         then, while synthesis would be slower.
     """
-    mesh, split = Mesh(devices or jax.devices(), (AXIS,)), PartitionSpec(AXIS)
+    every = [device for process in range(jax.process_count()) for device in jax.local_devices(process)]
+    mesh, split = Mesh(devices or every, (AXIS,)), PartitionSpec(AXIS)
 
     @functools.wraps(fn)
     def on_device(*shards: Any) -> Any:
@@ -104,7 +106,9 @@ def pmap(
     layout = NamedSharding(mesh, split)
     program = jax.jit(
         jax.shard_map(on_device, mesh=mesh, in_specs=split, out_specs=split, check_vma=False),
-        **{"in_shardings": layout, "out_shardings": layout, "donate_argnums": donate},
+        in_shardings=layout,
+        out_shardings=layout,
+        donate_argnums=donate,
         compiler_options=_known_options(mesh.devices.flat[0].platform) if sparing else None,
     )
     if sparing:
@@ -125,14 +129,14 @@ def _compiled_first(program: Any) -> Any:
 
     def run(*arguments: Any) -> Any:
         nonlocal compiled
-        compiled = compiled or compile_sparingly(program, *arguments)
+        compiled = compiled or compile_and_trim(program, *arguments)
         return compiled(*arguments)
 
     run.lower = program.lower
     return run
 
 
-def compile_sparingly(program: Any, *arguments: Any) -> jax.stages.Compiled:
+def compile_and_trim(program: Any, *arguments: Any) -> jax.stages.Compiled:
     """Compiles what `pmap` made for arguments, or their shapes, and returns the memory that this took before it runs."""
     compiled = program.lower(*arguments).compile()
     if jax.default_backend() == "cpu" and compiled.memory_analysis().temp_size_in_bytes > _LITTLE:
@@ -154,7 +158,7 @@ def _known_options(platform: str) -> Mapping[str, Any] | None:
 
 
 def replicate(tree: Tree, devices: Sequence[jax.Device] | None = None) -> Tree:
-    """Copies a tree of arrays to every local device, laid out as `pmap` returns it: anything else compiles a step twice."""
+    """Copies a tree of arrays to every local device, laid out as `pmap` takes and returns it."""
     devices = list(devices or jax.local_devices())
     layout = NamedSharding(Mesh(devices, (AXIS,)), PartitionSpec(AXIS))
 

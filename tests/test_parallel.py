@@ -28,7 +28,6 @@ def test_a_batch_of_any_size_is_filled_up_for_the_devices():
 
 
 def test_an_option_that_the_installed_compiler_does_not_know_is_left_out(monkeypatch):
-    assert parallel._known_options("cpu") == parallel._SPARING
     monkeypatch.setattr(parallel, "_SPARING", {"xla_no_such_option": True})
     parallel._known_options.cache_clear()
     try:
@@ -36,6 +35,13 @@ def test_an_option_that_the_installed_compiler_does_not_know_is_left_out(monkeyp
         np.testing.assert_array_equal(parallel.pmap(lambda x: x + 1, sparing=True)(np.zeros((2, 1))), np.ones((2, 1)))
     finally:
         parallel._known_options.cache_clear()
+
+
+def test_what_spares_is_told_the_compiler_and_only_where_it_is_asked_for(monkeypatch):
+    monkeypatch.setattr(parallel, "_known_options", lambda platform: {"xla_no_such_option": True})
+    np.testing.assert_array_equal(parallel.pmap(lambda x: x + 1)(np.zeros((2, 1))), np.ones((2, 1)))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such_option"):
+        parallel.pmap(lambda x: x + 1, sparing=True)(np.zeros((2, 1)))
 
 
 def test_other_devices_are_compiled_for_as_ever():

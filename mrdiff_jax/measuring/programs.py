@@ -58,7 +58,8 @@ def compile_and_weigh(
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), arguments)
     start = time.perf_counter()
     try:
-        compiled = parallel.compile_sparingly(parallel.pmap(function, devices, **options), *shapes)
+        program = parallel.pmap(function, devices, **options)
+        compiled = parallel.compile_and_trim(program, *shapes) if options.get("sparing") else program.lower(*shapes).compile()
     except jax.errors.JaxRuntimeError as error:
         return None, _failure(error)
     record = {"devices": len(devices), "compile_s": time.perf_counter() - start}

@@ -5,13 +5,15 @@ them for the backward pass. Here some queries of one head are answered at a time
 weights again. Devices with many cores, accelerators and small arrays get it in one piece.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from mrdiff_jax import parallel
 
-_BLOCK = 256  # queries
+_BLOCK, _SMALLEST = 256, 32  # queries at a time: so many, or their largest divisor that is not less than the other
 _LARGE = 2**19  # weights: with fewer one piece is as fast
 
 
@@ -27,8 +29,10 @@ def attend(q: Array, k: Array, v: Array) -> Array:
       An array of that shape.
     """
     b, n, heads, _ = q.shape
-    if parallel.few_cores() and b * heads * n * n >= _LARGE:
-        return lax.platform_dependent(q, k, v, cpu=_in_blocks, default=_in_one_piece)
+    size = max(size for size in range(1, min(n, _BLOCK) + 1) if n % size == 0)
+    if parallel.few_cores() and b * heads * n * n >= _LARGE and size >= _SMALLEST:
+        in_blocks = functools.partial(_in_blocks, size=size)
+        return lax.platform_dependent(q, k, v, cpu=in_blocks, default=_in_one_piece)
     return _in_one_piece(q, k, v)
 
 
@@ -37,18 +41,18 @@ def _in_one_piece(q: Array, k: Array, v: Array) -> Array:
     return jnp.einsum("bhqk,bkhd->bqhd", _weights(logits, q), v)
 
 
-def _in_blocks(q: Array, k: Array, v: Array) -> Array:
-    """The same, for some queries of one head of one example at a time."""
+def _in_blocks(q: Array, k: Array, v: Array, size: int) -> Array:
+    """The same, for so many queries of one head of one example at a time."""
     b, n, heads, c = q.shape
-    size = max(size for size in range(1, min(n, _BLOCK) + 1) if n % size == 0)
 
     @jax.checkpoint
     def of_head(inputs: tuple[Array, Array, Array]) -> Array:
         blocks, k, v = inputs
+        k, v = k.astype(jnp.float32), v.astype(jnp.float32)  # so that their gradients are summed in float32
 
         @jax.checkpoint
         def of_block(queries: Array) -> Array:
-            return _weights(queries @ k.T, queries) @ v
+            return _weights(queries @ k.T.astype(q.dtype), queries) @ v.astype(q.dtype)
 
         return lax.map(of_block, blocks)
 

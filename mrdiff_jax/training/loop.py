@@ -81,15 +81,16 @@ class Run:
         self.iterator = _iterator(config, self.dataset)
         self.evaluator = Evaluator(self.method, self.dataset, config.evaluate)
         self.checkpoints = Checkpoints(folder, config.train.keep_checkpoints)
-        self._key, recipe = jax.random.key(config.train.seed), config.optimizer
+        self._key, recipe, self._begun_with = jax.random.key(config.train.seed), config.optimizer, self._origin()
         self.train_step = parallel.pmap(
             make_train_step(self.method, recipe, named(self._key, "steps")), donate=(0,), sparing=True
         )
 
     def initial(self) -> TrainState:
-        """The state before training, made anew; what is not kept takes no memory while the training runs."""
+        """The state before training, made anew: kept, it would take memory while the training runs."""
         example = _example(self.dataset)
-        return create_train_state(self.method, self.config.optimizer, named(self._key, "weights"), example, self._origin())
+        key = named(self._key, "weights")
+        return create_train_state(self.method, self.config.optimizer, key, example, self._begun_with)
 
     def _origin(self) -> Callable[[Variables], Variables]:
         """What puts weights of elsewhere in the place of fresh ones; nothing does where a checkpoint is there to go on from."""

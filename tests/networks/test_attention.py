@@ -15,6 +15,7 @@ def small_is_large(monkeypatch):
     monkeypatch.setattr(parallel, "few_cores", lambda: True)
     monkeypatch.setattr(attention, "_LARGE", 0)
     monkeypatch.setattr(attention, "_BLOCK", 8)
+    monkeypatch.setattr(attention, "_SMALLEST", 1)
 
 
 def random(*shape, seed=0, dtype=jnp.float32):
@@ -61,5 +62,22 @@ def scratch_of_gradients():
 def test_blocks_are_taken_where_a_device_has_few_cores_and_only_there(monkeypatch):
     weights = 4 * 2 * 2 * 64 * 64
     assert scratch_of_gradients() < weights
-    monkeypatch.setattr(parallel, "few_cores", lambda: False)
-    assert scratch_of_gradients() >= weights
+    for module, name, value in (
+        (parallel, "few_cores", lambda: False),
+        (attention, "_LARGE", 2 * 2 * 64 * 64 + 1),
+        (attention, "_SMALLEST", 9),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, value)
+            assert scratch_of_gradients() >= weights
+
+
+def test_gradients_are_summed_in_float32():
+    """In bfloat16 the sum over many blocks would lose what a block adds."""
+    inputs, gradient = three(1, 512, 1, 8, dtype=jnp.bfloat16), random(1, 512, 1, 8, seed=3, dtype=jnp.bfloat16)
+    exact = jax.vjp(attention._in_one_piece, *(x.astype(jnp.float32) for x in inputs))[1](gradient.astype(jnp.float32))
+    whole, ours = (jax.vjp(f, *inputs)[1](gradient) for f in (attention._in_one_piece, attend))
+    for one, other, right in zip(ours, whole, exact, strict=True):
+        assert one.dtype == jnp.bfloat16
+        error, usual = (float(jnp.abs(x.astype(jnp.float32) - right).mean()) for x in (one, other))
+        assert error < 1.2 * usual
