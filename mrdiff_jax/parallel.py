@@ -6,7 +6,7 @@ The only file that knows of devices. With several hosts every process runs the s
 
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -27,9 +27,6 @@ _NUMERICS = (
     "jax_default_matmul_precision",
     "jax_numpy_dtype_promotion",
 )
-# XLA has two code generators for what it fuses on CPUs. Without the newer one a large program compiles in half the time and
-# memory; a small one without gradients runs slower.
-_SPARING = {"xla_cpu_use_fusion_emitters": False}
 _LITTLE = 2**28  # bytes of scratch: a step that asks for more had better not keep it
 Tree = TypeVar("Tree")
 
@@ -85,7 +82,7 @@ def _first_sentence(error: Exception) -> str:
 
 
 def pmap(
-    fn: Callable[..., Any], devices: Sequence[jax.Device] | None = None, donate: tuple[int, ...] = (), sparing: bool = False
+    fn: Callable[..., Any], devices: Sequence[jax.Device] | None = None, donate: tuple[int, ...] = (), once: bool = False
 ) -> Any:
     """Compiles fn once for all devices; arguments and results carry a leading axis of this host's devices.
 
@@ -93,11 +90,10 @@ def pmap(
       fn: of what one device has, without that axis.
       devices: that run it; all of all hosts if none are named.
       donate: numbers of the arguments whose memory the result may take.
-      sparing: compiled for the shapes of its first call alone, and on a CPU in less time and memory: a training step is as fast
-        then, while synthesis would be slower.
+      once: it is compiled for the shapes of its first call alone, and the memory that this took goes back before it runs.
     """
-    every = [device for process in range(jax.process_count()) for device in jax.local_devices(process)]
-    mesh, split = Mesh(devices or every, (AXIS,)), PartitionSpec(AXIS)
+    devices = devices or [device for process in range(jax.process_count()) for device in jax.local_devices(process)]
+    mesh, split = Mesh(devices, (AXIS,)), PartitionSpec(AXIS)
 
     @functools.wraps(fn)
     def on_device(*shards: Any) -> Any:
@@ -109,9 +105,8 @@ def pmap(
         in_shardings=layout,
         out_shardings=layout,
         donate_argnums=donate,
-        compiler_options=_known_options(mesh.devices.flat[0].platform) if sparing else None,
     )
-    if sparing:
+    if once:
         program = _compiled_first(program)
     if jax.process_count() == 1:
         return program
@@ -143,18 +138,6 @@ def compile_and_trim(program: Any, *arguments: Any) -> jax.stages.Compiled:
         host.return_large_blocks()
     host.return_freed_memory()
     return compiled
-
-
-@functools.cache
-def _known_options(platform: str) -> Mapping[str, Any] | None:
-    """What XLA is told to spare time and memory on a kind of device, if the installed one knows it."""
-    if platform != "cpu":
-        return None
-    try:
-        jax.jit(lambda: 0, compiler_options=_SPARING).lower().compile()
-    except jax.errors.JaxRuntimeError:  # it names the option that it does not have
-        return None
-    return _SPARING
 
 
 def replicate(tree: Tree, devices: Sequence[jax.Device] | None = None) -> Tree:

@@ -27,25 +27,12 @@ def test_a_batch_of_any_size_is_filled_up_for_the_devices():
     np.testing.assert_array_equal(parallel.on_batch(compiled, np.arange(5.0), weight), 3 * np.arange(5.0))
 
 
-def test_an_option_that_the_installed_compiler_does_not_know_is_left_out(monkeypatch):
-    monkeypatch.setattr(parallel, "_SPARING", {"xla_no_such_option": True})
-    parallel._known_options.cache_clear()
-    try:
-        assert parallel._known_options("cpu") is None
-        np.testing.assert_array_equal(parallel.pmap(lambda x: x + 1, sparing=True)(np.zeros((2, 1))), np.ones((2, 1)))
-    finally:
-        parallel._known_options.cache_clear()
-
-
-def test_what_spares_is_told_the_compiler_and_only_where_it_is_asked_for(monkeypatch):
-    monkeypatch.setattr(parallel, "_known_options", lambda platform: {"xla_no_such_option": True})
-    np.testing.assert_array_equal(parallel.pmap(lambda x: x + 1)(np.zeros((2, 1))), np.ones((2, 1)))
-    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such_option"):
-        parallel.pmap(lambda x: x + 1, sparing=True)(np.zeros((2, 1)))
-
-
-def test_other_devices_are_compiled_for_as_ever():
-    assert parallel._known_options("gpu") is None
+def test_what_is_compiled_once_is_for_the_shapes_of_its_first_call():
+    double = parallel.pmap(lambda x: 2 * x, once=True)
+    for value in (1.0, 2.0):
+        np.testing.assert_array_equal(double(np.full((2, 3), value)), np.full((2, 3), 2 * value))
+    with pytest.raises(TypeError, match="compiled"):
+        double(np.ones((2, 4)))
 
 
 def test_donated_memory_is_taken():

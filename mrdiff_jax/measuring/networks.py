@@ -58,7 +58,7 @@ def training_step(config: Config, state: TrainState, devices: Devices) -> Progra
     step = make_train_step(methods.create(config), config.optimizer, jax.random.key(1))
     batch = parallel.shard(random_batch(config, config.data.batch_size), len(devices))
     arguments = (_shapes(state, devices), batch, _shapes(np.float32(0), devices))
-    compiled, record = compile_and_weigh(step, arguments, devices, donate=(0,), sparing=True)
+    compiled, record = compile_and_weigh(step, arguments, devices, donate=(0,), once=True)
     if compiled is None:
         return None, record
     held, batch, progress = (
