@@ -146,7 +146,7 @@ def replicate(tree: Tree, devices: Sequence[jax.Device] | None = None) -> Tree:
     layout = NamedSharding(Mesh(devices, (AXIS,)), PartitionSpec(AXIS))
 
     def copy(x: Any) -> Array:
-        copies = [jax.device_put(np.asarray(x)[None], device, may_alias=False) for device in devices]
+        copies = [jax.device_put(np.asarray(x)[None], device) for device in devices]
         return jax.make_array_from_single_device_arrays((len(devices), *np.shape(x)), layout, copies)
 
     return jax.tree.map(copy, tree)

@@ -26,6 +26,25 @@ for _ in range(24):
 print(*counts[16:])
 """
 
+_HEAPS = """
+import ctypes
+import sys
+import jax
+import numpy as np
+from mrdiff_jax import parallel
+
+if {late}:
+    jax.devices()
+parallel.initialize(2)
+step = parallel.pmap(lambda x: (x @ x).sum(), once=True)
+jax.block_until_ready(step(np.ones((jax.local_device_count(), 1000, 1000), np.float32)))
+libc = ctypes.CDLL(None)
+libc.fdopen.restype = ctypes.c_void_p
+output = ctypes.c_void_p(libc.fdopen(sys.stdout.fileno(), b"w"))
+libc.malloc_info(0, output)
+libc.fflush(output)
+"""
+
 _USES_BLOCKS_ANEW = """
 import resource
 import threading
@@ -56,6 +75,20 @@ def test_memory_that_was_freed_is_used_again_without_asking_the_system_in_every_
 
     assert max(faults(True)) < pages / 10
     assert min(faults(False)) > pages / 10  # otherwise the C library does it by itself
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is what is told to keep memory")
+def test_threads_of_xla_have_no_heap_of_their_own():
+    """In one of their own large blocks are never kept."""
+
+    def heaps(late: bool) -> int:
+        code = _HEAPS.format(late=late)
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.count(
+            "<heap nr="
+        )
+
+    assert heaps(late=False) == 1
+    assert heaps(late=True) > 1  # otherwise the order does not matter
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is what is told to keep memory")
