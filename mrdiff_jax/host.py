@@ -7,9 +7,8 @@ freed, and the system clears every page that is asked for again: 70,000 of them 
 import ctypes
 import os
 import platform
-from collections.abc import Mapping
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -2, -3, -4, -8  # of mallopt, as malloc.h has them
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8  # of mallopt, as malloc.h numbers them
 
 
 def cores() -> int:
@@ -20,30 +19,18 @@ def cores() -> int:
 def keep_freed_memory() -> None:
     """Lets the process keep what it frees, for what it asks for next; where the C library is not glibc, nothing happens.
 
-    One heap serves all threads, for only the main one can hold blocks of any size; threads that have a heap of their own keep
-    it, so that this must come before they start.
+    One heap serves all threads, for only the main one can hold blocks of any size. Memory goes back when the process ends.
     """
-    _mallopt({_ARENA_MAX: 1, _MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 2**26})
-
-
-def return_large_blocks() -> None:
-    """Lets blocks of 32 MB and more go back again as they are freed.
-
-    Kept, they would pile up: a freed block seldom fits the next of its size, for XLA's are aligned.
-    """
-    _mallopt({_MMAP_MAX: 2**16, _MMAP_THRESHOLD: 2**25})
+    if _has_glibc():
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26)):
+            mallopt(option, value)
 
 
 def return_freed_memory() -> None:
     """Hands what is free now back to the system, once."""
     if _has_glibc():
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _mallopt(options: Mapping[int, int]) -> None:
-    if _has_glibc():
-        for option, value in options.items():
-            ctypes.CDLL(None).mallopt(option, value)
 
 
 def _has_glibc() -> bool:
