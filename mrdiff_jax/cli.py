@@ -16,6 +16,7 @@ from typing import NoReturn
 from absl import flags, logging
 from ml_collections import ConfigDict
 
+from mrdiff_jax import host
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import did_you_mean
 from mrdiff_jax.log import log_to_console, logger
@@ -35,6 +36,7 @@ def run(command: Callable[..., None], description: str) -> None:
         if rest and not positional:
             raise UserError(f"{rest[0]}: not a flag; flags start with --")
         _check_finite()
+        host.use_large_pages()
         log_to_console()
         threading.excepthook = _warn
         keep_programs()

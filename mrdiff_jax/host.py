@@ -1,14 +1,15 @@
-"""What the process has of its machine: cores, and memory that it keeps.
+"""What the process has of its machine: cores, and memory.
 
-XLA asks for the scratch of a step anew at every step. The C library hands blocks of that size back to the system as they are
-freed, and the system clears every page that is asked for again: 70,000 of them a step of a small network, a sixth of its time.
+XLA asks for the scratch of a step anew at every step, and the system clears every page of it: 359,000 pages of 4 KB a step of a
+network that asks for 1.4 GB, a seventh of its time. In pages of 2 MB they are 3,000.
 """
 
 import ctypes
 import os
 import platform
+import sys
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8  # of mallopt, as malloc.h numbers them
+_SETTINGS, _LARGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
 
 
 def cores() -> int:
@@ -16,15 +17,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def keep_freed_memory() -> None:
-    """Lets the process keep what it frees, for what it asks for next; where the C library is not glibc, nothing happens.
+def use_large_pages() -> None:
+    """Starts the process again, with large blocks of memory in large pages; where the C library is not glibc, nothing happens.
 
-    One heap serves all threads, for only the main one can hold blocks of any size. Memory goes back when the process ends.
+    For glibc reads its settings as a process starts. One whose environment has any, as this one's will, just goes on.
     """
-    if _has_glibc():
-        mallopt = ctypes.CDLL(None).mallopt
-        for option, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26)):
-            mallopt(option, value)
+    if _has_glibc() and _SETTINGS not in os.environ:
+        os.environ[_SETTINGS] = _LARGE_PAGES
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def return_freed_memory() -> None:

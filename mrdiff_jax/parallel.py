@@ -49,8 +49,7 @@ def initialize(batch_size: int) -> None:
     elif batch_size % 2 == 0 and host.cores() > 1 and "XLA_FLAGS" not in os.environ:
         jax.config.update("jax_num_cpu_devices", 2)
     try:
-        if jax.devices()[0].platform == "cpu":
-            host.keep_freed_memory()  # now that XLA's threads have heaps: in one for all, compiling leaves steps half as fast
+        jax.devices()
     except (RuntimeError, AssertionError) as error:  # the latter is what JAX says where a platform has no device
         why = _first_sentence(error) or "no such device"
         raise UserError(

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from mrdiff_jax import methods, parallel
+from mrdiff_jax import host, methods, parallel
 from mrdiff_jax.config import default, resolve
 from mrdiff_jax.data.batches import train_iterator
 from mrdiff_jax.data.datasets import open_dataset
@@ -293,4 +293,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    host.use_large_pages()
     main(sys.argv[1:])

@@ -26,7 +26,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mrdiff_jax import parallel
+from mrdiff_jax import host, parallel
 from mrdiff_jax.config import Config, default, resolve
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import split_names
@@ -357,4 +357,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    host.use_large_pages()
     main(sys.argv[1:])
