@@ -20,14 +20,11 @@ from helpers.scans import data_config, write_scan
 from mrdiff_jax.data import datasets
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.evaluation import scoring
-from mrdiff_jax.preparation import checks, exam_task, example_files, placement, prepared_set, slice_set
+from mrdiff_jax.preparation import exam_task, example_files, prepared_set, slice_set
 from mrdiff_jax.preparation.exam_task import Task
 from mrdiff_jax.preparation.options import Options
-from mrdiff_jax.preparation.records import ExamRecord, Placement, ScanRecord
-from mrdiff_jax.preparation.splits import Assignment
 from mrdiff_jax.scans import layouts
 from mrdiff_jax.scans.sequence_times import SequenceTimes
-from mrdiff_jax.scans.volumes import Volume
 from mrdiff_jax.storage import lock
 from mrdiff_jax.synthesis import from_scans
 from mrdiff_jax.synthesis.from_scans import SynthesisOptions
@@ -331,51 +328,6 @@ def test_wrong_flags_are_told_in_one_line(cohort, tmp_path, flags, words):
     assert not (tmp_path / "out").exists()
 
 
-def test_misaligned_exams_are_refused_unless_kept():
-    moved = Placement("registered", shift_mm=2.4, mirror_gain=-0.1)
-    scans = (ScanRecord("T1w", "", placement=Placement("reference")), ScanRecord("T2w", "", placement=moved))
-    record = ExamRecord("sub-01", "sub-01", "", scans=scans, spacing=(1.0, 1.0, 1.0))
-    assert "2.4 mm off T1w" in checks.refuse_misaligned(record, "T1w", 2.0).reason
-    assert not checks.refuse_misaligned(record, "T1w", 3.0).reason
-    assert not checks.refuse_misaligned(replace(record, spacing=(1.0, 1.0, 5.0)), "T1w", 2.0).reason
-
-
-def test_half_a_slice_is_allowed_across_slices_alone():
-    def told(*shift):
-        moved = Placement("registered", shift=shift, shift_mm=float(np.linalg.norm(shift)), mirror_gain=-0.1)
-        return placement.misaligned(moved, "T1w", (1.0, 1.0, 7.0), 2.0)
-
-    assert told(0, 0, 3) == ""
-    assert told(1, 1, 2) == ""
-    for shift in ((3, 0, 0), (0, -3, 0), (0, 0, 4), (-2, 2, 1)):
-        assert "limit 2 x 2 x 3.5 mm" in told(*shift)
-
-
-def test_a_scan_that_is_there_twice_is_refused_in_one_exam_and_in_two():
-    def record(exam, *checksums):
-        scans = tuple(ScanRecord(c, "", s) for c, s in zip(CONTRASTS, checksums, strict=True))
-        return ExamRecord(exam, exam, "", scans=scans)
-
-    first, second, third, fourth = checks.refuse_duplicates(
-        [record("a", "1", "2"), record("b", "3", "3"), record("c", "4", "2"), record("d", "3", "5")]
-    )
-    assert not first.reason
-    assert "its T2w has the voxels of its T1w" in second.reason
-    assert "its T2w has the voxels of a scan of a" in third.reason
-    assert not fourth.reason
-
-
-def test_edited_splits_outlive_subjects_that_fail_for_a_while(tmp_path):
-    subjects = [f"sub-{i}" for i in range(5)]
-    edited = dict.fromkeys(subjects, "train") | {"sub-3": "test"}
-    (tmp_path / "splits.csv").write_text("subject,split\n" + "".join(f"{s},{split}\n" for s, split in edited.items()))
-    with pytest.raises(UserError, match="leaves no subject for test"):
-        prepared_set.update_splits(tmp_path, [s for s in subjects if s != "sub-3"], edited, Assignment())
-    assert prepared_set.known_splits(tmp_path) == edited
-    splits = prepared_set.update_splits(tmp_path, [*subjects, "sub-5"], edited, Assignment())
-    assert {s: split for s, split in splits.items() if s != "sub-5"} == edited
-
-
 def test_many_problems_of_an_exam_fit_in_two_lines_of_a_terminal(cohort, tmp_path):
     (exam,) = (one for one in layouts.find_subjects(cohort, "bids", CONTRASTS) if one.name == "sub-01")
     problems = tuple(f"sub-01: has two scans that fit contrast {number}" for number in range(9))
@@ -394,17 +346,6 @@ def test_times_that_a_contrast_cannot_have_are_refused_unless_a_rule_says_so(coh
     assert "sub-01_T2w.nii.gz: TE 2.98 ms is too short for T2w; fix" in exam_task.prepare(task).reason
     ruled = exam_task.prepare(task._replace(files=replace(exam, ruled=frozenset(["T2w"]))))
     assert ruled.times[1] == (0, 2.98, 900)
-
-
-def test_times_that_a_contrast_hardly_has_are_warned_of():
-    options = Options(("T2w", "FLAIR"), "T2w")
-    times = {"a": [(2000, 20, 0), (9000, 90, 0)], "b": [(4000, 90, 0), (0, 0, 0)]}
-    done = [ExamRecord(exam, exam, "", times=tuple(SequenceTimes(*of) for of in own)) for exam, own in times.items()]
-    (t2,) = checks.odd_times("T2w", options, done)
-    (flair,) = checks.odd_times("FLAIR", options, done)
-    assert "T2w of 1 exams, as of a: TE 20 ms is too short for T2w" in t2
-    assert "FLAIR of 1 exams has no inversion time" in flair
-    assert "--ti=FLAIR=" in flair
 
 
 def test_times_stated_later_are_added_and_slices_stay(cohort, tmp_path):
@@ -438,35 +379,6 @@ def test_a_mended_scan_is_prepared_anew_and_others_are_not(cohort, tmp_path):
     again = prepare_here(root, output, ("sub-01", "sub-05"))
     assert not any(record.reason for record in again)
     assert (output / "subjects" / "sub-01" / "record.json").stat().st_mtime_ns == written
-
-
-def test_another_grid_is_refused_where_registration_is_not_allowed():
-    fixed = Volume(head("T1w", THICK), THICK.affine, Path("a.nii.gz"))
-    with pytest.raises(UserError, match="grid differs"):
-        placement.place(fixed, Volume(fixed.data[:-1], fixed.affine, Path("b.nii.gz")), Options(CONTRASTS, "T1w", "never"))
-
-
-def test_grey_air_is_blackened_and_its_scan_not_bias_corrected():
-    signed = head("T1w", THICK).astype(np.float32)
-    signed = np.where(signed > 200, 2 * signed - 900, 0) + 1000  # air at 1000, tissue on both sides
-    done, mask, said = placement.correct({"T1w": signed, "T2w": head("T2w", THICK)}, THICK, OPTIONS)
-    assert said["T1w"].startswith("left out")
-    assert said["T2w"] == "N4"
-    assert np.ptp(done["T1w"][~mask]) == 0
-    assert done["T1w"][~mask].max() <= np.percentile(signed, 1)
-    np.testing.assert_array_equal(done["T1w"][mask], signed[mask])
-
-
-def test_n4_takes_a_bias_field_out():
-    clean = head("T1w", grid(), noise=0.005)
-    x = np.linspace(-1, 1, clean.shape[0])[:, None, None]
-    done, mask, _ = placement.correct({"T1w": clean * np.exp(0.4 * x).astype(np.float32)}, grid(), OPTIONS)
-    inside = mask & (clean > 300)
-
-    def slope(volume):
-        return np.polyfit(np.broadcast_to(x, clean.shape)[inside], np.log(volume[inside] / clean[inside]), 1)[0]
-
-    assert abs(slope(done["T1w"])) < 0.15
 
 
 def test_a_field_of_view_in_mm_is_cut_around_the_body(cohort, tmp_path):

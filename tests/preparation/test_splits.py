@@ -3,6 +3,7 @@
 import pytest
 
 from mrdiff_jax.errors import UserError
+from mrdiff_jax.preparation import prepared_set
 from mrdiff_jax.preparation.splits import SPLITS, Assignment, assign_splits, read_rows
 from mrdiff_jax.scans.visits import look_alike, patients
 
@@ -83,3 +84,14 @@ def test_visits_of_one_patient_alone_leave_nobody_to_train(tmp_path):
 def test_a_missing_table_of_splits_is_named(tmp_path):
     with pytest.raises(UserError, match=r"no\.csv: not a readable CSV of splits"):
         read_rows(tmp_path / "no.csv")
+
+
+def test_edited_splits_outlive_subjects_that_fail_for_a_while(tmp_path):
+    subjects = [f"sub-{i}" for i in range(5)]
+    edited = dict.fromkeys(subjects, "train") | {"sub-3": "test"}
+    (tmp_path / "splits.csv").write_text("subject,split\n" + "".join(f"{s},{split}\n" for s, split in edited.items()))
+    with pytest.raises(UserError, match="leaves no subject for test"):
+        prepared_set.update_splits(tmp_path, [s for s in subjects if s != "sub-3"], edited, Assignment())
+    assert prepared_set.known_splits(tmp_path) == edited
+    splits = prepared_set.update_splits(tmp_path, [*subjects, "sub-5"], edited, Assignment())
+    assert {s: split for s, split in splits.items() if s != "sub-5"} == edited
