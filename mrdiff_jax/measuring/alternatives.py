@@ -12,7 +12,7 @@ import jaxwt
 import numpy as np
 
 from mrdiff_jax import metrics
-from mrdiff_jax.networks.normalization import GroupNorm
+from mrdiff_jax.networks.normalization import GroupAffine, activate
 from mrdiff_jax.wavelets import dwt2
 
 Calls = dict[str, Callable[[], Any]]
@@ -30,11 +30,12 @@ def normalization(side: int) -> Calls:
     """Group normalisation and SiLU of 8 features of 64 channels, with the gradient."""
     features = jnp.asarray(_random(0, 8, side, side, 64))
 
-    def gradient(layer: nn.Module) -> Callable[[], Any]:
+    def gradient(layer: nn.Module, activated: Callable[[Any, Any], jax.Array]) -> Callable[[], Any]:
         params = layer.init(jax.random.key(0), features)
-        return partial(jax.jit(jax.grad(lambda x: jnp.square(nn.silu(layer.apply(params, x))).sum())), features)
+        return partial(jax.jit(jax.grad(lambda x: jnp.square(activated(x, layer.apply(params, x))).sum())), features)
 
-    return {OURS: gradient(GroupNorm()), "flax": gradient(nn.GroupNorm(32, epsilon=1e-5))}
+    theirs = gradient(nn.GroupNorm(32, epsilon=1e-5), lambda x, normalized: nn.silu(normalized))
+    return {OURS: gradient(GroupAffine(), activate), "flax": theirs}
 
 
 def fsim(pairs: int, side: int) -> Calls:

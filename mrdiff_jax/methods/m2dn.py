@@ -39,7 +39,7 @@ from mrdiff_jax.methods.optimizers import make_optimizer
 from mrdiff_jax.networks.convolutions import Convolution, Upconvolution
 from mrdiff_jax.networks.initializers import init_on_host, zeros
 from mrdiff_jax.networks.layers import Linear, downsample, fan_in_uniform, upsample
-from mrdiff_jax.networks.normalization import GroupNorm
+from mrdiff_jax.networks.normalization import GroupAffine, rescale
 from mrdiff_jax.networks.unet import Backbone, StepEmbedding
 from mrdiff_jax.streams import normal_like, steps_like, stream
 
@@ -77,7 +77,7 @@ class Part(nn.Module):
 
     def norm(self, h: Array, name: str) -> Array:
         """Group normalisation and ReLU."""
-        return nn.relu(GroupNorm(self.size.norm_groups, name=name)(h))
+        return nn.relu(rescale(h, GroupAffine(self.size.norm_groups, name=name)(h)))
 
 
 class ContrastEncoder(Part):

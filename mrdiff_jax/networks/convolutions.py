@@ -10,6 +10,7 @@ from jax import Array
 
 from mrdiff_jax.networks.initializers import Initializer, normal, uniform, zeros
 from mrdiff_jax.networks.kernel_gradients import LAYOUT, convolve
+from mrdiff_jax.networks.normalization import Affine, activate
 
 NORMAL_02 = normal(0.02)
 
@@ -32,7 +33,8 @@ class Convolution(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, affine: Affine | None = None) -> Array:
+        """Convolves x (B, H, W, C), or what `activate` makes of it and `affine`."""
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         start, bias_start = _starts(self.start, math.prod(shape[:3]))
         kernel = self.param("kernel", start, shape)
@@ -41,8 +43,9 @@ class Convolution(nn.Module):
             x, padding, margin = jnp.pad(x, ((0, 0), margin, margin, (0, 0)), mode="reflect"), 0, (0, 0)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if self.stride == 1:
-            y = convolve(x, kernel, padding)
+            y = convolve(x, kernel, padding, affine)
         else:
+            x = x if affine is None else activate(x, affine)
             y = jax.lax.conv_general_dilated(x, kernel, (self.stride,) * 2, (margin, margin), dimension_numbers=LAYOUT)
         return y + self.param("bias", bias_start, (self.features,)).astype(self.dtype) if self.bias else y
 

@@ -13,52 +13,79 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from mrdiff_jax import parallel
+from mrdiff_jax.networks.normalization import Affine, activate
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 _BLOCK = 256  # pixels
 _LARGE, _FEWEST_CHANNELS = 2**19, 32  # elements of a batch of images, and channels: with fewer XLA is as fast
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def convolve(x: Array, kernel: Array, padding: int) -> Array:
-    """Convolution of stride 1 of images (B, H, W, C) with a kernel (k, k, C, D), padded by zeros on all sides."""
+def convolve(x: Array, kernel: Array, padding: int, affine: Affine | None = None) -> Array:
+    """Convolution of stride 1 of images (B, H, W, C), or of what `activate` makes of them, padded by zeros on all sides.
+
+    Where its gradient comes in blocks, activations are computed again for it, block by block, and not kept.
+
+    Args:
+      x: the images.
+      kernel: (k, k, C, D).
+      padding: pixels.
+      affine: what `activate` is given beside them.
+    """
+    if affine is not None and not _comes_in_blocks(x, kernel, padding):
+        x, affine = activate(x, affine), None
+    return _convolve(x, kernel, affine, padding)
+
+
+def _comes_in_blocks(x: Array, kernel: Array, padding: int) -> bool:
+    is_large = x.size >= _LARGE and x.shape[1] * x.shape[2] >= _BLOCK and x.shape[3] >= _FEWEST_CHANNELS
+    return parallel.few_cores() and is_large and padding < kernel.shape[0]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _convolve(x: Array, kernel: Array, affine: Affine | None, padding: int) -> Array:
+    x = x if affine is None else activate(x, affine)
     if kernel.shape[:2] == (1, 1) and not padding:
         return x @ kernel[0, 0]
     margins = ((padding, padding), (padding, padding))
     return lax.conv_general_dilated(x, kernel, (1, 1), margins, dimension_numbers=LAYOUT)
 
 
-def _forward(x: Array, kernel: Array, padding: int) -> tuple[Array, tuple[Array, Array]]:
-    return convolve(x, kernel, padding), (x, kernel)
+def _forward(x: Array, kernel: Array, affine: Affine | None, padding: int) -> tuple[Array, tuple]:
+    return _convolve(x, kernel, affine, padding), (x, kernel, affine)
 
 
-def _backward(padding: int, inputs: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    x, kernel = inputs
+def _backward(padding: int, inputs: tuple, gradient: Array) -> tuple[Array, Array, Affine | None]:
+    x, kernel, affine = inputs
+    if affine is not None:
+        x, affine = lax.optimization_barrier((x, affine))  # else XLA finds that it knows the activation, and keeps it
     size = kernel.shape[0]
     mirrored = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    of_input = convolve(gradient, mirrored, size - 1 - padding)
     of_kernel = functools.partial(_of_kernel, size=size, padding=padding)
-    if parallel.few_cores() and _is_large(x) and padding < size:
+    if _comes_in_blocks(x, kernel, padding):
         in_blocks = functools.partial(_of_kernel_in_blocks, size=size, padding=padding)
         of_kernel = functools.partial(lax.platform_dependent, cpu=in_blocks, default=of_kernel)
-    return convolve(gradient, mirrored, size - 1 - padding), of_kernel(x, gradient).astype(kernel.dtype)
+    of_kernel = of_kernel(x, affine, gradient).astype(kernel.dtype)
+    if affine is None:
+        return of_input, of_kernel, None
+    _, pull = jax.vjp(activate, x, affine)
+    of_x, of_affine = pull(of_input)
+    return of_x, of_kernel, of_affine
 
 
-convolve.defvjp(_forward, _backward)
+_convolve.defvjp(_forward, _backward)
 
 
-def _is_large(x: Array) -> bool:
-    return x.size >= _LARGE and x.shape[1] * x.shape[2] >= _BLOCK and x.shape[3] >= _FEWEST_CHANNELS
-
-
-def _of_kernel(x: Array, gradient: Array, size: int, padding: int) -> Array:
+def _of_kernel(x: Array, affine: Affine | None, gradient: Array, size: int, padding: int) -> Array:
     """The gradient of the kernel (k, k, C, D), from images and the gradient of their convolution (B, H', W', D)."""
+    x = x if affine is None else activate(x, affine)
     if size == 1 and not padding:
         return jnp.einsum("bhwc,bhwd->cd", x, gradient)[None, None]
     examples_last, margins = ("CHWN", "IHWO", "HWNC"), ((padding, padding), (padding, padding))
     return lax.conv_general_dilated(x, gradient, (1, 1), margins, dimension_numbers=examples_last)
 
 
-def _of_kernel_in_blocks(x: Array, gradient: Array, size: int, padding: int) -> Array:
+def _of_kernel_in_blocks(x: Array, affine: Affine | None, gradient: Array, size: int, padding: int) -> Array:
     """The same, summed over blocks of rows."""
     b, h, w, c = x.shape
     d, border = gradient.shape[-1], size - 1 - padding
@@ -68,7 +95,10 @@ def _of_kernel_in_blocks(x: Array, gradient: Array, size: int, padding: int) -> 
 
     def add(block: Array, total: Array) -> Array:
         example, row = block // blocks, block % blocks * rows
-        pixels = lax.dynamic_slice(x, (example, row, 0, 0), (1, rows, w, c)).reshape(rows * w, c)
+        pixels = lax.dynamic_slice(x, (example, row, 0, 0), (1, rows, w, c))
+        if affine is not None:
+            pixels = activate(pixels, jax.tree.map(lambda z: lax.dynamic_slice(z, (example, 0), (1, c)), affine))
+        pixels = pixels.reshape(rows * w, c)
         near = lax.dynamic_slice(around, (example, row, 0, 0), (1, rows + size - 1, w + size - 1, d))[0]
         shifted = [near[i : i + rows, j : j + w] for i in reversed(range(size)) for j in reversed(range(size))]
         columns = jnp.concatenate(shifted, axis=-1).reshape(rows * w, size * size * d)

@@ -17,7 +17,7 @@ from mrdiff_jax.networks.attention import attend
 from mrdiff_jax.networks.convolutions import Convolution
 from mrdiff_jax.networks.initializers import Initializer, ones, uniform, zeros
 from mrdiff_jax.networks.kernel_gradients import convolve
-from mrdiff_jax.networks.normalization import GroupNorm
+from mrdiff_jax.networks.normalization import GroupAffine, activate, rescale
 
 
 def fan_in_uniform(fan_in: int, zero: bool = False) -> Initializer:
@@ -100,15 +100,16 @@ class ResBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Array, embedding: Array) -> Array:
         """Maps x (B, H, W, C) and the step's embedding (B, E) to (B, H', W', features)."""
-        h = nn.silu(GroupNorm(self.norm_groups, name="norm_in")(x))
-        if self.resample == "up":
-            h, x = upsample(h), upsample(x)
-        elif self.resample == "down":
-            h, x = downsample(h), downsample(x)
-        h = Convolution(self.features, start=None, dtype=self.dtype, name="conv_in")(h)
+        affine = GroupAffine(self.norm_groups, name="norm_in")(x)
+        conv_in = Convolution(self.features, start=None, dtype=self.dtype, name="conv_in")
+        if self.resample is None:
+            h = conv_in(x, affine)
+        else:
+            resample = {"up": upsample, "down": downsample}[self.resample]
+            h, x = conv_in(resample(activate(x, affine))), resample(x)
         film = Linear(2 * self.features, self.spectral_norm, name="film")(nn.silu(embedding))
-        h = nn.silu(GroupNorm(self.norm_groups, name="norm_out")(h, jnp.split(film, 2, axis=-1)))
-        h = Convolution(self.features, start=zeros, dtype=self.dtype, name="conv_out")(h)
+        affine = GroupAffine(self.norm_groups, name="norm_out")(h, jnp.split(film, 2, axis=-1))
+        h = Convolution(self.features, start=zeros, dtype=self.dtype, name="conv_out")(h, affine)
         if x.shape[-1] != self.features:
             x = Linear(self.features, dtype=self.dtype, name="skip")(x)
         return x + h
@@ -130,7 +131,7 @@ class Attention(nn.Module):
     def __call__(self, x: Array) -> Array:
         b, h, w, c = x.shape
         heads = max(c // self.head_channels, 1)
-        normalized = GroupNorm(self.norm_groups, name="norm")(x)
+        normalized = rescale(x, GroupAffine(self.norm_groups, name="norm")(x))
         qkv = Linear(3 * c, dtype=self.dtype, name="qkv")(normalized)
         q, k, v = jnp.moveaxis(qkv.reshape(b, h * w, 3, heads, c // heads), 2, 0)
         mixed = attend(q, k, v).reshape(b, h, w, c)

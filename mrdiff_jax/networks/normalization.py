@@ -11,11 +11,24 @@ from jax import Array
 from mrdiff_jax import parallel
 from mrdiff_jax.networks.initializers import normal, ones, zeros
 
+Affine = tuple[Array, Array]  # gain and offset (B, C) of each example's channels, in float32
 
-class GroupNorm(nn.Module):
-    """Group normalisation, an optional FiLM (scale, shift), and statistics in float32.
 
-    Normalisation, affine map and FiLM are one multiply-add a pixel, with the moments taken in one pass. Where the
+def rescale(x: Array, affine: Affine) -> Array:
+    """Images (B, H, W, C) times their gain, plus their offset."""
+    gain, offset = affine
+    return (x.astype(jnp.float32) * gain[:, None, None] + offset[:, None, None]).astype(x.dtype)
+
+
+def activate(x: Array, affine: Affine) -> Array:
+    """SiLU of images (B, H, W, C) after gain and offset."""
+    return nn.silu(rescale(x, affine))
+
+
+class GroupAffine(nn.Module):
+    """The gain and offset that group normalisation of images (B, H, W, C) amounts to, with an optional FiLM (scale, shift).
+
+    Normalisation, affine map and FiLM are one multiply-add a pixel, with the moments taken in one pass, in float32. Where the
     channels are not a multiple of the groups, the greatest common divisor of both is taken.
     """
 
@@ -23,28 +36,25 @@ class GroupNorm(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x: Array, film: tuple[Array, Array] | None = None) -> Array:
+    def __call__(self, x: Array, film: tuple[Array, Array] | None = None) -> Affine:
         c = x.shape[-1]
         groups = math.gcd(self.groups, c)
         gamma = self.param("scale", ones, (c,))
         beta = self.param("bias", zeros, (c,))
-
-        return _normalise_groups(x, gamma, beta, film, groups, self.epsilon)
+        return _group_affine(x, gamma, beta, film, groups, self.epsilon)
 
 
 @functools.partial(jax.jit, static_argnames=("groups", "epsilon"))  # traced once for all layers of one shape
-def _normalise_groups(
-    x: Array, gamma: Array, beta: Array, film: tuple[Array, Array] | None, groups: int, epsilon: float
-) -> Array:
+def _group_affine(x: Array, gamma: Array, beta: Array, film: tuple[Array, Array] | None, groups: int, epsilon: float) -> Affine:
     x32 = x.astype(jnp.float32)
     mean = _group_mean(x32.mean((1, 2)), groups)  # (B, C)
     square = _group_mean(jnp.square(x32).mean((1, 2)), groups)
     gain = gamma * jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0) + epsilon)
     offset = beta - mean * gain
-    if film is not None:
-        scale, shift = film  # (B, C)
-        gain, offset = gain * (1 + scale), offset * (1 + scale) + shift
-    return (x32 * gain[:, None, None] + offset[:, None, None]).astype(x.dtype)
+    if film is None:
+        return gain, offset
+    scale, shift = film  # (B, C)
+    return gain * (1 + scale), offset * (1 + scale) + shift
 
 
 def _group_mean(x: Array, groups: int) -> Array:
@@ -104,7 +114,7 @@ class InstanceNorm(nn.Module):
         c = x.shape[-1]
         gamma = self.param("scale", normal(self.gain_deviation, 1.0) if self.gain_deviation else ones, (c,))
         beta = self.param("bias", zeros, (c,))
-        return _normalise_groups(x, gamma, beta, None, c, self.epsilon)
+        return rescale(x, _group_affine(x, gamma, beta, None, c, self.epsilon))
 
 
 def batch_moments(x: Array) -> tuple[Array, Array]:

@@ -9,7 +9,8 @@ from jax import Array
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.networks.convolutions import Convolution
 from mrdiff_jax.networks.initializers import zeros
-from mrdiff_jax.networks.layers import Attention, GroupNorm, Linear, ResBlock, timestep_embedding
+from mrdiff_jax.networks.layers import Attention, Linear, ResBlock, timestep_embedding
+from mrdiff_jax.networks.normalization import GroupAffine
 
 
 class Backbone(NamedTuple):
@@ -169,5 +170,5 @@ class Decoder(nn.Module):
             if level:
                 h = size.block(channels, resample="up", name=f"up_{level}")(h, embedding)
 
-        h = nn.silu(GroupNorm(size.norm_groups, name="norm_out")(h))
-        return Convolution(self.out_channels, start=zeros, dtype=size.dtype, name="conv_out")(h)
+        affine = GroupAffine(size.norm_groups, name="norm_out")(h)
+        return Convolution(self.out_channels, start=zeros, dtype=size.dtype, name="conv_out")(h, affine)

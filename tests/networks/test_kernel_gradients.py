@@ -1,5 +1,7 @@
 """The gradients of a convolution are those that XLA derives, on every path."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from mrdiff_jax import parallel
 from mrdiff_jax.networks import kernel_gradients
 from mrdiff_jax.networks.kernel_gradients import LAYOUT, convolve
+from mrdiff_jax.networks.normalization import activate
 
 SHAPES = [  # side, channels in and out, kernel, padding
     ((16, 16), 32, 4, 3, 1),
@@ -45,6 +48,35 @@ def test_values_and_gradients_are_those_of_the_plain_convolution(side, c, d, siz
     gradient = random(*y.shape, seed=2)
     for ours, theirs in zip(pull(gradient), pull_plain(gradient), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-6 * np.abs(theirs).max() * np.sqrt(x.size))
+
+
+@pytest.mark.parametrize(("side", "c", "d", "size", "padding"), SHAPES)
+def test_activations_are_computed_again_for_the_gradient(side, c, d, size, padding):
+    x, kernel, affine = random(3, *side, c), random(size, size, c, d, seed=1), (random(3, c, seed=2), random(3, c, seed=3))
+
+    def one_by_one(x, kernel, affine):
+        return plain(jax.nn.silu(x * affine[0][:, None, None] + affine[1][:, None, None]), kernel, padding)
+
+    y, pull = jax.vjp(lambda x, kernel, affine: convolve(x, kernel, padding, affine), x, kernel, affine)
+    expected, pull_plain = jax.vjp(one_by_one, x, kernel, affine)
+    np.testing.assert_allclose(y, expected, atol=1e-4)
+    gradient = random(*y.shape, seed=4)
+    for ours, theirs in zip(*(jax.tree.leaves(f(gradient)) for f in (pull, pull_plain)), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-6 * np.abs(theirs).max() * np.sqrt(x.size))
+
+
+def test_activations_are_not_kept_where_blocks_are_summed(cores):
+    x, kernel, affine = random(1, 64, 64, 64), random(3, 3, 64, 64), (random(1, 64), random(1, 64))
+
+    def scratch(convolution):
+        def layers(kernel):
+            return functools.reduce(lambda h, _: convolution(h, kernel), range(16), x).sum()
+
+        return jax.jit(jax.grad(layers)).lower(kernel).compile().memory_analysis().temp_size_in_bytes
+
+    kept = scratch(lambda h, kernel: convolve(activate(h, affine), kernel, 1))
+    without = scratch(lambda h, kernel: convolve(h, kernel, 1, affine))
+    assert without < (0.75 if parallel.few_cores() else 1.1) * kept
 
 
 def test_blocks_are_summed_where_a_device_has_few_cores_and_only_there(cores, monkeypatch):

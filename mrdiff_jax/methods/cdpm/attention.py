@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mrdiff_jax.networks.layers import Attention, Linear
-from mrdiff_jax.networks.normalization import GroupNorm
+from mrdiff_jax.networks.normalization import GroupAffine, rescale
 
 
 class Frames(NamedTuple):
@@ -69,7 +69,9 @@ class FrameAttention(nn.Module):
     def __call__(self, x: Array, embedding: Array, frames: Frames) -> Array:
         """Maps x (B, T, H, W, C) and the step's embedding (B, E) to the like of x."""
         b, t, h, w, c = x.shape
-        normalized = GroupNorm(self.norm_groups, name="norm")(x.reshape(b * t, h, w, c)).reshape(x.shape)
+        frame_by_frame = x.reshape(b * t, h, w, c)
+        affine = GroupAffine(self.norm_groups, name="norm")(frame_by_frame)
+        normalized = rescale(frame_by_frame, affine).reshape(x.shape)
         qkv = Linear(3 * c, dtype=self.dtype, name="qkv")(normalized).reshape(b, t, h * w, 3, self.heads, c // self.heads)
         q, k, v = jnp.moveaxis(qkv, 3, 0)  # (B, T, pixels, heads, channels of a head)
         q = q * (c // self.heads) ** -0.5

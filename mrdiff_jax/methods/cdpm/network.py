@@ -8,7 +8,7 @@ from mrdiff_jax.methods.cdpm.attention import FactorizedAttention, Frames
 from mrdiff_jax.networks.convolutions import Convolution
 from mrdiff_jax.networks.initializers import zeros
 from mrdiff_jax.networks.layers import upsample
-from mrdiff_jax.networks.normalization import GroupNorm
+from mrdiff_jax.networks.normalization import GroupAffine
 from mrdiff_jax.networks.unet import Backbone, StepEmbedding
 from mrdiff_jax.wavelets import to_bands, to_pixels
 
@@ -69,8 +69,8 @@ class FramesDecoder(_Half):
                 h = self.stage(channels, f"{level}_{i}", level in size.attention_levels, h, embedding, frames)
             if level:
                 h = Convolution(channels, start=None, dtype=size.dtype, name=f"up_{level}")(upsample(h))
-        h = nn.silu(GroupNorm(size.norm_groups, name="norm_out")(h))
-        return Convolution(self.out_channels, start=zeros, dtype=size.dtype, name="conv_out")(h)
+        affine = GroupAffine(size.norm_groups, name="norm_out")(h)
+        return Convolution(self.out_channels, start=zeros, dtype=size.dtype, name="conv_out")(h, affine)
 
 
 class Network(nn.Module):
