@@ -29,6 +29,7 @@ def run(command: Callable[..., None], description: str) -> None:
     A command that takes an argument is given what is not a flag, as a list; elsewhere that is a mistake.
     """
     positional = bool(inspect.signature(command).parameters)
+    host.use_large_pages()
     flags.FLAGS.set_default("logtostderr", True)
     logging.set_verbosity(logging.WARNING)
     try:
@@ -36,7 +37,6 @@ def run(command: Callable[..., None], description: str) -> None:
         if rest and not positional:
             raise UserError(f"{rest[0]}: not a flag; flags start with --")
         _check_finite()
-        host.use_large_pages()
         log_to_console()
         threading.excepthook = _warn
         keep_programs()

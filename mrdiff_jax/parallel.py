@@ -64,8 +64,8 @@ def _number(variable: str) -> int | None:
 
 
 def few_cores() -> bool:
-    """Whether a device that is made of cores has one or two: for such, work in blocks that fit the cache was measured."""
-    return 2 * jax.local_device_count() >= host.cores()
+    """Whether a device is made of one or two cores: for such, work in blocks that fit the cache was measured."""
+    return jax.default_backend() == "cpu" and 2 * jax.local_device_count() >= host.cores()
 
 
 def numerics() -> dict[str, Any]:

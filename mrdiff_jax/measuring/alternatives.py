@@ -30,12 +30,15 @@ def normalization(side: int) -> Calls:
     """Group normalisation and SiLU of 8 features of 64 channels, with the gradient."""
     features = jnp.asarray(_random(0, 8, side, side, 64))
 
-    def gradient(layer: nn.Module, activated: Callable[[Any, Any], jax.Array]) -> Callable[[], Any]:
-        params = layer.init(jax.random.key(0), features)
-        return partial(jax.jit(jax.grad(lambda x: jnp.square(activated(x, layer.apply(params, x))).sum())), features)
+    def gradient(activated: Callable[[jax.Array], jax.Array]) -> Callable[[], Any]:
+        return partial(jax.jit(jax.grad(lambda x: jnp.square(activated(x)).sum())), features)
 
-    theirs = gradient(nn.GroupNorm(32, epsilon=1e-5), lambda x, normalized: nn.silu(normalized))
-    return {OURS: gradient(GroupAffine(), activate), "flax": theirs}
+    ours, theirs = GroupAffine(), nn.GroupNorm(32, epsilon=1e-5)
+    params = ours.init(jax.random.key(0), features)  # flax calls them as we do
+    return {
+        OURS: gradient(lambda x: activate(x, ours.apply(params, x))),
+        "flax": gradient(lambda x: nn.silu(theirs.apply(params, x))),
+    }
 
 
 def fsim(pairs: int, side: int) -> Calls:

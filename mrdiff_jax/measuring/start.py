@@ -5,6 +5,7 @@ import resource
 import subprocess
 import time
 
+from mrdiff_jax import host
 from mrdiff_jax.measuring.timing import Record, cpu_seconds
 
 FIRST_STEP = "first step after"  # what the log of a training says then
@@ -17,7 +18,7 @@ def first_step(command: list[str], cache: str) -> Record:
       RuntimeError: it ended before, with what it said.
     """
     start, before, said = time.perf_counter(), cpu_seconds(resource.RUSAGE_CHILDREN), []
-    environment = os.environ | {"MRDIFF_CACHE": cache}
+    environment = {name: value for name, value in os.environ.items() if name not in host.RESTART} | {"MRDIFF_CACHE": cache}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
             said.append(line)

@@ -33,7 +33,7 @@ def convolve(x: Array, kernel: Array, padding: int, affine: Affine | None = None
     """
     if affine is not None and not _comes_in_blocks(x, kernel, padding):
         x, affine = activate(x, affine), None
-    return _convolve(x, kernel, affine, padding)
+    return _convolve(x, kernel, padding, affine)
 
 
 def _comes_in_blocks(x: Array, kernel: Array, padding: int) -> bool:
@@ -41,36 +41,37 @@ def _comes_in_blocks(x: Array, kernel: Array, padding: int) -> bool:
     return parallel.few_cores() and is_large and padding < kernel.shape[0]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _convolve(x: Array, kernel: Array, affine: Affine | None, padding: int) -> Array:
-    x = x if affine is None else activate(x, affine)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve(x: Array, kernel: Array, padding: int, affine: Affine | None) -> Array:
+    x = _activated(x, affine)
     if kernel.shape[:2] == (1, 1) and not padding:
         return x @ kernel[0, 0]
     margins = ((padding, padding), (padding, padding))
     return lax.conv_general_dilated(x, kernel, (1, 1), margins, dimension_numbers=LAYOUT)
 
 
-def _forward(x: Array, kernel: Array, affine: Affine | None, padding: int) -> tuple[Array, tuple]:
-    return _convolve(x, kernel, affine, padding), (x, kernel, affine)
+def _activated(x: Array, affine: Affine | None) -> Array:
+    return x if affine is None else activate(x, affine)
+
+
+def _forward(x: Array, kernel: Array, padding: int, affine: Affine | None) -> tuple[Array, tuple]:
+    return _convolve(x, kernel, padding, affine), (x, kernel, affine)
 
 
 def _backward(padding: int, inputs: tuple, gradient: Array) -> tuple[Array, Array, Affine | None]:
     x, kernel, affine = inputs
     if affine is not None:
-        x, affine = lax.optimization_barrier((x, affine))  # else XLA finds that it knows the activation, and keeps it
+        x, affine = lax.optimization_barrier((x, affine))  # else XLA finds that it knows the activations, and keeps them
     size = kernel.shape[0]
     mirrored = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    of_input = convolve(gradient, mirrored, size - 1 - padding)
-    of_kernel = functools.partial(_of_kernel, size=size, padding=padding)
+    of_activations = convolve(gradient, mirrored, size - 1 - padding)
+    _, pull = jax.vjp(_activated, x, affine)
+    of_x, of_affine = pull(of_activations)
+    sum_up = functools.partial(_of_kernel, size=size, padding=padding)
     if _comes_in_blocks(x, kernel, padding):
         in_blocks = functools.partial(_of_kernel_in_blocks, size=size, padding=padding)
-        of_kernel = functools.partial(lax.platform_dependent, cpu=in_blocks, default=of_kernel)
-    of_kernel = of_kernel(x, affine, gradient).astype(kernel.dtype)
-    if affine is None:
-        return of_input, of_kernel, None
-    _, pull = jax.vjp(activate, x, affine)
-    of_x, of_affine = pull(of_input)
-    return of_x, of_kernel, of_affine
+        sum_up = functools.partial(lax.platform_dependent, cpu=in_blocks, default=sum_up)
+    return of_x, sum_up(x, affine, gradient), of_affine
 
 
 _convolve.defvjp(_forward, _backward)
@@ -78,7 +79,7 @@ _convolve.defvjp(_forward, _backward)
 
 def _of_kernel(x: Array, affine: Affine | None, gradient: Array, size: int, padding: int) -> Array:
     """The gradient of the kernel (k, k, C, D), from images and the gradient of their convolution (B, H', W', D)."""
-    x = x if affine is None else activate(x, affine)
+    x = _activated(x, affine)
     if size == 1 and not padding:
         return jnp.einsum("bhwc,bhwd->cd", x, gradient)[None, None]
     examples_last, margins = ("CHWN", "IHWO", "HWNC"), ((padding, padding), (padding, padding))
@@ -96,13 +97,12 @@ def _of_kernel_in_blocks(x: Array, affine: Affine | None, gradient: Array, size:
     def add(block: Array, total: Array) -> Array:
         example, row = block // blocks, block % blocks * rows
         pixels = lax.dynamic_slice(x, (example, row, 0, 0), (1, rows, w, c))
-        if affine is not None:
-            pixels = activate(pixels, jax.tree.map(lambda z: lax.dynamic_slice(z, (example, 0), (1, c)), affine))
-        pixels = pixels.reshape(rows * w, c)
+        own = jax.tree.map(lambda of_all: lax.dynamic_slice(of_all, (example, 0), (1, c)), affine)
+        pixels = _activated(pixels, own).reshape(rows * w, c)
         near = lax.dynamic_slice(around, (example, row, 0, 0), (1, rows + size - 1, w + size - 1, d))[0]
         shifted = [near[i : i + rows, j : j + w] for i in reversed(range(size)) for j in reversed(range(size))]
         columns = jnp.concatenate(shifted, axis=-1).reshape(rows * w, size * size * d)
         return total + jnp.matmul(pixels.T, columns, preferred_element_type=jnp.float32)
 
     total = lax.fori_loop(0, b * blocks, add, jnp.zeros((c, size * size * d)))
-    return total.reshape(c, size, size, d).transpose(1, 2, 0, 3)
+    return total.reshape(c, size, size, d).transpose(1, 2, 0, 3).astype(gradient.dtype)

@@ -2,9 +2,7 @@
 
 from dataclasses import replace
 
-import numpy as np
-
-from mrdiff_jax.preparation import checks, placement
+from mrdiff_jax.preparation import checks
 from mrdiff_jax.preparation.options import Options
 from mrdiff_jax.preparation.records import ExamRecord, Placement, ScanRecord
 from mrdiff_jax.scans.sequence_times import SequenceTimes
@@ -19,17 +17,6 @@ def test_misaligned_exams_are_refused_unless_kept():
     assert "2.4 mm off T1w" in checks.refuse_misaligned(record, "T1w", 2.0).reason
     assert not checks.refuse_misaligned(record, "T1w", 3.0).reason
     assert not checks.refuse_misaligned(replace(record, spacing=(1.0, 1.0, 5.0)), "T1w", 2.0).reason
-
-
-def test_half_a_slice_is_allowed_across_slices_alone():
-    def told(*shift):
-        moved = Placement("registered", shift=shift, shift_mm=float(np.linalg.norm(shift)), mirror_gain=-0.1)
-        return placement.misaligned(moved, "T1w", (1.0, 1.0, 7.0), 2.0)
-
-    assert told(0, 0, 3) == ""
-    assert told(1, 1, 2) == ""
-    for shift in ((3, 0, 0), (0, -3, 0), (0, 0, 4), (-2, 2, 1)):
-        assert "limit 2 x 2 x 3.5 mm" in told(*shift)
 
 
 def test_a_scan_that_is_there_twice_is_refused_in_one_exam_and_in_two():

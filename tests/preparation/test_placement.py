@@ -9,6 +9,7 @@ from helpers.made_heads import grid, head
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.preparation import placement
 from mrdiff_jax.preparation.options import Options
+from mrdiff_jax.preparation.records import Placement
 from mrdiff_jax.scans.volumes import Volume
 
 CONTRASTS = ("T1w", "T2w")
@@ -43,3 +44,14 @@ def test_n4_takes_a_bias_field_out():
         return np.polyfit(np.broadcast_to(x, clean.shape)[inside], np.log(volume[inside] / clean[inside]), 1)[0]
 
     assert abs(slope(done["T1w"])) < 0.15
+
+
+def test_half_a_slice_is_allowed_across_slices_alone():
+    def told(*shift):
+        moved = Placement("registered", shift=shift, shift_mm=float(np.linalg.norm(shift)), mirror_gain=-0.1)
+        return placement.misaligned(moved, "T1w", (1.0, 1.0, 7.0), 2.0)
+
+    assert told(0, 0, 3) == ""
+    assert told(1, 1, 2) == ""
+    for shift in ((3, 0, 0), (0, -3, 0), (0, 0, 4), (-2, 2, 1)):
+        assert "limit 2 x 2 x 3.5 mm" in told(*shift)
