@@ -50,6 +50,13 @@ def test_conv_agrees_with_flax():
     np.testing.assert_allclose(Convolution(4).apply(params, x), nn.Conv(4, (3, 3)).apply(params, x), atol=1e-5)
 
 
+@pytest.mark.parametrize("how", [{}, {"stride": 2}, {"border": "reflect"}])
+def test_a_convolution_of_activations_is_that_of_what_they_are(how):
+    x, affine, layer = random(2, 6, 8, 3), (random(2, 3, seed=2), random(2, 3, seed=3)), Convolution(4, **how)
+    params = perturbed(layer.init(jax.random.key(0), x))
+    np.testing.assert_allclose(layer.apply(params, x, affine), layer.apply(params, activate(x, affine)), rtol=1e-5, atol=1e-5)
+
+
 def test_each_part_of_a_batch_may_have_singular_vectors_of_its_own():
     x, layer = random(6, 3), layers.Linear(4, spectral_norm=True)
     params = perturbed(layer.init(jax.random.key(0), x)["params"])
