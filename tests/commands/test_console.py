@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import mrdiff_jax
+from mrdiff_jax import host
 from mrdiff_jax.__main__ import COMMANDS
 
 
@@ -54,6 +55,15 @@ def test_a_reader_that_has_gone_is_no_mistake():
     )
     os.close(write)
     assert ended.stderr == ""
+
+
+@pytest.mark.skipif(not host.large_pages_are_a_choice(), reason="where programs choose whether their pages are large")
+def test_a_command_runs_with_large_pages(tmp_path):
+    probe = tmp_path / "probe.py"
+    probe.write_text("import os, sys; print(os.environ['GLIBC_TUNABLES']); sys.exit()")
+    before = {name: value for name, value in os.environ.items() if name not in host.RESTART}
+    command = [sys.executable, "-m", "mrdiff_jax", "train", f"--config={probe}", f"--workdir={tmp_path}"]
+    assert subprocess.run(command, capture_output=True, text=True, env=before).stdout == "glibc.malloc.hugetlb=1\n"
 
 
 def test_a_command_is_handed_its_flags():

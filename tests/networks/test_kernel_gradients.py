@@ -97,18 +97,25 @@ def test_the_sum_over_blocks_loses_no_precision_in_bfloat16():
     np.testing.assert_allclose(np.asarray(gradient, np.float64)[0, 0], np.tile(expected[:, None], 4), rtol=0.01)
 
 
-def test_it_can_be_differentiated_twice():
+@pytest.mark.parametrize("activated", [False, True])
+def test_it_can_be_differentiated_twice(activated):
     """As a penalty on gradients is."""
     x, kernel = random(1, 16, 16, 32), 0.1 * random(3, 3, 32, 2, seed=1)
-
-    affine = (random(1, 32, seed=2), random(1, 32, seed=3))
+    affine = (random(1, 32, seed=2), random(1, 32, seed=3)) if activated else None
 
     def penalty(kernel, convolution):
         return jnp.square(jax.grad(lambda x: jnp.tanh(convolution(x, kernel)).sum())(x)).sum()
 
-    in_one_pass = functools.partial(convolve, padding=1, affine=affine)
-    ours, theirs = (
-        jax.grad(penalty)(kernel, convolution)
-        for convolution in (in_one_pass, lambda x, kernel: plain(activate(x, affine), kernel, 1))
-    )
+    def one_by_one(x, kernel):
+        return plain(activate(x, affine) if activated else x, kernel, 1)
+
+    ours = jax.grad(penalty)(kernel, functools.partial(convolve, padding=1, affine=affine))
+    theirs = jax.grad(penalty)(kernel, one_by_one)
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * np.abs(theirs).max())
+
+
+def test_activations_and_gradients_are_of_the_images_type():
+    affine = random(1, 32, seed=2), random(1, 32, seed=3)
+    x, kernel = random(1, 16, 16, 32).astype(jnp.bfloat16), random(3, 3, 32, 4, seed=1).astype(jnp.bfloat16)
+    gradients = jax.jit(jax.grad(lambda *given: convolve(*given[:2], 1, given[2]).sum().astype(jnp.float32), (0, 1, 2)))
+    assert [leaf.dtype for leaf in jax.tree.leaves(gradients(x, kernel, affine))] == ["bfloat16"] * 2 + ["float32"] * 2
