@@ -120,14 +120,15 @@ def test_devices_orbax_and_event_files_are_known_to_one_file_each():
 PREPARING = {"SimpleITK", "nibabel", "nilearn", "pydicom"}
 COMMANDS = ("__main__", "main", "prepare", "compare", "export", "synthesize")
 READING_SLICES = {"tensorflow_datasets", "grain"}
+SCORING = {"scipy.ndimage", "scipy.stats", "matplotlib"}  # what evaluations need, and a first step would wait for
 
 
 @pytest.mark.parametrize(
     ("module", "heavy"),
     {
         **{name: {"jax", "matplotlib", "SimpleITK"} for name in COMMANDS},
-        "training.loop": PREPARING | {"tensorboardX", "matplotlib"},
-        "evaluation.run": PREPARING | {"tensorboardX", "matplotlib"},
+        "training.loop": PREPARING | SCORING | {"tensorboardX"},
+        "evaluation.run": PREPARING | SCORING | {"tensorboardX"},
         "comparison.output": PREPARING | READING_SLICES | {"tensorboardX", "orbax"},
         "synthesis.model_files": PREPARING | READING_SLICES | {"tensorboardX", "orbax", "matplotlib"},
         "synthesis.cohort": READING_SLICES | {"tensorboardX", "orbax", "matplotlib", "nilearn"},

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from mrdiff_jax.evaluation.averages import Scores
 
@@ -49,7 +49,7 @@ def paired_comparison(first: Scores, second: Scores, *, seed: int) -> PairedComp
         return PairedComparison(len(differences))
     mean, effect_size = float(differences.mean()), float(_effect_size(differences))
     if differences.any() and np.isfinite(effect_size):
-        test = stats.ttest_1samp(differences, 0)
+        test = scipy.stats.ttest_1samp(differences, 0)
         t, p_t, interval = float(test.statistic), float(test.pvalue), test.confidence_interval(CONFIDENCE)
     else:
         t, p_t, interval = effect_size, float(mean == 0), (mean, mean)
@@ -59,7 +59,7 @@ def paired_comparison(first: Scores, second: Scores, *, seed: int) -> PairedComp
         interval=(float(interval[0]), float(interval[1])),
         t=t,
         p_t=p_t,
-        p_wilcoxon=float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0,
+        p_wilcoxon=float(scipy.stats.wilcoxon(differences).pvalue) if differences.any() else 1.0,
         effect_size=effect_size,
         effect_size_interval=_effect_size_interval(differences, seed),
     )
@@ -90,7 +90,7 @@ def _effect_size_interval(differences: np.ndarray, seed: int) -> tuple[float, fl
         found = np.clip(_effect_size(resample, axis), -1e9, 1e9)  # infinite where one subject fills the resample
         return (found - effect) / error(found)
 
-    resampled = stats.bootstrap(
+    resampled = scipy.stats.bootstrap(
         (differences,), in_errors, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(seed)
     ).bootstrap_distribution
     tail = (1 - CONFIDENCE) / 2

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from scipy.ndimage import map_coordinates
+import scipy
 
 from mrdiff_jax import physics
 from mrdiff_jax.data.study import ExamRef, Study
@@ -129,7 +129,7 @@ def _fractions(rng: np.random.Generator, subject: Subject, axes: list[np.ndarray
     template += np.stack([displacement(rng, axes) for _ in range(3)])
 
     voxels = template - _template().origin[:, None, None, None]
-    grey, white, brain = (map_coordinates(m, voxels, order=1) for m in _template().maps)
+    grey, white, brain = (scipy.ndimage.map_coordinates(m, voxels, order=1) for m in _template().maps)
     likelihood = np.stack([grey, white, np.clip(1 - grey - white, 0, 1)]) + 1e-3
     likelihood **= 2  # the maps average many brains: one brain has sharper borders, in places of its own
     likelihood *= np.exp([0.8 * _smooth_field(rng, axes, 4) for _ in likelihood])

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import t
+import scipy
 
 from mrdiff_jax.pages import PIXELS_PER_INCH
 from mrdiff_jax.plotting import Axes, Figure, FigureCanvasAgg, Rectangle
@@ -139,7 +139,9 @@ def ablation(scores: Mapping[str, Mapping[str, Sequence[float]]], path: Path) ->
 
 def _half_interval(values: np.ndarray) -> float:
     """Half the 95 % confidence interval of a mean; 0 for a single value."""
-    return float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+    return (
+        float(scipy.stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+    )
 
 
 def frequencies(

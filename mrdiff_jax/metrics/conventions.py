@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax import Array
-from scipy import ndimage
 
 from mrdiff_jax import metrics
 from mrdiff_jax.scans.air import FOREGROUND_LEVEL, air_level, is_foreground
@@ -77,8 +77,8 @@ def body_mask(contrasts: np.ndarray) -> np.ndarray:
     """Where the body is, by BODY_RULE: (B, H, W, C) truth and sources in [0, 1] -> (B, H, W), boolean."""
     air = [[air_level(image[..., None]) for image in np.moveaxis(slice_, -1, 0)] for slice_ in contrasts]
     body = is_foreground(contrasts, np.array(air, contrasts.dtype)[:, None, None]).any(-1)
-    cross = ndimage.generate_binary_structure(2, 1)[None]
-    body = ndimage.binary_fill_holes(ndimage.binary_opening(body, cross), np.pad(cross, ((1, 1), (0, 0), (0, 0))))
+    cross = scipy.ndimage.generate_binary_structure(2, 1)[None]
+    body = scipy.ndimage.binary_fill_holes(scipy.ndimage.binary_opening(body, cross), np.pad(cross, ((1, 1), (0, 0), (0, 0))))
     return body | ~body.any((1, 2), keepdims=True)
 
 

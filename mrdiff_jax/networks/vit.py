@@ -6,8 +6,8 @@ from typing import Any
 
 import flax.linen as nn
 import numpy as np
+import scipy
 from jax import Array
-from scipy import ndimage
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.networks.attention import attend
@@ -126,7 +126,7 @@ class Pretrained:
         tokens = self.arrays[name].shape[1] - 1 if name in self.arrays and self.arrays[name].ndim == 3 else 0
         own = math.isqrt(max(tokens, 1))
         square = self._array(name, 1, 1 + own**2, width)[0, 1:].reshape(own, own, width)
-        return ndimage.zoom(square, (side / own, side / own, 1), order=1)
+        return scipy.ndimage.zoom(square, (side / own, side / own, 1), order=1)
 
     def _norm(self, prefix: str, width: int) -> dict[str, np.ndarray]:
         return {name: self._array(f"{prefix}/{name}", width) for name in ("scale", "bias")}

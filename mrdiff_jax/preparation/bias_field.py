@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 import SimpleITK as sitk
-from scipy import ndimage
 
 from mrdiff_jax.scans.air import air_level
 
@@ -28,10 +28,10 @@ def body_in_volumes(volumes: Sequence[np.ndarray], spacing: Sequence[float]) -> 
     width = [max(1, round(CLOSING_MM / mm)) for mm in spacing[:2]]
     margin = [(w, w) for w in width]
     for z in range(mask.shape[2]):
-        closed = ndimage.binary_closing(np.pad(mask[..., z], margin), np.ones(width))
-        filled = ndimage.binary_fill_holes(closed)
+        closed = scipy.ndimage.binary_closing(np.pad(mask[..., z], margin), np.ones(width))
+        filled = scipy.ndimage.binary_fill_holes(closed)
         mask[..., z] = filled[width[0] : -width[0], width[1] : -width[1]]
-    parts, count = ndimage.label(mask)
+    parts, count = scipy.ndimage.label(mask)
     return parts == 1 + np.argmax(np.bincount(parts.ravel())[1:]) if count else np.ones_like(mask)
 
 
@@ -39,7 +39,7 @@ def _bright(volume: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     """Where a volume differs from air."""
     low, high = np.percentile(volume, (0.5, 99.5))
     signal = np.abs(np.clip(volume, low, high) - air_level(volume))
-    signal = ndimage.gaussian_filter(signal, [SMOOTHING_MM / mm if mm < SMOOTHING_MM else 0 for mm in spacing])
+    signal = scipy.ndimage.gaussian_filter(signal, [SMOOTHING_MM / mm if mm < SMOOTHING_MM else 0 for mm in spacing])
     threshold = sitk.OtsuThresholdImageFilter()
     threshold.Execute(sitk.GetImageFromArray(signal))
     return signal > BODY_SHARE * threshold.GetThreshold()

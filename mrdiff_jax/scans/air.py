@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.scans import wrap_around
@@ -110,10 +110,10 @@ def _blurred_padding(data: np.ndarray) -> np.ndarray | None:
     spread = float(np.percentile(data, 99))
     if constant.mean() < LEAST_GREY_SHARE or not 0 < FAR_BELOW_ZERO * spread < -level:
         return None
-    solid = ndimage.binary_erosion(constant, border_value=1)  # noise of air is not
+    solid = scipy.ndimage.binary_erosion(constant, border_value=1)  # noise of air is not
     if solid.sum() < SOLID * constant.sum():
         return None
-    near = ndimage.binary_dilation(constant, iterations=BLUR_VOXELS)
+    near = scipy.ndimage.binary_dilation(constant, iterations=BLUR_VOXELS)
     blurred = data < level * HARDLY
     return None if (blurred & ~near).any() or (blurred == constant).all() else blurred
 
@@ -127,7 +127,7 @@ def _background(data: np.ndarray, padding: np.ndarray) -> np.ndarray | None:
         constant = data == level
         if (constant & ~padding).mean() < LEAST_GREY_SHARE or constant.all():
             continue
-        parts, _ = ndimage.label(constant)
+        parts, _ = scipy.ndimage.label(constant)
         at_edge = [np.unique(parts.take(side, axis)) for axis in range(2) for side in (0, -1)]
         outside = constant & np.isin(parts, np.setdiff1d(np.concatenate(at_edge), 0))
         if outside.any() and is_wrong(data, constant, float(level)):
@@ -150,7 +150,7 @@ def _too_dark(data: np.ndarray, constant: np.ndarray, level: float) -> bool:
     gap, spread = float(rest.min()) - level, float(high - low)
     if level >= 0 or gap <= LEAST_GAP * spread:
         return False
-    beside = data[ndimage.binary_dilation(constant) & ~constant]
+    beside = data[scipy.ndimage.binary_dilation(constant) & ~constant]
     return bool(gap > LEAST_GAP_OF_NO_AIR * spread or np.median(beside) <= low + OWN_AIR * spread)
 
 
@@ -159,7 +159,7 @@ def _not_numbers(data: np.ndarray, path: Path | ScanPath) -> np.ndarray:
     wrong = ~np.isfinite(data)
     if not wrong.any():
         return wrong
-    parts, count = ndimage.label(wrong)
+    parts, count = scipy.ndimage.label(wrong)
     at_bound = np.zeros(data.shape, np.uint8)
     for axis in range(3):
         for side in (0, -1):

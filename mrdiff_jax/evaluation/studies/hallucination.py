@@ -10,7 +10,7 @@ neither.
 from collections.abc import Iterator
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from mrdiff_jax.evaluation import scoring
 from mrdiff_jax.evaluation.results import SYNTHESIS, Row
@@ -34,7 +34,7 @@ def run(context: Context) -> Iterator[Row]:
 
 def structures(synthesis: np.ndarray, target: np.ndarray, body: np.ndarray) -> dict[str, dict[str, float]]:
     """By region of the truth: root mean squared error, and share of invented or lost edges; all (H, W). NaN where empty."""
-    true, synthetic = (ndimage.gaussian_gradient_magnitude(image, SMOOTHING) for image in (target, synthesis))
+    true, synthetic = (scipy.ndimage.gaussian_gradient_magnitude(image, SMOOTHING) for image in (target, synthesis))
     level = np.quantile(true[body], 1 - STRONGEST)
     if level == 0:  # a constant image has no edges
         level = np.inf
@@ -51,7 +51,7 @@ def structures(synthesis: np.ndarray, target: np.ndarray, body: np.ndarray) -> d
 
 
 def _near(mask: np.ndarray) -> np.ndarray:
-    return ndimage.binary_dilation(mask, iterations=REACH)
+    return scipy.ndimage.binary_dilation(mask, iterations=REACH)
 
 
 def _mean(values: np.ndarray, region: np.ndarray) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from mrdiff_jax import parallel
 from mrdiff_jax.evaluation.results import SYNTHESIS, Row
@@ -72,7 +72,7 @@ def bias_field(height: int, width: int, strength: float) -> np.ndarray:
 
 def shift(image: np.ndarray, pixels: float) -> np.ndarray:
     """An image (H, W) moved along the rows by a number of pixels that need not be whole: by cubic splines, edges repeated."""
-    moved = ndimage.shift(image, (0, pixels), order=3, mode="nearest")
+    moved = scipy.ndimage.shift(image, (0, pixels), order=3, mode="nearest")
     return np.clip(moved, 0, 1).astype(np.float32)
 
 

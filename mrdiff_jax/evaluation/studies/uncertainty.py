@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from mrdiff_jax.data.datasets import Examples
 from mrdiff_jax.evaluation import scoring
@@ -49,7 +49,7 @@ def run(context: Context) -> Iterator[Row]:
 
 def coverage(width: float, samples: int) -> float:
     """Share of pixels that err by less than `width` times their predicted error where the prediction is right."""
-    return float(1 - 2 * stats.t.sf(width, samples - 1))
+    return float(1 - 2 * scipy.stats.t.sf(width, samples - 1))
 
 
 def calibration(error: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
@@ -60,7 +60,7 @@ def calibration(error: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
         "rmse": np.sqrt(np.mean(error**2)),
         "within_1": np.mean(error <= predicted),
         "within_2": np.mean(error <= 2 * predicted),
-        "correlation": stats.spearmanr(predicted, error).statistic if varied else np.nan,
+        "correlation": scipy.stats.spearmanr(predicted, error).statistic if varied else np.nan,
     }
 
 
