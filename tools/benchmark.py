@@ -60,6 +60,7 @@ class Sizes(NamedTuple):
       steps: of a stretch of training.
       seconds: for which the input pipeline runs alone.
       read: slices of a large set, 64 x 64.
+      product: side of the matrix product that programs stand beside; 0 is large.
       growth: what grows, and its values.
     """
 
@@ -70,13 +71,14 @@ class Sizes(NamedTuple):
     steps: int
     seconds: float
     read: int
+    product: int
     growth: Mapping[str, Sequence[int]]
 
 
-FULL = Sizes({}, slices=32, side=256, peer_side=128, steps=20, seconds=3.0, read=100_000, growth=growth.AXES)
+FULL = Sizes({}, slices=32, side=256, peer_side=128, steps=20, seconds=3.0, read=100_000, product=0, growth=growth.AXES)
 TINY = Sizes(
     networks.TINY | {"method.name": "regression"},
-    **{"slices": 2, "side": 64, "peer_side": 16, "steps": 3, "seconds": 0.3, "read": 400},
+    **{"slices": 2, "side": 64, "peer_side": 16, "steps": 3, "seconds": 0.3, "read": 400, "product": 256},
     growth={"side": (16, 32), "devices": (1, 2)},
 )
 LEGEND = {
@@ -100,7 +102,7 @@ def check_device(save: Save, options: argparse.Namespace) -> None:
     """Names, versions, and the rate of a large matrix product."""
     save("about", device.about())
     for dtype in ("float32",) if jax.default_backend() == "cpu" else ("float32", "bfloat16"):
-        save(f"gemm_{dtype}", device.gemm(dtype))
+        save(f"gemm_{dtype}", device.gemm(dtype, side=options.sizes.product))
 
 
 def check_training(save: Save, options: argparse.Namespace, name: str) -> None:
@@ -110,7 +112,7 @@ def check_training(save: Save, options: argparse.Namespace, name: str) -> None:
     save("network", about(name, config, state.variables))
     places = {"training step": every} | ({"training step, one device": every[:1]} if len(every) > 1 else {})
     programs = {label: partial(networks.training_step, config, state, devices) for label, devices in places.items()}
-    measure_beside_product(save, config, programs)
+    measure_beside_product(save, options, config, programs)
 
 
 def check_synthesis(save: Save, options: argparse.Namespace, name: str) -> None:
@@ -122,7 +124,7 @@ def check_synthesis(save: Save, options: argparse.Namespace, name: str) -> None:
     single = partial(networks.synthesis, one, variables, 1, every[:1])
     several = partial(networks.synthesis, one, variables, AT_A_TIME, every)
     steps = {"reverse step, 1 slice": single, f"reverse step, {AT_A_TIME} slices": several}
-    found = measure_beside_product(save, config, steps)
+    found = measure_beside_product(save, options, config, steps)
     seconds = CALLS * found[f"reverse step, {AT_A_TIME} slices"].get("seconds", np.inf)
     volumes = {}
     for steps in sorted({STEPS, config.sample.steps}):
@@ -131,7 +133,7 @@ def check_synthesis(save: Save, options: argparse.Namespace, name: str) -> None:
             save(label, {"note": f"not run: {steps * seconds:.0f} s by the reverse step"})
         else:
             volumes[label] = partial(volume, networks.with_steps(config, steps), variables)
-    measure_beside_product(save, config, volumes)
+    measure_beside_product(save, options, config, volumes)
 
 
 def network(name: str) -> Config:
@@ -176,9 +178,11 @@ def volume(config: Config, variables: Variables) -> Program:
     return call and (lambda: [call() for _ in range(CALLS)]), record
 
 
-def measure_beside_product(save: Save, config: Config, programs: Mapping[str, Callable[[], Program]]) -> Mapping[str, Record]:
+def measure_beside_product(
+    save: Save, options: argparse.Namespace, config: Config, programs: Mapping[str, Callable[[], Program]]
+) -> Mapping[str, Record]:
     """Measures programs, and what share they reach of the rate of a large matrix product of the same moment."""
-    product = partial(device.product, config.model.dtype)
+    product = partial(device.product, config.model.dtype, side=options.sizes.product)
     found = measure(save, {PRODUCT: product} | programs) if programs else {}
     for name in programs:
         if "gflops" in found[name]:
