@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from absl import flags, logging
@@ -74,7 +75,7 @@ def _parse(command: Callable[..., None], description: str) -> list[str]:
         print(f"{description}\n{flags.FLAGS.module_help(sys.argv[0] if module == '__main__' else module)}")
         sys.exit(0)
     try:
-        return flags.FLAGS([_with_config_found(word) for word in _last_of_each(sys.argv)])[1:]
+        return flags.FLAGS([_with_config_found(word) for word in _with_settings_of_run(_last_of_each(sys.argv))])[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(_unknown_field(sys.argv) or _of_flags(error)) from error
 
@@ -116,6 +117,19 @@ def _last_of_each(arguments: Sequence[str]) -> list[str]:
         kept.pop(key, None)
         kept[key] = words
     return [word for words in kept.values() for word in words]
+
+
+def _with_settings_of_run(arguments: Sequence[str]) -> Sequence[str]:
+    """The arguments; where a command that takes --config is given none, the settings of the run that lies in --workdir."""
+    given = {}
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        given[name.lstrip("-")] = value if equals else following
+    workdir = given.get("workdir", "")
+    takes_both = "config" in flags.FLAGS and "workdir" in flags.FLAGS
+    if not takes_both or "config" in given or not os.path.exists(os.path.join(workdir, "config.json")):
+        return arguments
+    return [arguments[0], f"--config={Path(__file__).with_name('settings_of_run.py')}:{workdir}", *arguments[1:]]
 
 
 def _with_config_found(word: str) -> str:

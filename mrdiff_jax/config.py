@@ -258,12 +258,17 @@ def _plain(value: Any) -> Any:
 
 
 def from_json(values: Mapping[str, Any]) -> Config:
-    """The settings that `Config.to_dict` gave; fields that it lacks have their defaults.
+    """The settings that `Config.to_dict` gave, checked. Raises UserError as `fields_from_json` and `resolve` do."""
+    return resolve(fields_from_json(values))
+
+
+def fields_from_json(values: Mapping[str, Any]) -> ConfigDict:
+    """The same as fields that may yet be changed; those that it lacks have their defaults.
 
     Fields of `train` and `evaluate` that are unknown, for another version wrote them, are left out: the model is the same.
 
     Raises:
-      UserError: another field is unknown, or a field is of another type, or wrong.
+      UserError: another field is unknown, or a field is of another type.
     """
     config = default()
     for section, entries in values.items():
@@ -281,7 +286,7 @@ def from_json(values: Mapping[str, Any]) -> Config:
                 config[section][name] = tuple(value) if isinstance(value, list) else value
             except TypeError as error:
                 raise UserError(f"config.{section}.{name}: {' '.join(str(error).split())}") from error
-    return resolve(config)
+    return config
 
 
 def _check_together(config: Config) -> None:

@@ -2,7 +2,9 @@
 
 mrdiff train --config=configs/demo.py --workdir=runs/demo
 mrdiff train --config=configs/bids.py --workdir=runs/mine --config.data.root=SCANS --config.method.name=pix2pix
+mrdiff train --workdir=runs/demo --config.train.steps=3000
 
+A run that is in the --workdir already goes on; without --config it has the settings that it had, but for what flags change.
 The configurations are in configs/ of a clone of the repository; --config.SECTION.FIELD=VALUE changes any field of them.
 mrdiff_jax/config.py has the sections that all methods share, and mrdiff_jax/methods each method's own.
 """

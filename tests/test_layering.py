@@ -36,7 +36,7 @@ LAYERS = [
     "data.training_data data.batches",
     "preparation.checks preparation.manifest preparation.page preparation.workers preparation.cohort",
     "preparation.tasks preparation.report",
-    "workdir synthesis.sampling",
+    "workdir settings_of_run synthesis.sampling",
     "evaluation.averages evaluation.baselines evaluation.results evaluation.scoring evaluation.figures",
     "evaluation.run_page evaluation.evaluator evaluation.studies.* evaluation.studies.__init__ evaluation.run",
     "training.meter training.writer training.time_limit training.step training.loop training.speed",

@@ -173,7 +173,7 @@ def read(workdir: Path) -> Results:
     if missing:
         if not workdir.is_dir():
             raise UserError(f"{workdir}: no such folder; name the workdir of a run")
-        fix = f"mrdiff train --config=CONFIG --workdir={workdir} --mode=eval"
+        fix = f"mrdiff train --workdir={workdir} --mode=eval"
         raise UserError(f"{workdir}: no {missing[0]}; evaluate the run with {fix}")
     try:
         summary = _read_summary(workdir / SUMMARY)

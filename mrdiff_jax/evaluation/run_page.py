@@ -133,17 +133,14 @@ def _further(workdir: Path, data: Values) -> str:
     sources = " ".join(f"--source {shlex.quote(f'{name}=SCAN')}" for name in split_names(data["sources"]))
     output = shlex.quote(f"{target}.nii.gz")
     commands = {
+        "Go on from the newest checkpoint, to so many steps:": f"mrdiff train --workdir={run} --config.train.steps=STEPS",
+        "Score anew, with all studies:": f"mrdiff train --workdir={run} --mode=eval --config.evaluate.studies=all",
         "Synthesise from scans:": f"mrdiff synthesize --workdir={run} {sources} --output {output}",
         "Compare with another run on the same test slices:": f"mrdiff compare {run} OTHER --output comparison",
         "Pass the weights on:": f"mrdiff export --workdir={run} --output=model.safetensors",
         "All numbers of the training, in TensorBoard:": f"tensorboard --logdir {run}",
     }
-    again = (
-        "The command that began the run goes on from its newest checkpoint, to a larger --config.train.steps, too. With"
-        " --mode=eval it scores anew, and --config.evaluate.studies=all asks more of it."
-    )
-    parts = [f"<p>{what}</p><pre><code>{escape(code)}</code></pre>" for what, code in commands.items()]
-    return "".join([f"<p>{again}</p>", *parts])
+    return "".join(f"<p>{what}</p><pre><code>{escape(code)}</code></pre>" for what, code in commands.items())
 
 
 def _settings(settings: Values) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -36,10 +37,29 @@ def test_demo_config_trains_and_evaluates_from_the_command_line(tiny_flags, tmp_
     assert made_of.data.target == "T1w"
     assert made_of.data.sources["PDw"].te < made_of.data.sources["T2w"].te
     (tmp_path / "training_data.json").unlink()
-    again = call("--config=configs/demo.py", f"--workdir={tmp_path}", "--mode=eval", *tiny_flags)
+    again = call("--workdir", tmp_path, "--mode=eval")  # with the settings of the run
     assert again.returncode == 0, again.stderr
     assert again.stdout == run.stdout
     assert Synthesizer.load(tmp_path).trained.data == made_of.data
+    more = call("--config.train.steps=6", f"--workdir={tmp_path}", "--config.evaluate.panels=1")
+    assert more.returncode == 0, more.stderr
+    assert "step 6/6" in more.stderr
+    assert json.loads((tmp_path / "metrics.json").read_text())["step"] == 6
+
+
+def test_a_run_whose_settings_cannot_be_read_asks_for_them(tmp_path):
+    run = call(f"--workdir={tmp_path}")
+    assert (run.returncode, run.stderr) == (2, "error: --config is needed; --help has an example\n")
+    (tmp_path / "config.json").write_text("{")
+    run = call(f"--workdir={tmp_path}")
+    assert run.returncode == 2
+    assert re.fullmatch(r"error: \S+/config.json: not readable as JSON .*; give the --config that began the run\n", run.stderr)
+    (tmp_path / "config.json").write_text('{"model": {"depth": 3}}')
+    run = call(f"--workdir={tmp_path}")
+    assert run.stderr == (
+        f"error: {tmp_path}/config.json: config.model.depth: a field that this version does not know; "
+        "give the --config that began the run\n"
+    )
 
 
 def test_a_killed_run_goes_on_exactly(tiny_config, tiny_flags, tmp_path):

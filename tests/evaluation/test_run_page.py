@@ -91,6 +91,7 @@ def test_whose_subjects_were_scored_is_said(run):
 
 def test_commands_can_be_pasted_into_a_shell(evaluated):
     text = Page((evaluated / "report.html").read_text()).text
+    assert f"mrdiff train --workdir='{evaluated}' --config.train.steps=STEPS" in text
     assert f"mrdiff synthesize --workdir='{evaluated}' --source T2w=SCAN --source PDw=SCAN --output T1w.nii.gz" in text
 
 
