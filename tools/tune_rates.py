@@ -25,6 +25,7 @@ from ml_collections import ConfigDict, config_flags
 
 from mrdiff_jax import cli, methods, parallel
 from mrdiff_jax.config import resolve
+from mrdiff_jax.data.datasets import open_dataset
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.experiments import plan
 from mrdiff_jax.fields import split_names
@@ -53,10 +54,11 @@ def main() -> None:
     check_writable(output.parent)
     settings = " ".join([*cli.config_words(sys.argv[1:]), f"--minutes={_MINUTES.value:g}"])
     rows = _known(output, settings)
+    if not len(open_dataset(resolve(_of_method(config, names[0])).data).split("validation")):
+        raise UserError("no subject is left for validation; raise --config.data.validation_fraction, or name some in splits")
     steps = {row["method"]: int(row["steps"]) for row in rows}
     for name, factor in itertools.product(names, factors):
-        chosen = config.copy_and_resolve_references()
-        chosen.method.name = name
+        chosen = _of_method(config, name)
         rate = float(f"{factor * resolve(chosen).optimizer.learning_rate:.3g}")
         if any(row["method"] == name and float(row["learning_rate"]) == rate for row in rows):
             continue
@@ -68,6 +70,13 @@ def main() -> None:
         rows.append({"method": name, "learning_rate": f"{rate:g}", "steps": str(steps[name])} | scores | {"flags": settings})
         write_text(output, table(rows))
         logger.info("%s, rate %g, %d steps: %s", name, rate, steps[name], scores or "diverged")
+
+
+def _of_method(config: ConfigDict, name: str) -> ConfigDict:
+    """A copy with that method."""
+    chosen = config.copy_and_resolve_references()
+    chosen.method.name = name
+    return chosen
 
 
 def _known(output: Path, settings: str) -> list[Row]:
@@ -101,10 +110,6 @@ def validated(config: ConfigDict) -> Row:
     parallel.initialize(config.data.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(config, Path(folder))
-        if not len(run.dataset.split("validation")):
-            raise UserError(
-                "no subject is left for validation; raise --config.data.validation_fraction, or name some in splits"
-            )
         try:
             state, _ = run.train()
         except Diverged:
