@@ -12,7 +12,11 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jax import Array
-from jax.experimental.multihost_utils import global_array_to_host_local_array, host_local_array_to_global_array
+from jax.experimental.multihost_utils import (
+    broadcast_one_to_all,
+    global_array_to_host_local_array,
+    host_local_array_to_global_array,
+)
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mrdiff_jax import host
@@ -177,6 +181,11 @@ def on_batch(compiled: Callable[..., Tree], batch: Tree, *replicated: Any) -> Tr
     filled = np.minimum(np.arange(-(-count // devices) * devices), count - 1)
     result = compiled(*replicated, shard(jax.tree.map(lambda leaf: leaf[filled], batch)))
     return jax.tree.map(lambda leaf: leaf[:count], gather(result))
+
+
+def said_by_first(answer: bool) -> bool:
+    """The first host's answer, on all hosts: each must ask, where their clocks would tell them different things."""
+    return bool(broadcast_one_to_all(np.bool_(answer))) if jax.process_count() > 1 else answer
 
 
 def mean(tree: Tree) -> Tree:

@@ -125,7 +125,7 @@ class Run:
                 if step % every.checkpoint_every == 0 or (validates and self.best_by):
                     self._save(state, step, meter)
                     meter.restart()
-                if validates and self.limit.left() > self._validation:
+                if validates and parallel.said_by_first(self.limit.left() > self._validation):
                     self._validate(writer, state, step)
                     meter.restart()
                     scored = True

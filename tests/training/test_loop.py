@@ -169,6 +169,14 @@ def test_progress_goes_by_steps_or_by_the_clock_whichever_is_further(tiny_config
     assert [run.progress(step) for step in (0, 3)] == [0.6, 0.75]
 
 
+def test_all_hosts_validate_or_none_does(tiny_config, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(parallel, "said_by_first", lambda answer: bool(asked.append(answer)))  # the first one has no time left
+    Run(tiny_config, tmp_path).train()
+    assert asked == [True]
+    assert "validation/psnr" not in (tmp_path / "log.jsonl").read_text()
+
+
 def test_a_time_limit_ends_with_checkpoint_and_evaluation(tiny_config, tmp_path):
     tiny_config.train.max_minutes = 1e-3
     summary = train_and_evaluate(tiny_config, tmp_path)
