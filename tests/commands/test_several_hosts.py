@@ -40,9 +40,10 @@ def on_two_hosts(flags, workdir):
 def test_the_first_host_answers_for_all():
     code = "import jax; from mrdiff_jax import parallel; parallel.initialize(2); i = jax.process_index();"
     code += "print(i, parallel.said_by_first(i == 0), parallel.said_by_first(i == 1))"
+    command = [sys.executable, "-c", code]
     joined = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2", "JAX_PLATFORMS": "cpu"}
     environments = [os.environ | joined | {"JAX_PROCESS_ID": str(i)} for i in range(2)]
-    hosts = [
+    hosts = [subprocess.Popen(command, env=each, stdout=subprocess.PIPE, text=True) for each in environments]
         subprocess.Popen([sys.executable, "-c", code], env=each, stdout=subprocess.PIPE, text=True) for each in environments
     ]
     said = [host.communicate(timeout=300)[0].splitlines()[-1] for host in hosts]
