@@ -30,7 +30,7 @@ def main() -> None:
         sys.exit(2)
     module = import_module(f"mrdiff_jax.{COMMANDS[name][0]}")
     sys.argv = [f"mrdiff {name}", *arguments]
-    cli.run(module.main, module.__doc__)
+    cli.run(module.main, module.__doc__, settings_of_run=name == "train")
 
 
 if __name__ == "__main__":

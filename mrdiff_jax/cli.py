@@ -24,17 +24,20 @@ from mrdiff_jax.log import log_to_console, logger
 from mrdiff_jax.storage.paths import cache_folder, local_path
 
 
-def run(command: Callable[..., None], description: str) -> None:
+def run(command: Callable[..., None], description: str, settings_of_run: bool = False) -> None:
     """Parses the flags and runs a command; exits with 0 on success, 2 on a user's mistake, said in one line on stderr.
 
-    A command that takes an argument is given what is not a flag, as a list; elsewhere that is a mistake.
+    Args:
+      command: one that takes an argument is given what is not a flag, as a list; elsewhere that is a mistake.
+      description: what --help says first.
+      settings_of_run: without --config the settings are those of the run that lies in --workdir.
     """
     positional = bool(inspect.signature(command).parameters)
     host.use_large_pages()
     flags.FLAGS.set_default("logtostderr", True)
     logging.set_verbosity(logging.WARNING)
     try:
-        rest = _parse(command, description)
+        rest = _parse(command, description, settings_of_run)
         if rest and not positional:
             raise UserError(f"{rest[0]}: not a flag; flags start with --")
         _check_finite()
@@ -67,15 +70,18 @@ def leave(message: str) -> NoReturn:
     os._exit(1)
 
 
-def _parse(command: Callable[..., None], description: str) -> list[str]:
+def _parse(command: Callable[..., None], description: str, settings_of_run: bool) -> list[str]:
     """What is not a flag."""
     flags.FLAGS.set_gnu_getopt(True)  # flags may stand after other arguments
     if {"--help", "-h", "--helpfull"} & set(sys.argv[1:]):
         module = command.__module__
         print(f"{description}\n{flags.FLAGS.module_help(sys.argv[0] if module == '__main__' else module)}")
         sys.exit(0)
+    arguments = _last_of_each(sys.argv)
+    if settings_of_run:
+        arguments = _with_settings_of_run(arguments)
     try:
-        return flags.FLAGS([_with_config_found(word) for word in _with_settings_of_run(_last_of_each(sys.argv))])[1:]
+        return flags.FLAGS([_with_config_found(word) for word in arguments])[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(_unknown_field(sys.argv) or _of_flags(error)) from error
 
@@ -119,16 +125,24 @@ def _last_of_each(arguments: Sequence[str]) -> list[str]:
     return [word for words in kept.values() for word in words]
 
 
-def _with_settings_of_run(arguments: Sequence[str]) -> Sequence[str]:
-    """The arguments; where a command that takes --config is given none, the settings of the run that lies in --workdir."""
+def _with_settings_of_run(arguments: list[str]) -> list[str]:
+    """The arguments; where none of them is --config, with the settings of the run that lies in --workdir.
+
+    Raises UserError where there is no run.
+    """
     given = {}
     for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        name, equals, value = word.partition("=")
-        given[name.lstrip("-")] = value if equals else following
-    workdir = given.get("workdir", "")
-    takes_both = "config" in flags.FLAGS and "workdir" in flags.FLAGS
-    if not takes_both or "config" in given or not os.path.exists(os.path.join(workdir, "config.json")):
+        if word.startswith("-"):
+            name, equals, value = word.lstrip("-").partition("=")
+            given[name] = value if equals else following
+    if "config" in given or not given.get("workdir"):
         return arguments
+
+    from mrdiff_jax.workdir import CONFIG  # not above: it takes seconds to import
+
+    workdir = local_path(given["workdir"], "--workdir")
+    if not (workdir / CONFIG).is_file():
+        raise UserError(f"{workdir}: holds no run that could go on; give --config to begin one")
     return [arguments[0], f"--config={Path(__file__).with_name('settings_of_run.py')}:{workdir}", *arguments[1:]]
 
 

@@ -258,32 +258,37 @@ def _plain(value: Any) -> Any:
 
 
 def from_json(values: Mapping[str, Any]) -> Config:
-    """The settings that `Config.to_dict` gave, checked. Raises UserError as `fields_from_json` and `resolve` do."""
+    """The settings that `Config.to_dict` gave. Raises UserError as `fields_from_json` and `resolve` do."""
     return resolve(fields_from_json(values))
 
 
 def fields_from_json(values: Mapping[str, Any]) -> ConfigDict:
-    """The same as fields that may yet be changed; those that it lacks have their defaults.
+    """What `Config.to_dict` gave as fields that may still be changed; those that are missing have their defaults.
 
-    Fields of `train` and `evaluate` that are unknown, for another version wrote them, are left out: the model is the same.
+    The recipe is the method's own again, so that fields change it as in any configuration. Fields of `train` and `evaluate`
+    that are unknown, for another version wrote them, are left out: the model is the same.
 
     Raises:
       UserError: another field is unknown, or a field is of another type.
     """
-    config = default()
+    config, method = default(), values.get("method")
+    own = config.get(str(method["name"]), {}) if isinstance(method, Mapping) and "name" in method else {}
     for section, entries in values.items():
         if not isinstance(entries, Mapping):
             raise UserError(f"config.{section}: is {entries!r}, not a group of fields")
-        if section not in config:
+        group = config.get(section)
+        if section in ("optimizer", "sample"):
+            group = own.get(section, group)
+        if group is None:
             raise UserError(f"config.{section}: a section that this version does not know{did_you_mean(section, config)}")
         for name, value in entries.items():
-            if name not in config[section]:
+            if name not in group:
                 if section in ("train", "evaluate"):
                     continue
-                meant = did_you_mean(name, config[section])
+                meant = did_you_mean(name, group)
                 raise UserError(f"config.{section}.{name}: a field that this version does not know{meant}")
             try:
-                config[section][name] = tuple(value) if isinstance(value, list) else value
+                group[name] = tuple(value) if isinstance(value, list) else value
             except TypeError as error:
                 raise UserError(f"config.{section}.{name}: {' '.join(str(error).split())}") from error
     return config

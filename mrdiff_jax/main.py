@@ -18,7 +18,9 @@ from ml_collections import config_flags
 from mrdiff_jax import cli
 from mrdiff_jax.storage.paths import local_path
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Settings, as configs/demo.py or configs/demo.py:authors.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Settings, as configs/demo.py or configs/demo.py:authors; left out, those of the run in --workdir."
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run that is there already goes on.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "'train' ends with the evaluation; 'eval' does only that.")
 flags.mark_flags_as_required(["config", "workdir"])
@@ -48,4 +50,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__)
+    cli.run(main, __doc__, settings_of_run=True)

@@ -11,7 +11,7 @@ from mrdiff_jax.workdir import CONFIG
 
 
 def get_config(workdir: str) -> ConfigDict:
-    """Those that the training in the workdir had. Raises UserError, naming the file, where it cannot be read."""
+    """The settings of the run in a workdir. Raises UserError, naming the file, where they cannot be read."""
     path, otherwise = Path(workdir, CONFIG), "give the --config that began the run"
     values = json_files.read(path, otherwise)
     try:

@@ -7,7 +7,7 @@ import pytest
 
 from mrdiff_jax import config as config_module
 from mrdiff_jax import fields, methods
-from mrdiff_jax.config import PRESETS, default, from_json, resolve
+from mrdiff_jax.config import PRESETS, default, fields_from_json, from_json, resolve, small
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.methods.mrdiff.method import build_network
 
@@ -214,3 +214,20 @@ def test_fields_of_other_versions():
         from_json(values | {"mrdif": {"draws": 3}})
     with pytest.raises(UserError, match=r"config\.mrdiff\.drawz: a field that this version .*; did you mean draws\?"):
         from_json(values | {"mrdiff": {"drawz": 3}})
+
+
+@pytest.mark.parametrize("method", methods.NAMES)
+def test_the_settings_of_a_run_can_still_be_changed_by_both_spellings_of_its_recipe(method):
+    config = small("authors")
+    config.method.name = method
+    config.optimizer.weight_decay = 0.01
+    written = resolve(config)
+    read = fields_from_json(json.loads(json.dumps(written.to_dict())))
+    assert resolve(read).to_dict() == written.to_dict()
+    read[method].optimizer.learning_rate = 0.5
+    assert resolve(read).optimizer.learning_rate == 0.5
+    if written.sample:
+        read[method].sample.steps = 3
+        assert resolve(read).sample.steps == 3
+        read.sample.steps = 4
+        assert resolve(read).sample.steps == 4

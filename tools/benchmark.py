@@ -60,7 +60,7 @@ class Sizes(NamedTuple):
       steps: of a stretch of training.
       seconds: for which the input pipeline runs alone.
       read: slices of a large set, 64 x 64.
-      product: side of the matrix product that programs stand beside; 0 is large.
+      product: side of the matrix product that programs stand beside; None is one that reaches the device's rate.
       growth: what grows, and its values.
     """
 
@@ -71,11 +71,11 @@ class Sizes(NamedTuple):
     steps: int
     seconds: float
     read: int
-    product: int
+    product: int | None
     growth: Mapping[str, Sequence[int]]
 
 
-FULL = Sizes({}, slices=32, side=256, peer_side=128, steps=20, seconds=3.0, read=100_000, product=0, growth=growth.AXES)
+FULL = Sizes({}, slices=32, side=256, peer_side=128, steps=20, seconds=3.0, read=100_000, product=None, growth=growth.AXES)
 TINY = Sizes(
     networks.TINY | {"method.name": "regression"},
     **{"slices": 2, "side": 64, "peer_side": 16, "steps": 3, "seconds": 0.3, "read": 400, "product": 256},

@@ -3,8 +3,8 @@
     python tools/import_authors_weights.py --weights=model300000.pt --ema=ema_0.9999_300000.pt \
         --config=configs/adni.py:authors --workdir=runs/authors
 
-With the same config and workdir `mrdiff train --mode=eval` evaluates them, and `--mode=train` goes on from them
-with fresh moments of the optimiser. The number of steps is read from the file's name, as their code does.
+Then `mrdiff train --workdir=runs/authors --config.data.root=SCANS --mode=eval` evaluates them, and without `--mode=eval`
+goes on from them with fresh moments of the optimiser. The number of steps is read from the file's name, as their code does.
 """
 
 import re
@@ -128,7 +128,7 @@ def main() -> None:
     weights, ema = local_path(_WEIGHTS.value, "--weights"), local_path(_EMA.value, "--ema") if _EMA.value else None
     check_workdir(workdir)
     step = write_checkpoint(config, weights, ema, workdir)
-    print(f"{workdir}: a checkpoint of step {step}; next, mrdiff train --mode=eval with this config and your data")
+    print(f"{workdir}: a checkpoint of step {step}; next, mrdiff train --workdir={workdir} --mode=eval with your data")
 
 
 if __name__ == "__main__":

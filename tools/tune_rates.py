@@ -51,32 +51,26 @@ def main() -> None:
     """Trains what the CSV lacks."""
     config, output = cli.config_of(_CONFIG), local_path(_OUTPUT.value, "--output")
     names, factors = [methods.require(name) for name in split_names(_METHODS.value)], _factors(_FACTORS.value)
+    if not names:
+        raise UserError(f"--methods={_METHODS.value}: give one or more")
     check_writable(output.parent)
     settings = " ".join([*cli.config_words(sys.argv[1:]), f"--minutes={_MINUTES.value:g}"])
     rows = _known(output, settings)
-    if not len(open_dataset(resolve(_of_method(config, names[0])).data).split("validation")):
-        raise UserError("no subject is left for validation; raise --config.data.validation_fraction, or name some in splits")
     steps = {row["method"]: int(row["steps"]) for row in rows}
     for name, factor in itertools.product(names, factors):
-        chosen = _of_method(config, name)
+        chosen = config.copy_and_resolve_references()
+        chosen.method.name = name
         rate = float(f"{factor * resolve(chosen).optimizer.learning_rate:.3g}")
         if any(row["method"] == name and float(row["learning_rate"]) == rate for row in rows):
             continue
         if name not in steps:
-            steps[name] = max(1, round(60 * _MINUTES.value / alone(plan.seconds_of_a_step, chosen)))
+            steps[name] = max(1, round(60 * _MINUTES.value / alone(seconds_of_a_step, chosen)))
         chosen.optimizer.learning_rate = rate
         chosen.train.update(steps=steps[name], max_minutes=0)
         scores = alone(validated, chosen)
         rows.append({"method": name, "learning_rate": f"{rate:g}", "steps": str(steps[name])} | scores | {"flags": settings})
         write_text(output, table(rows))
         logger.info("%s, rate %g, %d steps: %s", name, rate, steps[name], scores or "diverged")
-
-
-def _of_method(config: ConfigDict, name: str) -> ConfigDict:
-    """A copy with that method."""
-    chosen = config.copy_and_resolve_references()
-    chosen.method.name = name
-    return chosen
 
 
 def _known(output: Path, settings: str) -> list[Row]:
@@ -102,6 +96,13 @@ def alone(task: Callable[[ConfigDict], Result], config: ConfigDict) -> Result:
     """A task in a process of its own, whose memory and compiled programs go with it."""
     with ProcessPoolExecutor(1, get_context("spawn"), initializer=cli.keep_programs) as process:
         return process.submit(task, config).result()
+
+
+def seconds_of_a_step(config: ConfigDict) -> float:
+    """The speed, of a training that can be validated. Raises UserError where no subject is left for that."""
+    if not len(open_dataset(resolve(config).data).split("validation")):
+        raise UserError("no subject is left for validation; raise --config.data.validation_fraction, or name some in splits")
+    return plan.seconds_of_a_step(config)
 
 
 def validated(config: ConfigDict) -> Row:

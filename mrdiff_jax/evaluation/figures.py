@@ -225,14 +225,19 @@ def reliability(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
 
 
 def curves(series: Mapping[str, tuple[Sequence[int], Sequence[float]]], logarithmic: bool) -> bytes:
-    """Draws values over training steps, a panel each: (steps, values) by name; a PNG."""
+    """Draws values over training steps, a panel each: (steps, values) by name; a PNG.
+
+    Panels are `logarithmic` where their values span more than a factor of three: labels of less have many digits.
+    """
     width = 3.1 * len(series)
     figure = Figure(figsize=(width, 2.6))  # margins by hand, for a layout engine would double the time, at every validation
-    figure.subplots_adjust(left=0.65 / width, right=1 - 0.1 / width, bottom=0.18, top=0.89, wspace=0.35)
+    figure.subplots_adjust(left=0.85 / width, right=1 - 0.15 / width, bottom=0.18, top=0.88, wspace=0.45)
     for ax, (name, (steps, values)) in zip(figure.subplots(1, len(series), squeeze=False)[0], series.items(), strict=True):
         ax.plot(steps, values, ".-" if len(steps) < 20 else "-", color="#0072B2", linewidth=1.4)
-        if logarithmic and min(values) > 0:
+        if logarithmic and 0 < 3 * min(values) < max(values):
             ax.set_yscale("log")
+        else:
+            ax.ticklabel_format(axis="y", style="plain", useOffset=False)
         ax.set_title(name, fontsize=10)
         ax.set_xlabel("steps", fontsize=9)
         _plain(ax)

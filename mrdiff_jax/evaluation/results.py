@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shlex
 import types
 import typing
 import zipfile
@@ -173,7 +174,9 @@ def read(workdir: Path) -> Results:
     if missing:
         if not workdir.is_dir():
             raise UserError(f"{workdir}: no such folder; name the workdir of a run")
-        fix = f"mrdiff train --workdir={workdir} --mode=eval"
+        if not (workdir / "config.json").is_file():
+            raise UserError(f"{workdir}: not the workdir of a run; name one")
+        fix = f"mrdiff train --workdir={shlex.quote(str(workdir))} --mode=eval"
         raise UserError(f"{workdir}: no {missing[0]}; evaluate the run with {fix}")
     try:
         summary = _read_summary(workdir / SUMMARY)

@@ -109,7 +109,7 @@ def _curves(scalars: Sequence[Values]) -> str:
     from mrdiff_jax.evaluation import figures  # not above: matplotlib takes a second, for which the first step would wait
 
     captions = {
-        LOSS: ("Losses", "Means since the line before in the log, on a logarithmic scale."),
+        LOSS: ("Losses", "Means since the line before in the log, on a logarithmic scale where they span a factor of three."),
         VALIDATION: ("Validation", "Mean scores of the validation subjects."),
     }
     parts = []
@@ -133,8 +133,10 @@ def _further(workdir: Path, data: Values) -> str:
     sources = " ".join(f"--source {shlex.quote(f'{name}=SCAN')}" for name in split_names(data["sources"]))
     output = shlex.quote(f"{target}.nii.gz")
     commands = {
-        "Go on from the newest checkpoint, to so many steps:": f"mrdiff train --workdir={run} --config.train.steps=STEPS",
-        "Score anew, with all studies:": f"mrdiff train --workdir={run} --mode=eval --config.evaluate.studies=all",
+        "Go on from the newest checkpoint, to STEPS steps:": f"mrdiff train --workdir={run} --config.train.steps=STEPS",
+        "Score anew by the settings of the training, with all studies; the scores above are replaced:": (
+            f"mrdiff train --workdir={run} --mode=eval --config.evaluate.studies=all"
+        ),
         "Synthesise from scans:": f"mrdiff synthesize --workdir={run} {sources} --output {output}",
         "Compare with another run on the same test slices:": f"mrdiff compare {run} OTHER --output comparison",
         "Pass the weights on:": f"mrdiff export --workdir={run} --output=model.safetensors",

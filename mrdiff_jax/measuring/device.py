@@ -33,15 +33,15 @@ def _processor() -> str:
     return models[0] if models else platform.processor()
 
 
-def gemm(dtype: str, precision: str = "default", side: int = 0) -> Record:
+def gemm(dtype: str, precision: str = "default", side: int | None = None) -> Record:
     """The rate of a large matrix product on one device; of the cores that is all of them."""
     call, record = product(dtype, precision, side)
     (timing,) = interleaved(call, most=2.0)
     return {"side": record["side"], "tflops": record["gflop"] / timing["seconds"] / 1e3} | timing
 
 
-def product(dtype: str, precision: str = "default", side: int = 0) -> Program:
-    """That product, some times over, as a program; a side of 0 is one that reaches the device's rate."""
+def product(dtype: str, precision: str = "default", side: int | None = None) -> Program:
+    """That product, some times over, as a program; without a side it is so large that it reaches the device's rate."""
     side = side or (2048 if jax.local_devices()[0].platform == "cpu" else 8192)
     a, b = (jax.random.normal(jax.random.key(i), (side, side), dtype) for i in range(2))
     with jax.default_matmul_precision(precision):

@@ -10,8 +10,7 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from scipy import fft
-from scipy.ndimage import distance_transform_edt, gaussian_filter, uniform_filter
+import scipy
 
 from mrdiff_jax.preparation import bias_field, registration
 from mrdiff_jax.preparation.registration import Grid
@@ -77,7 +76,7 @@ def _inside(volumes: list[np.ndarray], spacing: np.ndarray) -> np.ndarray:
     body = bias_field.body_in_volumes(volumes, spacing)
     if body.all():  # no rim is in the picture
         return body
-    depth = distance_transform_edt(body, sampling=spacing)
+    depth = scipy.ndimage.distance_transform_edt(body, sampling=spacing)
     return depth > min(RIM_MM, RIM_SHARE * depth.max())
 
 
@@ -87,7 +86,7 @@ def _edges(data: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     The inner product of two is the squared cosine of their angle less its mean over all angles, up to a factor.
     """
     data = np.clip(data, *np.percentile(data, (0.5, 99.5)))
-    gradient = np.stack(np.gradient(gaussian_filter(data, 0.75 * spacing.min() / spacing), *spacing))
+    gradient = np.stack(np.gradient(scipy.ndimage.gaussian_filter(data, 0.75 * spacing.min() / spacing), *spacing))
     size = np.sqrt((gradient**2).sum(0))
     seen = size[size > 0.02 * size.max()]
     n = gradient / np.hypot(size, np.percentile(seen, 75) if seen.size else 1.0)
@@ -98,7 +97,7 @@ def _edges(data: np.ndarray, spacing: np.ndarray) -> np.ndarray:
 
 def _blocks(weight: np.ndarray, spacing: np.ndarray) -> Iterator[tuple[slice, slice, slice]]:
     """The parts of the box that holds the edges, each axis halved where it is long enough."""
-    dense = uniform_filter(weight, 3) > 0.1 * weight.max()
+    dense = scipy.ndimage.uniform_filter(weight, 3) > 0.1 * weight.max()
     halves = []
     for axis, mm in enumerate(spacing):
         profile = dense.any(tuple(other for other in range(3) if other != axis))
@@ -120,12 +119,13 @@ def _surroundings(b: np.ndarray, block: tuple[slice, ...], reach: np.ndarray) ->
 def _shift(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(3,): where in `b`, against its middle, the pattern `a` fits best, in voxels: the peak of their correlation."""
     room = np.subtract(b.shape[1:], a.shape[1:])
-    shape = [fft.next_fast_len(n, real=True) for n in b.shape[1:]]
+    shape = [scipy.fft.next_fast_len(n, real=True) for n in b.shape[1:]]
     axes = (-3, -2, -1)
 
     def correlate(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        spectrum = (np.conj(fft.rfftn(x, shape, axes)) * fft.rfftn(y, shape, axes)).reshape(-1, *shape[:2], shape[2] // 2 + 1)
-        return fft.irfftn(spectrum.sum(0), shape, axes)[tuple(slice(n + 1) for n in room)]
+        spectrum = np.conj(scipy.fft.rfftn(x, shape, axes)) * scipy.fft.rfftn(y, shape, axes)
+        together = spectrum.reshape(-1, *shape[:2], shape[2] // 2 + 1).sum(0)
+        return scipy.fft.irfftn(together, shape, axes)[tuple(slice(n + 1) for n in room)]
 
     energy = correlate(np.ones(a.shape[1:], np.float32), (b**2).sum(0))
     score = correlate(a, b) / np.sqrt(np.maximum(energy, 0.1 * energy.max() + 1e-6))

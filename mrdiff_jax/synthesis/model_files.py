@@ -6,6 +6,7 @@ NAME.json: the configuration, and what `data.training_data.TrainingData` says of
 
 import hashlib
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -77,7 +78,7 @@ def _load_workdir(workdir: Path, maps: bool) -> Trained:
     from mrdiff_jax.storage.checkpoints import restore_part  # orbax, which an exported pair does without
 
     config = _config(json_files.read(workdir / "config.json", "not the workdir of a run"), workdir / "config.json")
-    fix = "mrdiff train --mode=eval, with the config and the data of the run, writes it"
+    fix = f"mrdiff train --workdir={shlex.quote(str(workdir))} --mode=eval, with the data of the run, writes it"
     described = workdir / "training_data.json"
     data = _training_data(json_files.read(described, fix), config, described, f"remove it, then {fix}")
     choose = _chooser(config, maps, workdir / "checkpoints")

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 import mrdiff_jax
-from mrdiff_jax import host
+from mrdiff_jax import cli, host
 from mrdiff_jax.__main__ import COMMANDS
+from mrdiff_jax.errors import UserError
 
 
 def mrdiff(*arguments):
@@ -77,3 +78,39 @@ def test_no_such_command():
     done = mrdiff("synthesise")
     assert done.returncode == 2
     assert done.stderr == "error: synthesise: no such command; did you mean synthesize?; mrdiff --help lists them\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--workdir=RUN"],
+        ["--workdir", "RUN", "--mode=eval"],
+        ["-workdir=RUN"],
+        ["--mode=eval", "--workdir=~/a run: 2"],
+        ["--workdir=elsewhere", "--workdir=RUN"],  # the last counts
+        ["--workdir=RUN", "--config.train.init", "workdir"],
+        ["--workdir=RUN", "--config.data.root", "config"],
+    ],
+)
+def test_without_settings_those_of_the_run_are_taken(arguments, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run = tmp_path / "a run: 2"
+    run.mkdir()
+    (run / "config.json").touch()
+    arguments = [argument.replace("RUN", str(run)) for argument in arguments]
+    command, config, *rest = cli._with_settings_of_run(["mrdiff", *arguments])
+    assert (command, rest) == ("mrdiff", arguments)
+    assert config.startswith("--config=")
+    assert config.endswith(f"settings_of_run.py:{run}")
+
+
+@pytest.mark.parametrize("arguments", [["--config=a.py", "--workdir=RUN"], ["--workdir="], ["workdir"], ["--mode=eval"]])
+def test_settings_that_are_given_and_folders_that_are_not_are_left_to_the_flags(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").touch()
+    assert cli._with_settings_of_run(["mrdiff", *arguments]) == ["mrdiff", *arguments]
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(UserError, match="holds no run that could go on; give --config to begin one"):
+        cli._with_settings_of_run(["mrdiff", f"--workdir={tmp_path}"])

@@ -49,7 +49,8 @@ def test_demo_config_trains_and_evaluates_from_the_command_line(tiny_flags, tmp_
 
 def test_a_run_whose_settings_cannot_be_read_asks_for_them(tmp_path):
     run = call(f"--workdir={tmp_path}")
-    assert (run.returncode, run.stderr) == (2, "error: --config is needed; --help has an example\n")
+    assert run.returncode == 2
+    assert run.stderr == f"error: {tmp_path}: holds no run that could go on; give --config to begin one\n"
     (tmp_path / "config.json").write_text("{")
     run = call(f"--workdir={tmp_path}")
     assert run.returncode == 2

@@ -27,7 +27,11 @@ def train(flags, workdir, devices, **environment):
 def on_two_hosts(flags, workdir):
     """What the processes print."""
     coordinator = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
-    hosts = [train(flags, workdir, devices=1, **coordinator, JAX_PROCESS_ID=str(i)) for i in range(2)]
+    return ended([train(flags, workdir, devices=1, **coordinator, JAX_PROCESS_ID=str(i)) for i in range(2)])
+
+
+def ended(hosts):
+    """What they print until they end, all well."""
     try:
         said = [host.communicate(timeout=300)[0] for host in hosts]
     finally:
@@ -44,8 +48,7 @@ def test_the_first_host_answers_for_all():
     joined = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2", "JAX_PLATFORMS": "cpu"}
     environments = [os.environ | joined | {"JAX_PROCESS_ID": str(i)} for i in range(2)]
     hosts = [subprocess.Popen(command, env=each, stdout=subprocess.PIPE, text=True) for each in environments]
-    said = [host.communicate(timeout=300)[0].splitlines()[-1] for host in hosts]
-    assert said == ["0 True False", "1 True False"]
+    assert [said.splitlines()[-1] for said in ended(hosts)] == ["0 True False", "1 True False"]
 
 
 def scores(workdir):

@@ -1,9 +1,11 @@
 """The page of a run: what it shows of the files in a workdir, and how it behaves in a browser."""
 
+import io
 import json
 import shutil
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from helpers import browser
 from helpers.made_results import make_results
@@ -11,7 +13,7 @@ from helpers.models import tiny
 from PIL import Image
 
 from mrdiff_jax.config import resolve
-from mrdiff_jax.evaluation import results, run_page
+from mrdiff_jax.evaluation import figures, results, run_page
 from mrdiff_jax.evaluation.run_page import MOST_PANELS
 
 
@@ -137,3 +139,15 @@ def test_pictures_can_be_leafed_through_in_a_browser(evaluated, tmp_path):
       .then(() => { panel.value = 0; panel.dispatchEvent(new Event("input")); return later(see); }).then(last);"""
     seen = browser.found((evaluated / "report.html").read_text(), script, tmp_path)
     assert seen == "test subjects, step 10; validation, step 30; validation, step 20, disabled true"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [(27.001, 27.002, 27.0025), (0.90001, 0.90002, 0.90003), (0.2021, 0.2025, 0.203), (3e-5, 3.1e-5, 3.2e-5), (0, 1, 2)],
+)
+def test_the_labels_of_curves_stay_inside_the_picture(values):
+    for names in (("a",), ("a", "b", "c")):
+        for logarithmic in (False, True):
+            png = figures.curves(dict.fromkeys(names, ((10, 20, 30), values)), logarithmic)
+            pixels = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+            assert min(edge.min() for edge in (pixels[:2], pixels[-2:], pixels[:, :2], pixels[:, -2:])) == 255
