@@ -283,7 +283,7 @@ def test_a_workdir_that_lacks_something_is_refused(workdir, tmp_path):
     cases = {
         "nothing": ((), "no such folder"),
         "no config": (("training_data.json",), "config.json: no such file"),
-        "old": (("config.json",), "training_data.json: no such file; mrdiff train --mode=eval"),
+        "old": (("config.json",), r"training_data.json: no such file; mrdiff train --workdir=\S+ --mode=eval, with the data"),
         "untrained": (("config.json", "training_data.json"), "no checkpoint; train first"),
     }
     for name, (files, message) in cases.items():
