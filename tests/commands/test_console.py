@@ -9,7 +9,6 @@ import pytest
 import mrdiff_jax
 from mrdiff_jax import cli, host
 from mrdiff_jax.__main__ import COMMANDS
-from mrdiff_jax.errors import UserError
 
 
 def mrdiff(*arguments):
@@ -112,5 +111,6 @@ def test_settings_that_are_given_and_folders_that_are_not_are_left_to_the_flags(
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
-    with pytest.raises(UserError, match="holds no run that could go on; give --config to begin one"):
-        cli._with_settings_of_run(["mrdiff", f"--workdir={tmp_path}"])
+    done = mrdiff("train", f"--workdir={tmp_path}")
+    assert done.returncode == 2
+    assert done.stderr == f"error: {tmp_path}: holds no run that could go on; give --config to begin one\n"

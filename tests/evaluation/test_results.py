@@ -187,3 +187,13 @@ def test_the_csv_files_are_plain(workdir):
         rows = list(csv.DictReader(file))
     assert len(rows) == json.loads((workdir / "metrics.json").read_text())["slices"]
     assert all(np.isfinite(float(row["psnr"])) for row in rows)
+
+
+def test_a_run_without_scores_is_told_how_to_get_them(tmp_path):
+    folder = tmp_path / "my run"
+    folder.mkdir()
+    with pytest.raises(UserError, match="my run: not the workdir of a run; name one"):
+        results.read(folder)
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"no metrics\.json; evaluate .* mrdiff train --workdir='.*/my run' --mode=eval"):
+        results.read(folder)

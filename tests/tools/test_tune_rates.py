@@ -56,6 +56,7 @@ def test_a_search_without_validation_subjects_is_refused(tmp_path):
         (("--minutes=1", "--factors=1,-3"), "--factors=1,-3: give numbers above 0"),
         (("--minutes=1", "--factors=a"), "--factors=a: give numbers above 0"),
         (("--minutes=1", "--methods=hinnet"), "did you mean hinet?"),
+        (("--minutes=1", "--methods="), "--methods=: give one or more"),
     ],
 )
 def test_wrong_flags_are_named_before_anything_runs(tmp_path, flags, message):
