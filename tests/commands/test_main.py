@@ -128,7 +128,7 @@ def test_an_interrupted_command_promises_no_more_than_it_can_and_ends_at_once(mo
 
     monkeypatch.setattr(os, "_exit", end)  # not by way of what would tear down a compilation that still runs
     monkeypatch.setattr(cli.host, "use_large_pages", lambda: None)
-    monkeypatch.setattr(cli, "_parse", lambda command, description: [])
+    monkeypatch.setattr(cli, "_parse", lambda *_: [])
     monkeypatch.setattr(cli, "log_to_console", lambda: None)
     monkeypatch.setattr(cli, "keep_programs", lambda: None)
     with pytest.raises(SystemExit, match=r"^1$"):
