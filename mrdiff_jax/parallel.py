@@ -67,9 +67,14 @@ def _number(variable: str) -> int | None:
     return None if value is None else int(value)
 
 
+def on_cpu() -> bool:
+    """Whether cores are the devices."""
+    return jax.default_backend() == "cpu"
+
+
 def few_cores() -> bool:
     """Whether a device is made of one or two cores: for such, work in blocks that fit the cache was measured."""
-    return jax.default_backend() == "cpu" and 2 * jax.local_device_count() >= host.cores()
+    return on_cpu() and 2 * jax.local_device_count() >= host.cores()
 
 
 def numerics() -> dict[str, Any]:

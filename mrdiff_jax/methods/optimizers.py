@@ -8,7 +8,6 @@ import optax
 from jax import Array
 
 from mrdiff_jax.fields import Optimizer
-from mrdiff_jax.methods.packing import packed
 
 
 def make_optimizer(recipe: Optimizer) -> optax.GradientTransformationExtraArgs:
@@ -20,7 +19,7 @@ def make_optimizer(recipe: Optimizer) -> optax.GradientTransformationExtraArgs:
         "radam": lambda: optax.radam(rate, **betas),
     }[recipe.name]()
     clip = optax.clip_by_global_norm(recipe.clip_norm) if recipe.clip_norm else optax.identity()
-    return packed(optax.chain(clip, rule, scale_by_progress(recipe.hold)))
+    return optax.chain(clip, rule, scale_by_progress(recipe.hold))
 
 
 def scale_by_progress(hold: float) -> optax.GradientTransformationExtraArgs:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
 SMALL = 2**16  # elements; larger arrays stay as they are: they are few, and hold nearly all of a large network
@@ -42,14 +41,3 @@ def unpack(packed: Packed, like: Any) -> Any:
     small, large = iter(jnp.split(packed.small, ends[:-1]) if len(ends) else []), iter(packed.large)
     found = [jnp.reshape(next(small), np.shape(leaf)) if is_small(leaf) else next(large) for leaf in leaves]
     return jax.tree.unflatten(structure, found)
-
-
-def packed(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """The optimiser, acting on packed trees; for rules that treat every element alike, or take norms over all of them."""
-    inner = optax.with_extra_args_support(optimizer)
-
-    def update(updates: Any, state: Any, params: Any, **extra: Any) -> tuple[Any, Any]:
-        moved, state = inner.update(pack(updates), state, pack(params), **extra)
-        return unpack(moved, updates), state
-
-    return optax.GradientTransformationExtraArgs(lambda params: inner.init(pack(params)), update)

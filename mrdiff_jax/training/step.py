@@ -1,6 +1,7 @@
 """What training carries from step to step, and the step itself: the same for every method."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from mrdiff_jax import parallel
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.fields import Optimizer
 from mrdiff_jax.methods.contract import Batch, Method, Tree, Variables
-from mrdiff_jax.methods.packing import pack, unpack
+from mrdiff_jax.methods.packing import Packed, pack, unpack
 
 StepFn = Callable[["TrainState", Batch, Array], tuple["TrainState", dict[str, Array]]]
 
@@ -44,7 +45,7 @@ def create_train_state(
     """A fresh state, as numpy arrays; `begin` may put other variables in the place of the fresh ones."""
     variables = method.init(key, batch)
     variables = begin(variables) if begin else variables
-    init = jax.jit(lambda params: {name: player.optimizer.init(params[name]) for name, player in method.players.items()})
+    init = jax.jit(lambda params: {name: player.optimizer.init(pack(params[name])) for name, player in method.players.items()})
     average = {name: jax.tree.map(np.copy, variables.params[name]) for name in averaged_players(method, recipe)}
     return TrainState(np.zeros((), np.int32), variables, average, jax.device_get(init(variables.params)))
 
@@ -60,7 +61,7 @@ def make_train_step(method: Method, recipe: Optimizer, key: Array) -> StepFn:
         rng = parallel.example_keys(jax.random.fold_in(key, state.step), len(batch["target"]))
         progress = parallel.mean(progress)  # where it depends on the clock, hosts differ
         before = after = state.variables
-        opt_state, metrics = dict(state.opt_state), {"progress": progress}
+        average, opt_state, metrics = dict(state.average), dict(state.opt_state), {"progress": progress}
         for name, player in method.players.items():
             seen = before if method.simultaneous else after
 
@@ -68,16 +69,19 @@ def make_train_step(method: Method, recipe: Optimizer, key: Array) -> StepFn:
                 def loss(params: Tree) -> tuple[Array, Any]:
                     return player.loss(seen.with_params(name, params), batch, rng, progress)
 
-                return jax.value_and_grad(loss, has_aux=True)(seen.params[name])
+                found, gradient = jax.value_and_grad(loss, has_aux=True)(seen.params[name])
+                return found, pack(gradient)
 
             (value, outcome), gradient = parallel.mean(averaged(of_part, recipe.accumulate, batch, rng))
-            updates, opt_state[name] = player.optimizer.update(gradient, opt_state[name], seen.params[name], progress=progress)
-            after = after.with_params(name, optax.apply_updates(seen.params[name], updates))
+            mine = (seen.params[name], opt_state[name], average.get(name))
+            move = partial(moved, player.optimizer)
+            new, opt_state[name], mean = apart(state.step >= 0, move, gradient, *mine, progress, _decay(recipe, state.step))
+            after = after.with_params(name, unpack(new, seen.params[name]))
+            if mean is not None:
+                average[name] = unpack(mean, seen.params[name])
             after = after.replace(state=after.state | outcome.state)
-            norm = optax.tree.norm(pack(gradient))
-            metrics |= {f"{name}/loss": value, f"{name}/gradient_norm": norm} | outcome.metrics
+            metrics |= {f"{name}/loss": value, f"{name}/gradient_norm": optax.tree.norm(gradient)} | outcome.metrics
         after = method.after_step(after, progress)
-        average = {name: moved(state.average[name], after.params[name], _decay(recipe, state.step)) for name in state.average}
         return TrainState(state.step + 1, after, average, opt_state), metrics
 
     return train_step
@@ -106,10 +110,34 @@ def averaged(function: Callable[..., Tree], parts: int, *arguments: Tree) -> Tre
     return jax.tree.map(lambda total: total / parts, jax.lax.scan(add, zeros, split)[0])
 
 
-def moved(average: Tree, new: Tree, decay: Array | float) -> Tree:
-    """The moving average after one more value."""
-    mixed = jax.tree.map(lambda old, now: now + decay * (old - now), pack(average), pack(new))
-    return unpack(mixed, new)
+def moved(
+    optimizer: optax.GradientTransformationExtraArgs,
+    gradient: Packed,
+    params: Tree,
+    opt_state: Any,
+    average: Tree | None,
+    progress: Array,
+    decay: Array | float,
+) -> tuple[Packed, Any, Packed | None]:
+    """A player's parameters, its optimiser's state and the moving average, where there is one, after a step."""
+    old = pack(params)
+    updates, opt_state = optimizer.update(gradient, opt_state, old, progress=progress)
+    new = jax.tree.map(jnp.add, old, updates)
+    if average is None:
+        return new, opt_state, None
+    return new, opt_state, jax.tree.map(lambda mean, now: now + decay * (mean - now), pack(average), new)
+
+
+def apart(certain: Array, function: Callable[..., Tree], *arguments: Tree) -> Tree:
+    """What a function gives if `certain` is true; it always is, but XLA cannot know, and so lets the function be a whole.
+
+    Else on a CPU it begins a step by copying what the function overwrites at its end, and computes anew, in each of the
+    hundreds of arrays that `unpack` takes of a vector, how that came about: a fifth of a step's instructions.
+    """
+    if not parallel.on_cpu():
+        return function(*arguments)
+    result = jax.eval_shape(function, *arguments)
+    return jax.lax.cond(certain, function, lambda *_: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), result), *arguments)
 
 
 def _decay(recipe: Optimizer, step: Array) -> Array | float:

@@ -32,7 +32,7 @@ from mrdiff_jax.methods.mrdiff import authors_weights
 from mrdiff_jax.methods.mrdiff import method as mrdiff
 from mrdiff_jax.methods.mrdiff.method import build_network
 from mrdiff_jax.methods.mrdiff.network import Network, ScanParameters
-from mrdiff_jax.methods.packing import unpack
+from mrdiff_jax.methods.packing import pack, unpack
 from mrdiff_jax.networks.initializers import init_on_host
 from mrdiff_jax.networks.unet import Backbone, Decoder, Encoder, StepEmbedding
 from mrdiff_jax.synthesis import model_files as trained
@@ -127,7 +127,7 @@ def test_a_training_step_is_that_of_the_authors(parity, monkeypatch):
     average = authors_weights.to_variables(state_dict(variables, network.backbone, seed=5), variables, network.backbone)[
         "params"
     ]
-    opt_state = jax.device_get({"generator": method.players["generator"].optimizer.init(variables["params"])})
+    opt_state = jax.device_get({"generator": method.players["generator"].optimizer.init(pack(variables["params"]))})
     of_players = Variables({"generator": variables["params"]}, {"generator": {"spectral": variables["spectral"]}})
     state = TrainState(np.int32(0), of_players, {"generator": average}, opt_state)
     inputs = {name: x for name, x in batch.items() if name != "noise"}

@@ -1,5 +1,6 @@
 """The training step: devices, parts of a batch, the moving average."""
 
+import re
 from functools import partial
 
 import jax
@@ -11,6 +12,7 @@ from mrdiff_jax import methods, parallel
 from mrdiff_jax.config import resolve
 from mrdiff_jax.errors import UserError
 from mrdiff_jax.methods.contract import Method, Outcome, Player, Variables
+from mrdiff_jax.methods.optimizers import make_optimizer
 from mrdiff_jax.methods.packing import pack
 from mrdiff_jax.networks import kernel_gradients
 from mrdiff_jax.training.step import averaged, create_train_state, make_train_step
@@ -152,6 +154,37 @@ def test_a_player_sees_the_others_before_the_step_or_as_they_are_now(tiny_config
     step = parallel.pmap(make_train_step(method, recipe, jax.random.key(1)), one)
     state, _ = step(parallel.replicate(state, one), parallel.shard(batch, 1), np.zeros(1, np.float32))
     assert parallel.unreplicate(state).variables.params == {"first": 4, "second": -seen}
+
+
+class Many(Method):
+    """Fifty small arrays under Adam, with a moving average."""
+
+    averaged = ("generator",)
+
+    def __init__(self, recipe):
+        self.players = {"generator": Player(self.loss, make_optimizer(recipe))}
+
+    def loss(self, variables, batch, rng, progress):
+        return sum((batch["target"].mean() * p).sum() ** 2 for p in variables.of("generator")["params"]), Outcome({})
+
+    def init(self, key, batch):
+        return Variables({"generator": [np.linspace(0, 1, 5 + i, dtype=np.float32) for i in range(50)]})
+
+    def synthesize(self, variables, batch, rng):
+        return batch["sources"][..., 0]
+
+
+def test_what_moves_is_computed_once_and_in_its_own_memory(tiny_config, batch):
+    """XLA would compute Adam's step anew for each array, and copy moments before they are overwritten."""
+    recipe, one = resolve(tiny_config).optimizer, jax.local_devices()[:1]
+    method = Many(recipe)
+    state = create_train_state(method, recipe, jax.random.key(0), batch)
+    step = parallel.pmap(make_train_step(method, recipe, jax.random.key(1)), one, donate=(0,))
+    arguments = parallel.replicate(state, one), parallel.shard(batch, 1), np.zeros(1, np.float32)
+    program = step.lower(*arguments).compile().as_text()
+    assert 0 < program.count(" subtract(") < 10  # the loss has none, the moving average one
+    assert "state_opt_state" in program
+    assert not re.search(r" copy\(%state_(opt_state|variables|average)", program)
 
 
 def test_averages_over_parts_are_those_over_all():
