@@ -56,7 +56,8 @@ Loss = Callable[[Variables, Batch, Array, Array], tuple[Array, Outcome]]  # of v
 class Player(NamedTuple):
     """A network that is trained: its loss, which is differentiated by its own parameters alone, and how these move.
 
-    `optimizer` takes `progress` as an extra argument of its update.
+    `optimizer` takes `progress` as an extra argument of its update. It acts on packed parameters (`packing.pack`), so it must
+    treat every element alike, or take norms over all of them.
     """
 
     loss: Loss

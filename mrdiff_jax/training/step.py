@@ -18,6 +18,7 @@ from mrdiff_jax.methods.contract import Batch, Method, Tree, Variables
 from mrdiff_jax.methods.packing import Packed, pack, unpack
 
 StepFn = Callable[["TrainState", Batch, Array], tuple["TrainState", dict[str, Array]]]
+Moving = tuple[Packed, Any, Packed | None]  # of a player: parameters, state of the optimiser, average if any
 
 
 @struct.dataclass
@@ -73,9 +74,9 @@ def make_train_step(method: Method, recipe: Optimizer, key: Array) -> StepFn:
                 return found, pack(gradient)
 
             (value, outcome), gradient = parallel.mean(averaged(of_part, recipe.accumulate, batch, rng))
-            mine = (seen.params[name], opt_state[name], average.get(name))
+            mine = pack(seen.params[name]), opt_state[name], pack(average[name]) if name in average else None
             move = partial(moved, player.optimizer)
-            new, opt_state[name], mean = apart(state.step >= 0, move, gradient, *mine, progress, _decay(recipe, state.step))
+            new, opt_state[name], mean = apart(state.step >= 0, move, mine, gradient, progress, _decay(recipe, state.step))
             after = after.with_params(name, unpack(new, seen.params[name]))
             if mean is not None:
                 average[name] = unpack(mean, seen.params[name])
@@ -111,33 +112,26 @@ def averaged(function: Callable[..., Tree], parts: int, *arguments: Tree) -> Tre
 
 
 def moved(
-    optimizer: optax.GradientTransformationExtraArgs,
-    gradient: Packed,
-    params: Tree,
-    opt_state: Any,
-    average: Tree | None,
-    progress: Array,
-    decay: Array | float,
-) -> tuple[Packed, Any, Packed | None]:
-    """A player's parameters, its optimiser's state and the moving average, where there is one, after a step."""
-    old = pack(params)
+    optimizer: optax.GradientTransformationExtraArgs, mine: Moving, gradient: Packed, progress: Array, decay: Array | float
+) -> Moving:
+    """What of a player moves, after a step along the gradient."""
+    old, opt_state, average = mine
     updates, opt_state = optimizer.update(gradient, opt_state, old, progress=progress)
     new = jax.tree.map(jnp.add, old, updates)
-    if average is None:
-        return new, opt_state, None
-    return new, opt_state, jax.tree.map(lambda mean, now: now + decay * (mean - now), pack(average), new)
+    if average is not None:
+        average = jax.tree.map(lambda mean, now: now + decay * (mean - now), average, new)
+    return new, opt_state, average
 
 
-def apart(certain: Array, function: Callable[..., Tree], *arguments: Tree) -> Tree:
-    """What a function gives if `certain` is true; it always is, but XLA cannot know, and so lets the function be a whole.
+def apart(certain: Array, function: Callable[..., Tree], kept: Tree, *arguments: Tree) -> Tree:
+    """What a function makes of `kept` if `certain` is true; it always is, but XLA cannot know, and so keeps the function whole.
 
     Else on a CPU it begins a step by copying what the function overwrites at its end, and computes anew, in each of the
     hundreds of arrays that `unpack` takes of a vector, how that came about: a fifth of a step's instructions.
     """
     if not parallel.on_cpu():
-        return function(*arguments)
-    result = jax.eval_shape(function, *arguments)
-    return jax.lax.cond(certain, function, lambda *_: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), result), *arguments)
+        return function(kept, *arguments)
+    return jax.lax.cond(certain, function, lambda kept, *_: kept, kept, *arguments)
 
 
 def _decay(recipe: Optimizer, step: Array) -> Array | float:
