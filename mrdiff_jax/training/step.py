@@ -74,7 +74,7 @@ def make_train_step(method: Method, recipe: Optimizer, key: Array) -> StepFn:
                 return found, pack(gradient)
 
             (value, outcome), gradient = parallel.mean(averaged(of_part, recipe.accumulate, batch, rng))
-            mine = pack(seen.params[name]), opt_state[name], pack(average[name]) if name in average else None
+            mine = seen.params[name], opt_state[name], average.get(name)
             move = partial(moved, player.optimizer)
             new, opt_state[name], mean = apart(state.step >= 0, move, mine, gradient, progress, _decay(recipe, state.step))
             after = after.with_params(name, unpack(new, seen.params[name]))
@@ -114,7 +114,7 @@ def averaged(function: Callable[..., Tree], parts: int, *arguments: Tree) -> Tre
 def moved(
     optimizer: optax.GradientTransformationExtraArgs, mine: Moving, gradient: Packed, progress: Array, decay: Array | float
 ) -> Moving:
-    """What of a player moves, after a step along the gradient."""
+    """What of a player moves, packed, after a step along the gradient."""
     old, opt_state, average = mine
     updates, opt_state = optimizer.update(gradient, opt_state, old, progress=progress)
     new = jax.tree.map(jnp.add, old, updates)
@@ -123,15 +123,20 @@ def moved(
     return new, opt_state, average
 
 
-def apart(certain: Array, function: Callable[..., Tree], kept: Tree, *arguments: Tree) -> Tree:
-    """What a function makes of `kept` if `certain` is true; it always is, but XLA cannot know, and so keeps the function whole.
+def apart(certain: Array, move: Callable[..., Moving], mine: tuple[Tree, Any, Tree | None], *arguments: Any) -> Moving:
+    """What `moved` makes of trees, if `certain` is true; it always is, but XLA cannot know, and so keeps the function whole.
 
-    Else on a CPU it begins a step by copying what the function overwrites at its end, and computes anew, in each of the
-    hundreds of arrays that `unpack` takes of a vector, how that came about: a fifth of a step's instructions.
+    Else on a CPU it begins a step by copying what is overwritten at its end, and computes anew, in each of the hundreds of
+    arrays that `unpack` takes of a vector, how that came about: a fifth of a step's instructions.
     """
+
+    def as_packed(params: Tree, opt_state: Any, average: Tree | None) -> Moving:
+        return pack(params), opt_state, None if average is None else pack(average)
+
     if not parallel.on_cpu():
-        return function(kept, *arguments)
-    return jax.lax.cond(certain, function, lambda kept, *_: kept, kept, *arguments)
+        return move(as_packed(*mine), *arguments)
+    moving, staying = lambda mine, *rest: move(as_packed(*mine), *rest), lambda mine, *_: as_packed(*mine)
+    return jax.lax.cond(certain, moving, staying, mine, *arguments)
 
 
 def _decay(recipe: Optimizer, step: Array) -> Array | float:
