@@ -1,7 +1,7 @@
 """Trees of many small arrays as one vector: hundreds of them would be most of a program that is traced, compiled and loaded.
 
-Measured at the paper's 301 M parameters: the optimiser's scratch memory is 3.36 GiB where all of them are one vector, 1.12 GiB
-packed as here, as it is for the plain tree; compiling the step took 120, 105 and 119 s of CPU on a loaded machine.
+Measured: a step of the demo has 41,000 instructions in place of 81,000, and compiles in 87 s of CPU in place of 130. At the
+paper's 301 M parameters what moves in a step takes 4.5 GiB of scratch where all of them are one vector, 5 MiB packed as here.
 """
 
 import math

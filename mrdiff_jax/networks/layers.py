@@ -85,8 +85,8 @@ def settle(params: Mapping, spectral: Mapping, iterations: int = 15) -> dict:
 
 
 def _normalise(x: Array) -> Array:
-    numpy = x.__array_namespace__()  # of JAX within a program, or numpy's, which compiles nothing
-    return x / numpy.maximum(numpy.linalg.vector_norm(x), 1e-12)
+    xp = x.__array_namespace__()  # JAX's within a program, or numpy's, which compiles nothing
+    return x / xp.maximum(xp.linalg.vector_norm(x), 1e-12)
 
 
 class ResBlock(nn.Module):
