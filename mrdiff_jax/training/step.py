@@ -124,7 +124,7 @@ def moved(
 
 
 def apart(certain: Array, move: Callable[..., Moving], mine: tuple[Tree, Any, Tree | None], *arguments: Any) -> Moving:
-    """What `move` makes of trees once packed, if `certain` is true; it always is, but XLA cannot know, and so keeps `move` whole.
+    """What `move` makes of trees, packed, if `certain` is true; it always is, but XLA cannot know, and so keeps `move` whole.
 
     Else on a CPU it begins a step by copying what is overwritten at its end, and computes anew, in each of the hundreds of
     arrays that `unpack` takes of a vector, how that came about: a fifth of a step's instructions.
