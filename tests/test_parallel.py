@@ -35,6 +35,39 @@ def test_what_is_compiled_once_is_for_the_shapes_of_its_first_call():
         double(np.ones((2, 4)))
 
 
+@pytest.mark.parametrize("lean", [False, True])
+def test_what_is_lean_is_compiled_so_on_cpus_alone(lean, monkeypatch):
+    asked = []
+
+    class Program:
+        def lower(self, *shapes):
+            return self
+
+        def compile(self, options):
+            asked.append(options)
+
+    for is_cpu in (True, False):
+        monkeypatch.setattr(parallel, "on_cpu", lambda is_cpu=is_cpu: is_cpu)
+        parallel.compile_and_trim(Program(), lean=lean)
+    assert asked == [parallel._LEAN if lean else None, None]
+
+
+def test_what_is_lean_gives_the_same():
+    x = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
+    f = lambda x: jax.nn.silu(x).sum() * x  # noqa: E731
+    plain, lean = (parallel.pmap(f, once=True, lean=lean)(x) for lean in (False, True))
+    np.testing.assert_allclose(plain, lean, rtol=1e-6)
+
+
+def test_an_xla_that_does_not_know_of_lean_compiles_as_it_does(monkeypatch):
+    monkeypatch.setattr(parallel, "_LEAN", {"xla_cpu_of_the_future": True})
+    double = parallel.pmap(lambda x: 2 * x, once=True, lean=True)
+    np.testing.assert_array_equal(double(np.ones((2, 3))), np.full((2, 3), 2))
+    monkeypatch.setattr(parallel, "_LEAN", {"xla_cpu_parallel_codegen_split_count": "many"})
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        parallel.pmap(lambda x: 2 * x, once=True, lean=True)(np.ones((2, 3)))
+
+
 def test_donated_memory_is_taken():
     state = parallel.replicate(np.zeros(4, np.float32))
     parallel.pmap(lambda x: x + 1, donate=(0,))(state)

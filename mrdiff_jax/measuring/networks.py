@@ -55,10 +55,11 @@ def with_steps(config: Config, steps: int) -> Config:
 
 def training_step(config: Config, state: TrainState, devices: Devices) -> Program:
     """A step of training on a batch of the configuration's size that is already there."""
-    step = make_train_step(methods.create(config), config.optimizer, jax.random.key(1))
+    method = methods.create(config)
+    step = make_train_step(method, config.optimizer, jax.random.key(1))
     batch = parallel.shard(random_batch(config, config.data.batch_size), len(devices))
     arguments = (_shapes(state, devices), batch, _shapes(np.float32(0), devices))
-    compiled, record = compile_and_weigh(step, arguments, devices, donate=(0,), once=True)
+    compiled, record = compile_and_weigh(step, arguments, devices, donate=(0,), once=True, lean=method.lean)
     if compiled is None:
         return None, record
     held, batch, progress = (

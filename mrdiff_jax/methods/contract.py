@@ -78,6 +78,7 @@ class Method(abc.ABC):
       described: names of the images that `describe` shows.
       inverted: the sources whose inversion time the losses read.
       stride: the sides of images must be a multiple of it.
+      lean: its training step has so many kernels that less memory while they are compiled is worth a step that may take longer.
       schedule: the noise of a method that has `denoise`.
     """
 
@@ -90,6 +91,7 @@ class Method(abc.ABC):
     described: tuple[str, ...] = ()
     inverted: tuple[str, ...] = ()
     stride: int = 1
+    lean: bool = False
     schedule: Schedule | None = None
 
     @abc.abstractmethod

@@ -82,7 +82,8 @@ class Run:
         self.evaluator = Evaluator(self.method, self.dataset, config.evaluate)
         self.checkpoints = Checkpoints(folder, config.train.keep_checkpoints)
         self._key, recipe, self._begun_with = jax.random.key(config.train.seed), config.optimizer, self._origin()
-        self.train_step = parallel.pmap(make_train_step(self.method, recipe, named(self._key, "steps")), donate=(0,), once=True)
+        step = make_train_step(self.method, recipe, named(self._key, "steps"))
+        self.train_step = parallel.pmap(step, donate=(0,), once=True, lean=self.method.lean)
 
     def initial(self) -> TrainState:
         """The state before training, made anew: kept, it would take memory while the training runs."""

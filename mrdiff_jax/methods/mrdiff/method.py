@@ -37,6 +37,7 @@ class MRDiff(Method):
     """E, G, M and D in training; E and G in synthesis."""
 
     samples = True
+    lean = True
     described = ("T1 features", "T2 features", "S0 features")
 
     def __init__(self, config: Any):
