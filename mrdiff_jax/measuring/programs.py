@@ -59,7 +59,7 @@ def compile_and_weigh(
     start = time.perf_counter()
     try:
         program = parallel.pmap(function, devices, **options)
-        compiled = parallel.compile_and_trim(program, *shapes, lean=options.get("lean", False))
+        compiled = parallel.compile_and_trim(program, *shapes) if options.get("once") else program.lower(*shapes).compile()
     except jax.errors.JaxRuntimeError as error:
         return None, _failure(error)
     record = {"devices": len(devices), "compile_s": time.perf_counter() - start}

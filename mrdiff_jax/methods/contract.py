@@ -78,7 +78,7 @@ class Method(abc.ABC):
       described: names of the images that `describe` shows.
       inverted: the sources whose inversion time the losses read.
       stride: the sides of images must be a multiple of it.
-      lean: its training step has so many kernels that less memory while they are compiled is worth a step that may take longer.
+      lean: its training step is compiled lean (`parallel.pmap`), as suits one of very many kernels.
       schedule: the noise of a method that has `denoise`.
     """
 

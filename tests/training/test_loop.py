@@ -19,6 +19,7 @@ from mrdiff_jax.evaluation import results
 from mrdiff_jax.evaluation.baselines import fit
 from mrdiff_jax.evaluation.run import evaluate_only
 from mrdiff_jax.fields import Optimizer
+from mrdiff_jax.measuring import networks
 from mrdiff_jax.methods.mrdiff import method as mrdiff
 from mrdiff_jax.methods.mrdiff.settings import PRESETS
 from mrdiff_jax.methods.optimizers import make_optimizer
@@ -77,6 +78,19 @@ def compiled_in_step(monkeypatch):
     jax.monitoring.register_event_duration_secs_listener(listen)
     monkeypatch.setattr(parallel, "pmap", pmap)
     return numbers
+
+
+@pytest.mark.parametrize(("name", "is_lean"), [("mrdiff", True), ("regression", False)])
+def test_the_step_of_many_kernels_is_compiled_lean_and_measured_so(name, is_lean, tiny_config, tmp_path, monkeypatch):
+    tiny_config.method.name, asked = name, []
+    original = parallel.pmap
+    monkeypatch.setattr(parallel, "pmap", lambda fn, *args, **kw: asked.append((fn.__name__, kw)) or original(fn, *args, **kw))
+    Run(tiny_config, tmp_path)
+    monkeypatch.setattr(networks, "compile_and_weigh", lambda fn, *args, **kw: asked.append((fn.__name__, kw)) or (None, {}))
+    config = resolve(tiny_config)
+    networks.training_step(config, networks.fresh_state(config), jax.local_devices())
+    steps = [options for name, options in asked if name == "train_step"]
+    assert steps == 2 * [{"donate": (0,), "once": True, "lean": is_lean}]
 
 
 def test_a_run_leaves_its_results_and_compiles_its_step_once(tiny_config, tmp_path, counted_losses, compiled_in_step, capsys):
